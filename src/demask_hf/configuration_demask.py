@@ -1,0 +1,91 @@
+"""Configuration of the dependency head."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class DemaskConfig(PreTrainedConfig):
+    """Describe a dependency head and the backbone it was made for.
+
+    The backbone fields are compared when the head is loaded beside a model: the head reads that model's hidden
+    states and means nothing on others.
+
+    Args:
+        backbone_hidden_size (`int`, *optional*, defaults to 3584):
+            Width of the backbone's final hidden states.
+        backbone_model_type (`str`, *optional*, defaults to `"Dream"`):
+            `model_type` of the backbone.
+        backbone_num_layers (`int`, *optional*):
+            Number of the backbone's layers; not compared if `None`.
+        backbone_vocab_size (`int`, *optional*):
+            Size of the backbone's vocabulary; not compared if `None`.
+        logits_shift (`int`, *optional*, defaults to 1):
+            How many positions earlier the hidden state stands that speaks for a position: 1 for Dream, else 0.
+        base_model_name_or_path (`str`, *optional*):
+            Repository or folder of the backbone, for readers.
+        base_model_revision (`str`, *optional*):
+            Its revision, for readers.
+        width (`int`, *optional*, defaults to 64):
+            Width of the head.
+        num_mixing_layers (`int`, *optional*, defaults to 1):
+            Number of transformer layers over the masked positions.
+        num_attention_heads (`int`, *optional*, defaults to 4):
+            Attention heads of those layers; must divide `width`.
+        num_distance_buckets (`int`, *optional*, defaults to 64):
+            Number of learned biases for the signed distance between source and target; even.
+        max_distance (`int`, *optional*, defaults to 1024):
+            Distances from here on share a bucket.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the initial weights.
+        initial_dependency (`float`, *optional*, defaults to 0.02):
+            What an untrained head predicts for every pair, in (0, 1).
+
+    Raises:
+        ValueError: if a field is outside its range.
+
+    Example:
+
+    ```python
+    >>> from demask_hf import DemaskConfig, DemaskHead
+
+    >>> DemaskHead(DemaskConfig(backbone_hidden_size=32, width=16)).num_parameters() < 10_000
+    True
+
+    ```
+    """
+
+    model_type = "demask"
+
+    backbone_hidden_size: int = 3584
+    backbone_model_type: str = "Dream"
+    backbone_num_layers: int | None = None
+    backbone_vocab_size: int | None = None
+    logits_shift: int = 1
+    base_model_name_or_path: str | None = None
+    base_model_revision: str | None = None
+    width: int = 64
+    num_mixing_layers: int = 1
+    num_attention_heads: int = 4
+    num_distance_buckets: int = 64
+    max_distance: int = 1024
+    initializer_range: float = 0.02
+    initial_dependency: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        for name in ("backbone_hidden_size", "width", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.width % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"`width` must be a multiple of twice `num_attention_heads` ({self.num_attention_heads}), "
+                f"got {self.width}."
+            )
+        if self.num_distance_buckets < 4 or self.num_distance_buckets % 2:
+            raise ValueError(f"`num_distance_buckets` must be even and at least 4, got {self.num_distance_buckets}.")
+        if not 0.0 < self.initial_dependency < 1.0:
+            raise ValueError(f"`initial_dependency` must be in (0, 1), got {self.initial_dependency}.")
+
+
+__all__ = ["DemaskConfig"]

@@ -1,0 +1,225 @@
+"""The loop: forward, predict, select, write, until nothing is masked. There is no other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import LogitsProcessorList
+
+from .backbone import Backbone
+from .masking import steps_of_blocks
+from .ops import confidence
+from .sampling import draw_tokens, filter_logits, uniform_noise
+from .strategies import DenoisingStep, ProbeLedger, UnmaskingStrategy
+
+
+@dataclass
+class DecodingSettings:
+    """Resolved settings of a `generate` call, defaults filled in.
+
+    Args:
+        prompt_length (`int`): Columns before the answer.
+        block_length (`int`): Tokens in a block of the answer; at least 1.
+        num_new_tokens (`int`): Length of the answer.
+        num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
+        num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
+        max_steps (`int`, *optional*): Cap on the steps of a row.
+        temperature (`float`): Sampling temperature; 0 takes the most likely token.
+        top_p (`float`, *optional*): Mass to keep.
+        top_k (`int`, *optional*): Number of tokens to keep.
+        eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
+        pad_token_id (`int`): What is written after the end.
+    """
+
+    prompt_length: int
+    num_new_tokens: int
+    block_length: int
+    num_blocks: int
+    num_steps: int | None
+    max_steps: int | None
+    temperature: float
+    top_p: float | None
+    top_k: int | None
+    eos_token_ids: list[int]
+    pad_token_id: int
+
+
+@dataclass
+class DecodingState:
+    """What changes from step to step. Rows are never reordered; finished ones are only left out of the forward.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch, length)`): Token ids, masks included.
+        attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 at left padding.
+        positions (`torch.LongTensor` of shape `(batch, length)`): Counted from the first real token of the row.
+        seeds (`torch.LongTensor` of shape `(batch,)`): Seed of each row.
+        unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote a position, else -1.
+        num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
+        is_stopped (`torch.BoolTensor` of shape `(batch,)`): Rows ended by a stopping criterion.
+        ledger ([`ProbeLedger`]): Cost of probe forwards.
+    """
+
+    sequences: torch.LongTensor
+    attention_mask: torch.LongTensor | None
+    positions: torch.LongTensor
+    seeds: torch.LongTensor
+    unmask_step: torch.LongTensor = field(init=False)
+    num_forward_passes: torch.LongTensor = field(init=False)
+    is_stopped: torch.BoolTensor = field(init=False)
+    ledger: ProbeLedger = field(init=False)
+
+    def __post_init__(self):
+        self.unmask_step = torch.full_like(self.sequences, -1)
+        self.num_forward_passes = torch.zeros_like(self.seeds)
+        self.is_stopped = torch.zeros_like(self.seeds, dtype=torch.bool)
+        self.ledger = ProbeLedger(torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device))
+
+
+# Called after every step with the state, and the sequences with each remaining candidate's likeliest token filled in.
+OnStep = Callable[[DecodingState, torch.LongTensor], None]
+
+
+class DenoisingLoop:
+    """Decode by unmasking: which token is written is decided here, where only by the strategy.
+
+    Args:
+        backbone ([`Backbone`]): The model.
+        strategy ([`UnmaskingStrategy`]): The rule, a copy of its own for this call.
+        settings ([`DecodingSettings`]): Everything else.
+    """
+
+    def __init__(self, backbone: Backbone, strategy: UnmaskingStrategy, settings: DecodingSettings):
+        self.backbone, self.strategy, self.settings = backbone, strategy, settings
+        self._plan = None
+        if settings.num_steps is not None:
+            self._plan = torch.tensor(steps_of_blocks(settings.num_steps, settings.num_blocks))
+
+    def run(
+        self,
+        state: DecodingState,
+        logits_processor: LogitsProcessorList | None = None,
+        on_step: Sequence[OnStep] = (),
+    ) -> None:
+        """Unmask until no row has an open position; see `generate` for the numbered steps.
+
+        Args:
+            state ([`DecodingState`]):
+                Where to start; changed in place.
+            logits_processor (`LogitsProcessorList`, *optional*):
+                Applied once a step to the candidates' raw logits.
+            on_step (`Sequence[Callable]`, *optional*):
+                Called in turn after every step.
+
+        Raises:
+            ValueError: if the model's logits hold NaN.
+        """
+        block = torch.full_like(state.seeds, -1)
+        block_start, num_block_steps = state.num_forward_passes.clone(), torch.zeros_like(state.seeds)
+        # 1. Open positions: masked, not behind an end-of-sequence token, in a row that was not stopped.
+        while (is_open := self.open_positions(state)).any():
+            # 2. Candidates: the open positions of the row's first unfinished block.
+            candidates, current = self._first_block(is_open)
+            is_new = is_open.any(dim=-1) & (current != block)
+            block = torch.where(is_new, current, block)
+            block_start = torch.where(is_new, state.num_forward_passes, block_start)
+            num_block_steps = torch.where(is_new, self._planned(candidates, current), num_block_steps)
+            is_last = torch.zeros_like(is_new)
+            if self.settings.max_steps is not None:
+                is_last = state.num_forward_passes == self.settings.max_steps - 1
+                candidates = torch.where(is_last[:, None], is_open, candidates)
+            steps = (state.num_forward_passes - block_start, num_block_steps)
+            step = self._predict(state, candidates, steps, logits_processor)
+            # 5. Select, on candidates only, and at least one in each unfinished row.
+            selected = self.strategy.select(step) & candidates | (candidates & is_last[:, None])
+            if not self.strategy.allows_empty_step:
+                is_empty = ~selected.any(dim=-1, keepdim=True)
+                selected = selected | (step.best(confidence(step.probabilities), 1) & is_empty)
+            # 6. Write the tokens and count the forward pass.
+            draft = step.at_positions(step.tokens, 0)
+            state.sequences = torch.where(selected, draft, state.sequences)
+            state.unmask_step = torch.where(selected, state.num_forward_passes[:, None], state.unmask_step)
+            state.num_forward_passes += candidates.any(dim=-1)
+            for callback in on_step:
+                callback(state, torch.where(candidates, draft, state.sequences))
+
+    def ends(self, sequences: torch.LongTensor) -> torch.LongTensor:
+        """Return the column of each row's first end-of-sequence token in the answer, or the length, `(batch,)`."""
+        length = sequences.shape[1]
+        if not self.settings.eos_token_ids:
+            return torch.full_like(sequences[:, 0], length)
+        eos = torch.tensor(self.settings.eos_token_ids, device=sequences.device)
+        columns = torch.arange(length, device=sequences.device)
+        is_end = torch.isin(sequences, eos) & (columns >= self.settings.prompt_length)
+        return torch.where(is_end, columns, length).min(dim=-1).values
+
+    def open_positions(self, state: DecodingState) -> torch.BoolTensor:
+        """Return the positions still to be written, shape `(batch, length)`."""
+        is_open = (state.sequences == self.backbone.mask_token_id) & ~state.is_stopped[:, None]
+        if state.attention_mask is not None:
+            is_open &= state.attention_mask.bool()
+        columns = torch.arange(is_open.shape[1], device=is_open.device)
+        return is_open & (columns < self.ends(state.sequences)[:, None])
+
+    def _first_block(self, is_open: torch.BoolTensor) -> tuple[torch.BoolTensor, torch.LongTensor]:
+        """Return the open positions of each row's first block that has some, and that block's number."""
+        columns = torch.arange(is_open.shape[1], device=is_open.device)
+        blocks = ((columns - self.settings.prompt_length) // self.settings.block_length).clamp(min=0)
+        current = torch.where(is_open, blocks, self.settings.num_blocks).min(dim=-1).values
+        return is_open & (blocks == current[:, None]), current
+
+    def _planned(self, candidates: torch.BoolTensor, block: torch.LongTensor) -> torch.LongTensor:
+        """Return the steps planned for each row's block: its share of the plan, or one per position."""
+        if self._plan is None:
+            return candidates.sum(dim=-1)
+        return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
+
+    def _predict(
+        self,
+        state: DecodingState,
+        candidates: torch.BoolTensor,
+        block_steps: tuple[torch.LongTensor, torch.LongTensor],
+        logits_processor: LogitsProcessorList | None,
+    ) -> DenoisingStep:
+        """Run the backbone on the unfinished rows and describe the step; `block_steps` are index and plan."""
+        # 3. One forward over the rows that still have a candidate.
+        active = candidates.any(dim=-1).nonzero().squeeze(-1)
+        prediction = self._forward(state, state.sequences[active], active, candidates[active])
+        # 4. Logits processors, temperature and filters; then the token each candidate would get.
+        rows, columns = candidates.nonzero(as_tuple=True)
+        logits = prediction.logits
+        if logits_processor:
+            logits = logits_processor(state.sequences[rows], logits)
+        probabilities = self._probabilities(logits)
+        if probabilities[:, 0].isnan().any():
+            raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
+        noise = None
+        if self.settings.temperature > 0:
+            steps = state.num_forward_passes[rows]
+            noise = uniform_noise(state.seeds[rows], steps, state.positions[rows, columns])
+
+        def forward(sequences, probe_rows, asked):
+            return self._probabilities(self._forward(state, sequences, probe_rows, asked).logits)
+
+        return DenoisingStep(
+            sequences=state.sequences,
+            candidates=candidates,
+            positions=state.positions,
+            probabilities=probabilities,
+            tokens=draw_tokens(logits, probabilities, self.backbone.mask_token_id, noise),
+            step_index=state.num_forward_passes,
+            block_step_index=block_steps[0],
+            num_block_steps=block_steps[1],
+            seeds=state.seeds,
+            mask_token_id=self.backbone.mask_token_id,
+            hidden_states=prediction.hidden_states,
+            forward=forward,
+            ledger=state.ledger,
+        )
+
+    def _forward(self, state: DecodingState, sequences, rows, asked):
+        attention_mask = None if state.attention_mask is None else state.attention_mask[rows]
+        return self.backbone.predict(sequences, asked, attention_mask)
+
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        settings = self.settings
+        return filter_logits(logits, settings.temperature, settings.top_p, settings.top_k).softmax(dim=-1)

@@ -1,0 +1,71 @@
+"""The forward process of masked diffusion: which positions are masked, and when positions are unmasked."""
+
+import torch
+
+
+def random_mask(maskable: torch.BoolTensor, generator: torch.Generator | None = None) -> torch.BoolTensor:
+    """Mask every row at a ratio of its own, ratios spread evenly over (0, 1).
+
+    The ratios of a batch are stratified, one in each interval of width 1 / batch, so that every batch covers the
+    whole range. Each row with a maskable position gets at least one masked position.
+
+    Args:
+        maskable (`torch.BoolTensor` of shape `(batch, length)`):
+            Positions that may be masked.
+        generator (`torch.Generator`, *optional*):
+            Source of randomness, on the device of `maskable`.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch, length)`: a subset of `maskable`.
+    """
+    batch, device = maskable.shape[0], maskable.device
+    strata = torch.randperm(batch, generator=generator, device=device)
+    ratios = (strata + torch.rand(batch, generator=generator, device=device)) / batch
+    noise = torch.rand(maskable.shape, generator=generator, device=device).masked_fill(~maskable, 2.0)
+    is_first = noise == noise.min(dim=-1, keepdim=True).values
+    return maskable & ((noise < ratios[:, None]) | is_first)
+
+
+def steps_of_blocks(num_steps: int, num_blocks: int) -> list[int]:
+    """Split a number of denoising steps over blocks as evenly as it goes, earlier blocks first.
+
+    Args:
+        num_steps (`int`):
+            Total number of steps, at least `num_blocks`.
+        num_blocks (`int`):
+            Number of blocks.
+
+    Returns:
+        `list[int]` of length `num_blocks`, with sum `num_steps`.
+
+    Example:
+
+    ```python
+    >>> steps_of_blocks(7, 3)
+    [3, 2, 2]
+
+    ```
+    """
+    each, rest = divmod(num_steps, num_blocks)
+    return [each + (block < rest) for block in range(num_blocks)]
+
+
+def unmask_shares(num_steps: int, eps: float) -> torch.Tensor:
+    """Return the share of the still masked positions that each step of Dream's schedule unmasks.
+
+    With `t = linspace(1, eps, num_steps + 1)`, step `i` unmasks the share `1 - t[i + 1] / t[i]`, and the last step
+    everything (Dream's public samplers).
+
+    Args:
+        num_steps (`int`):
+            Number of denoising steps, at least 1.
+        eps (`float`):
+            Noise level at the end, in (0, 1).
+
+    Returns:
+        `torch.Tensor` of shape `(num_steps,)`, float32, in (0, 1].
+    """
+    times = torch.linspace(1, eps, num_steps + 1)
+    shares = 1 - times[1:] / times[:-1]
+    shares[-1] = 1.0
+    return shares

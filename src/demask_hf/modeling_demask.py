@@ -1,0 +1,187 @@
+"""The dependency head: from final hidden states to the dependency matrix, in one pass.
+
+With its configuration this file imports only torch and transformers, so that the two work alone in a Hub repository.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_demask import DemaskConfig
+
+
+@dataclass
+class DependencyOutput(ModelOutput):
+    """What [`DemaskHead`] returns.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*):
+            Mean binary cross-entropy with soft targets, in nats a pair; returned when `labels` are given.
+        dependencies (`torch.FloatTensor` of shape `(batch, positions, positions)`):
+            Estimate of `D[source, target]`, float32, in [0, 1]; 0 on the diagonal and where there is no position.
+        logits (`torch.FloatTensor` of shape `(batch, positions, positions)`):
+            The same before the sigmoid, float32, nothing set to 0.
+    """
+
+    loss: torch.FloatTensor | None = None
+    dependencies: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+class DemaskMixingLayer(nn.Module):
+    """A pre-norm transformer layer over the masked positions, with a bias for the distance of each pair."""
+
+    def __init__(self, config: DemaskConfig):
+        super().__init__()
+        self.num_heads, self.head_size = config.num_attention_heads, config.width // config.num_attention_heads
+        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mix_qkv = nn.Linear(config.width, 3 * config.width)
+        self.mix_output = nn.Linear(config.width, config.width)
+        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_up = nn.Linear(config.width, 2 * config.width)
+        self.mlp_down = nn.Linear(2 * config.width, config.width)
+        self.mix_distance = nn.Embedding(config.num_distance_buckets, config.num_attention_heads)
+
+    def forward(self, states: torch.Tensor, buckets: torch.LongTensor, is_position: torch.BoolTensor) -> torch.Tensor:
+        batch, size, width = states.shape
+        qkv = self.mix_qkv(self.attention_norm(states)).view(batch, size, 3, self.num_heads, self.head_size)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        # A large finite value, so that rows without any position do not become NaN.
+        bias = self.mix_distance(buckets).permute(0, 3, 1, 2)
+        bias = bias.masked_fill(~is_position[:, None, None, :], -1e4)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        states = states + self.mix_output(mixed.transpose(1, 2).reshape(batch, size, width))
+        return states + self.mlp_down(F.silu(self.mlp_up(self.mlp_norm(states))))
+
+
+class DemaskHead(PreTrainedModel):
+    """Predict, for each ordered pair of masked positions, how far revealing one moves the prediction of the other.
+
+    `D[i, j] = sigmoid(q_i . k_j / sqrt(width) + source_i + target_j + distance(j - i))`, where queries, keys and
+    biases are read from the final hidden states that speak for the positions, after they have been mixed over the
+    masked positions of the state. The idea is that of DEMASK (arXiv 2604.02560).
+
+    Args:
+        config ([`DemaskConfig`]):
+            The head's configuration.
+    """
+
+    config_class = DemaskConfig
+    base_model_prefix = "demask"
+    main_input_name = "hidden_states"
+
+    def __init__(self, config: DemaskConfig):
+        super().__init__(config)
+        width = config.width
+        self.input_norm = nn.RMSNorm(config.backbone_hidden_size, eps=1e-6)
+        self.input_projection = nn.Linear(config.backbone_hidden_size, width)
+        self.position_projection = nn.Linear(width, width, bias=False)
+        self.mixing_layers = nn.ModuleList(DemaskMixingLayer(config) for _ in range(config.num_mixing_layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.scorer = nn.Linear(width, 2)
+        self.distance = nn.Embedding(config.num_distance_buckets, 1)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self:
+            # Half of the prior's logit comes from the source, half from the target.
+            prior = self.config.initial_dependency
+            self.scorer.bias.fill_(0.5 * math.log(prior / (1 - prior)))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions: torch.LongTensor,
+        is_position: torch.BoolTensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = True,
+    ) -> DependencyOutput:
+        """Return the dependency matrix of every row.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch, positions, backbone_hidden_size)`):
+                Final hidden states that speak for the masked positions, rows padded to the longest.
+            positions (`torch.LongTensor` of shape `(batch, positions)`):
+                Where the positions lie, counted from the first real token of the row.
+            is_position (`torch.BoolTensor` of shape `(batch, positions)`, *optional*):
+                False where a row is padded; by default nothing is.
+            labels (`torch.Tensor` of shape `(batch, positions, positions)`, *optional*):
+                Measured dependencies in [0, 1]; pairs with a negative label are left out of the loss.
+            return_dict (`bool`, *optional*):
+                Accepted for `Trainer`; the output is a [`DependencyOutput`] in any case.
+
+        Returns:
+            [`DependencyOutput`]
+
+        Raises:
+            ValueError: if `hidden_states` has another width than `config.backbone_hidden_size`.
+        """
+        if hidden_states.shape[-1] != self.config.backbone_hidden_size:
+            raise ValueError(
+                f"`hidden_states` must have the width this head was made for ({self.config.backbone_hidden_size}), "
+                f"got {hidden_states.shape[-1]}."
+            )
+        if is_position is None:
+            is_position = torch.ones_like(positions, dtype=torch.bool)
+        buckets = self._distance_buckets(positions)
+        states = self.input_projection(self.input_norm(hidden_states.to(self.dtype)))
+        states = states + self.position_projection(self._sinusoids(positions).to(self.dtype))
+        for layer in self.mixing_layers:
+            states = layer(states, buckets, is_position)
+        states = self.norm(states)
+        source_bias, target_bias = self.scorer(states).float().unbind(-1)
+        products = self.query(states) @ self.key(states).transpose(1, 2)
+        logits = products.float() / math.sqrt(self.config.width) + self.distance(buckets).squeeze(-1).float()
+        logits = logits + source_bias[:, :, None] + target_bias[:, None, :]
+        is_pair = is_position[:, :, None] & is_position[:, None, :]
+        is_pair = is_pair & ~torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
+        loss = None if labels is None else dependency_loss(logits, labels, is_pair)
+        return DependencyOutput(loss=loss, dependencies=logits.sigmoid() * is_pair, logits=logits)
+
+    def _sinusoids(self, positions: torch.LongTensor) -> torch.Tensor:
+        """Return sine and cosine features of the positions, of shape `(batch, positions, width)`."""
+        half = self.config.width // 2
+        rates = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=positions.device))
+        angles = positions[..., None].float() * rates
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    def _distance_buckets(self, positions: torch.LongTensor) -> torch.LongTensor:
+        """Return a bucket per pair: half of them for each sign, the nearer half exact, the farther logarithmic."""
+        distance = positions[:, None, :] - positions[:, :, None]
+        half = self.config.num_distance_buckets // 2
+        num_exact = half // 2
+        size = distance.abs()
+        log_share = torch.log(size.clamp(min=1) / num_exact) / math.log(self.config.max_distance / num_exact)
+        far = (num_exact + (log_share * (half - num_exact)).long()).clamp(max=half - 1)
+        return torch.where(size < num_exact, size, far) + half * (distance > 0)
+
+
+def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.BoolTensor) -> torch.Tensor:
+    """Return the mean binary cross-entropy with soft targets over the labelled pairs.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, positions, positions)`):
+            Predictions before the sigmoid.
+        labels (`torch.Tensor` of the same shape):
+            Measured dependencies in [0, 1], negative where none was measured.
+        is_pair (`torch.BoolTensor` of the same shape):
+            Off-diagonal pairs of real positions.
+
+    Returns:
+        `torch.Tensor` of shape `()`, in nats a pair; 0 if nothing is labelled.
+    """
+    weights = (is_pair & (labels >= 0)).float()
+    losses = F.binary_cross_entropy_with_logits(logits, labels.clamp(0, 1).float(), reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=1)
+
+
+__all__ = ["DemaskHead"]

@@ -1,0 +1,1 @@
+"""Native backbones, each only its difference from a transformers model."""

@@ -1,0 +1,1 @@
+"""Dream: Qwen2.5 blocks with full attention and logits shifted by one."""

@@ -1,0 +1,10 @@
+"""The tokenizer of Dream's Hub checkpoints, without their remote code."""
+
+from transformers import Qwen2Tokenizer
+
+
+class DreamTokenizer(Qwen2Tokenizer):
+    """A Qwen2 tokenizer with Dream's extra special tokens; the name is the one that the checkpoints ask for."""
+
+
+__all__ = ["DreamTokenizer"]

@@ -1,0 +1,85 @@
+"""Scores of single positions: confidence, margin, entropy, and distances between two predictions."""
+
+import torch
+
+
+_TINY = 1e-12
+
+
+def confidence(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the probability of the most likely token.
+
+    Args:
+        probabilities (`torch.Tensor` of shape `(..., vocabulary)`):
+            Predicted distributions.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, in [0, 1].
+    """
+    return probabilities.max(dim=-1).values
+
+
+def margin(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the probability of the most likely token minus that of the second most likely one.
+
+    Args:
+        probabilities (`torch.Tensor` of shape `(..., vocabulary)`):
+            Predicted distributions over at least two tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, in [0, 1].
+    """
+    best, second = probabilities.topk(2, dim=-1).values.unbind(-1)
+    return best - second
+
+
+def entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the entropy in nats, `-sum p log(p + 1e-10)` as in Dream's public sampler.
+
+    Args:
+        probabilities (`torch.Tensor` of shape `(..., vocabulary)`):
+            Predicted distributions.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, in nats; at a point mass about -1e-10 rather than 0.
+    """
+    return -(probabilities * (probabilities + 1e-10).log()).sum(dim=-1)
+
+
+def kl_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return KL(first || second) in nats, in double precision, with 1e-12 added inside both logarithms.
+
+    Args:
+        first (`torch.Tensor` of shape `(..., vocabulary)`):
+            Distribution the expectation is taken under.
+        second (`torch.Tensor` of shape `(..., vocabulary)`):
+            Distribution to compare with.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, float64, in nats.
+    """
+    first, second = first.double(), second.double()
+    return (first * ((first + _TINY).log() - (second + _TINY).log())).sum(dim=-1)
+
+
+def total_variation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the total variation distance, `1/2 sum |p - q|`.
+
+    Args:
+        first (`torch.Tensor` of shape `(..., vocabulary)`):
+            A distribution.
+        second (`torch.Tensor` of shape `(..., vocabulary)`):
+            Another distribution.
+
+    Returns:
+        `torch.Tensor` of shape `(...)`, in [0, 1].
+
+    Example:
+
+    ```python
+    >>> total_variation(torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.75])).item()
+    0.75
+
+    ```
+    """
+    return (0.5 * (first - second).abs().sum(dim=-1)).clamp(max=1.0)

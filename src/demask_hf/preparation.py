@@ -1,0 +1,220 @@
+"""From the arguments of `generate` to a loop and its first state; every check runs here, before the model does."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from .backbone import Backbone
+from .configuration_generation import DemaskGenerationConfig, check_keywords
+from .denoising import DecodingSettings, DecodingState, DenoisingLoop
+from .strategies import UnmaskingStrategy, make_strategy, strategy_fields
+
+
+_DEFAULT_NEW_TOKENS = 256
+
+
+def resolve_config(
+    model: torch.nn.Module,
+    generation_config: GenerationConfig | None,
+    strategy: str | dict | UnmaskingStrategy | None,
+    overrides: dict[str, Any],
+) -> tuple[DemaskGenerationConfig, UnmaskingStrategy]:
+    """Merge keywords, the given config, the model's config and defaults, in this order of precedence.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model, asked for its `generation_config` and whether it has a head.
+        generation_config (`GenerationConfig`, *optional*):
+            The config that the caller gave.
+        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+            The strategy that the caller gave.
+        overrides (`dict[str, Any]`):
+            The caller's keywords.
+
+    Returns:
+        `tuple[DemaskGenerationConfig, UnmaskingStrategy]`: the merged config, whose `max_denoising_steps` is `None`
+        where the strategy must not see it, and a fresh strategy.
+
+    Raises:
+        ValueError: if a keyword is unknown or a value is outside its range.
+    """
+    inherited = _as_ours(getattr(model, "generation_config", None))
+    config = _merge(_as_ours(generation_config), inherited)
+    settings = {name: value for name, value in overrides.items() if name in config.__dict__}
+    if "max_length" in settings:
+        config.max_new_tokens = None
+    was_schedule = config.is_schedule
+    for name, value in settings.items():
+        setattr(config, name, value)
+    fields = {name: value for name, value in overrides.items() if name not in settings}
+    if isinstance(strategy, UnmaskingStrategy):
+        check_keywords(fields, {field.name: None for field in dataclasses.fields(strategy) if field.init})
+        rule = dataclasses.replace(strategy, **fields)
+    else:
+        if strategy is None and config.strategy is None:
+            strategy = "threshold" if getattr(model, "demask_head", None) is None else "demask"
+        config.set_strategy(strategy, fields)
+        rule = make_strategy(**config.strategy)
+    if was_schedule and not rule.follows_schedule and "max_denoising_steps" not in settings:
+        config.max_denoising_steps = None
+    for name, value in config._get_default_generation_params().items():
+        if getattr(config, name) is None:
+            setattr(config, name, value)
+    if config.do_sample is False:
+        config.temperature = 0.0
+    config.validate()
+    return config, rule
+
+
+def prepare_loop(
+    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompt_length: int
+) -> DenoisingLoop:
+    """Return the loop for a resolved config.
+
+    Raises:
+        ValueError: if lengths, blocks or steps do not fit each other.
+    """
+    num_new = _num_new_tokens(config, prompt_length)
+    block_length = config.block_length or max(num_new, 1)
+    if num_new % block_length:
+        raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
+    num_blocks = max(num_new // block_length, 1)
+    steps = config.max_denoising_steps
+    if rule.follows_schedule and steps is not None and steps < num_blocks:
+        raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
+    eos = _special_token(backbone, config, "eos_token_id")
+    eos_token_ids = eos if isinstance(eos, list | tuple) else [] if eos is None else [eos]
+    pad = _special_token(backbone, config, "pad_token_id")
+    if pad is None and eos_token_ids:
+        pad = eos_token_ids[0]
+    settings = DecodingSettings(
+        prompt_length=prompt_length,
+        num_new_tokens=num_new,
+        block_length=block_length,
+        num_blocks=num_blocks,
+        num_steps=steps if rule.follows_schedule else None,
+        max_steps=None if rule.follows_schedule else steps,
+        temperature=float(config.temperature),
+        top_p=config.top_p,
+        top_k=config.top_k or None,
+        eos_token_ids=list(eos_token_ids) if config.stop_at_eos else [],
+        pad_token_id=pad,
+    )
+    return DenoisingLoop(backbone, rule, settings)
+
+
+def prepare_state(
+    loop: DenoisingLoop,
+    input_ids: torch.LongTensor | None,
+    attention_mask: torch.Tensor | None,
+    seed: int | list[int] | None,
+    generator: torch.Generator | None,
+) -> DecodingState:
+    """Return the state before the first step: the prompts followed by masks.
+
+    Raises:
+        ValueError: if the prompts, the attention mask or the seeds do not fit.
+    """
+    mask_token_id, num_new = loop.backbone.mask_token_id, loop.settings.num_new_tokens
+    input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device)
+    if num_new == 0 and not (input_ids == mask_token_id).any():
+        raise ValueError("`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0.")
+    sequences = torch.nn.functional.pad(input_ids, (0, num_new), value=mask_token_id)
+    positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
+    if attention_mask is not None:
+        attention_mask = attention_mask.to(sequences)
+        if attention_mask.all():
+            attention_mask = None
+        else:
+            attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
+            positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+    seeds = row_seeds(seed, generator, sequences.shape[0]).to(sequences.device)
+    return DecodingState(sequences, attention_mask, positions, seeds)
+
+
+def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None) -> torch.LongTensor:
+    """Return the prompts after checking that they are a left-padded batch of token ids.
+
+    Raises:
+        TypeError: if `input_ids` is not a tensor of integers.
+        ValueError: if a prompt is empty, or the attention mask has another shape or is not left-padded.
+    """
+    if not isinstance(input_ids, torch.Tensor) or input_ids.is_floating_point():
+        raise TypeError(f"`input_ids` must be a tensor of token ids, got {type(input_ids).__name__}.")
+    if input_ids.ndim != 2 or input_ids.numel() == 0:
+        shape = tuple(input_ids.shape)
+        raise ValueError(f"`input_ids` must have shape (batch, prompt_length) with at least one token, got {shape}.")
+    if attention_mask is not None:
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
+                f"got {tuple(attention_mask.shape)}."
+            )
+        is_real = attention_mask.bool()
+        if not is_real.any(dim=-1).all():
+            row = int((~is_real.any(dim=-1)).nonzero()[0])
+            raise ValueError(f"`attention_mask` must leave at least one token in every prompt, got none in row {row}.")
+        if (is_real[:, :-1] & ~is_real[:, 1:]).any():
+            raise ValueError(
+                "`attention_mask` must be padded on the left, got a 0 after a 1: use a tokenizer with "
+                "`padding_side='left'`."
+            )
+    return input_ids.long()
+
+
+def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, batch: int) -> torch.LongTensor:
+    """Return one seed per row, shape `(batch,)`: the given ones, or drawn from the generator.
+
+    Raises:
+        ValueError: if both are given, or there are not as many seeds as rows.
+    """
+    if seed is None:
+        device = generator.device if generator is not None else "cpu"
+        return torch.randint(1 << 62, (batch,), generator=generator, device=device)
+    if generator is not None:
+        raise ValueError("`seed` must be None when a `generator` is given, got both.")
+    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
+    if len(seeds) != batch:
+        raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {len(seeds)}.")
+    return torch.tensor(seeds, dtype=torch.long)
+
+
+def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:
+    if config is None:
+        return DemaskGenerationConfig()
+    if isinstance(config, DemaskGenerationConfig):
+        return copy.deepcopy(config)
+    return DemaskGenerationConfig.from_dict(config.to_dict())
+
+
+def _merge(given: DemaskGenerationConfig, inherited: DemaskGenerationConfig) -> DemaskGenerationConfig:
+    """Fill what a config does not set; the steps of a schedule do not outlive a change of strategy."""
+    replaces_schedule = inherited.is_schedule and given.strategy is not None and not given.is_schedule
+    for name, value in inherited.__dict__.items():
+        if name == "max_denoising_steps" and replaces_schedule:
+            continue
+        if name == "max_new_tokens" and given.max_length is not None:
+            continue
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return given
+
+
+def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    if config.max_length is None:
+        return _DEFAULT_NEW_TOKENS
+    if config.max_length < prompt_length:
+        raise ValueError(
+            f"`max_length` must be at least the length of the prompt ({prompt_length}), got {config.max_length}."
+        )
+    return config.max_length - prompt_length
+
+
+def _special_token(backbone: Backbone, config: DemaskGenerationConfig, name: str) -> int | list[int] | None:
+    value = getattr(config, name)
+    return value if value is not None else getattr(getattr(backbone.model, "config", None), name, None)

@@ -1,0 +1,112 @@
+"""From logits to drawn tokens: filters, and noise that depends on seed, step and position only."""
+
+import torch
+
+
+# Multipliers and shifts of the splitmix64 generator, written as signed 64-bit integers.
+_INCREMENT = -7046029254386353131
+_MULTIPLIERS = (-4658895280553007687, -7723592293110705685)
+_NUM_BITS = 52
+
+
+def _shift_right(value: torch.LongTensor, bits: int) -> torch.LongTensor:
+    """Shift 64-bit integers right, filling with zeros (torch fills with the sign)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(value: torch.LongTensor) -> torch.LongTensor:
+    """Scramble 64-bit integers: the finalizer of splitmix64."""
+    value = (value ^ _shift_right(value, 30)) * _MULTIPLIERS[0]
+    value = (value ^ _shift_right(value, 27)) * _MULTIPLIERS[1]
+    return value ^ _shift_right(value, 31)
+
+
+def uniform_noise(
+    seeds: torch.LongTensor, steps: torch.LongTensor, positions: torch.LongTensor, stream: int = 0
+) -> torch.Tensor:
+    """Return one uniform number per element, a pure function of its arguments.
+
+    The numbers are hashes (splitmix64), so they do not depend on the device, on the other rows of a batch or on
+    how often a generator was used before.
+
+    Args:
+        seeds (`torch.LongTensor`):
+            Seed of each element's row.
+        steps (`torch.LongTensor`):
+            Denoising step of each element's row, same shape.
+        positions (`torch.LongTensor`):
+            Position of each element, counted from the first real token of its row, same shape.
+        stream (`int`, *optional*, defaults to 0):
+            Number of the independent stream: 0 draws tokens, others are for strategies.
+
+    Returns:
+        `torch.Tensor` of the same shape, float64, in (0, 1).
+    """
+    state = _mix(seeds + _INCREMENT)
+    for value in (steps, positions):
+        state = _mix(state + _INCREMENT * (value + 1))
+    state = _mix(state + _INCREMENT * (stream + 1))
+    return (_shift_right(state, 64 - _NUM_BITS).double() + 0.5) / (1 << _NUM_BITS)
+
+
+def filter_logits(
+    logits: torch.Tensor, temperature: float = 0.0, top_p: float | None = None, top_k: int | None = None
+) -> torch.Tensor:
+    """Apply temperature, then top-p, then top-k, in the order of Dream's public sampler.
+
+    Args:
+        logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+            Scores before any filter.
+        temperature (`float`, *optional*, defaults to 0.0):
+            Divides the logits when above 0; 0 leaves them as they are.
+        top_p (`float`, *optional*):
+            Keep the most likely tokens until their mass exceeds `top_p`, in (0, 1].
+        top_k (`int`, *optional*):
+            Keep the `top_k` most likely tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(num_candidates, vocabulary)`, removed tokens at the lowest finite value.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    if temperature > 0:
+        logits = logits / temperature
+    if top_p is not None and top_p < 1:
+        ordered, indices = logits.sort(dim=-1, descending=True)
+        mass_before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+        mass_before[..., 0] = 0.0
+        is_removed = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, indices, mass_before > top_p)
+        logits = logits.masked_fill(is_removed, lowest)
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth_best = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < kth_best, lowest)
+    return logits
+
+
+def draw_tokens(
+    logits: torch.Tensor, probabilities: torch.Tensor, mask_token_id: int, noise: torch.Tensor | None
+) -> torch.LongTensor:
+    """Choose a token per candidate, never the mask token.
+
+    Args:
+        logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+            Unfiltered logits, for the case in which only the mask token survives the filters.
+        probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+            Filtered distributions.
+        mask_token_id (`int`):
+            Id of the token that is never written.
+        noise (`torch.Tensor` of shape `(num_candidates,)`, *optional*):
+            Uniform numbers in (0, 1) for inverse transform sampling; `None` takes the most likely token.
+
+    Returns:
+        `torch.LongTensor` of shape `(num_candidates,)`.
+    """
+    fallback = logits.index_fill(-1, torch.tensor([mask_token_id], device=logits.device), float("-inf")).argmax(-1)
+    if noise is None:
+        return fallback
+    allowed = probabilities.double().index_fill(-1, torch.tensor([mask_token_id], device=logits.device), 0.0)
+    cumulative = allowed.cumsum(dim=-1)
+    total = cumulative[..., -1:]
+    drawn = torch.searchsorted(cumulative, noise[:, None] * total, right=True).squeeze(-1)
+    # Rounding in the last place of the total must not select a token of probability zero behind the last one.
+    last_possible = allowed.shape[-1] - 1 - (allowed.flip(-1) > 0).int().argmax(dim=-1)
+    return torch.where(total.squeeze(-1) > 0, torch.minimum(drawn, last_possible), fallback)

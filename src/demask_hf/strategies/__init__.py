@@ -1,0 +1,36 @@
+"""Unmasking strategies, one file each; importing this package registers them."""
+
+from .base import (
+    DenoisingStep,
+    ProbeLedger,
+    UnmaskingStrategy,
+    make_strategy,
+    nearest,
+    register_strategy,
+    strategy_fields,
+    strategy_names,
+)
+from .demask import DemaskStrategy
+from .entropy_bound import EntropyBoundStrategy
+from .klass import KlassStrategy
+from .schedule import ScheduleStrategy
+from .sequential import SequentialStrategy
+from .threshold import ThresholdStrategy
+
+
+__all__ = [
+    "DemaskStrategy",
+    "DenoisingStep",
+    "EntropyBoundStrategy",
+    "KlassStrategy",
+    "ProbeLedger",
+    "ScheduleStrategy",
+    "SequentialStrategy",
+    "ThresholdStrategy",
+    "UnmaskingStrategy",
+    "make_strategy",
+    "nearest",
+    "register_strategy",
+    "strategy_fields",
+    "strategy_names",
+]

@@ -1,0 +1,109 @@
+"""DEMASK: a maximal set of positions whose predicted dependencies on each other stay below a bound."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..dependency import RULES, low_dependency_subset
+from ..ops import confidence
+from ..probes import ESTIMATORS, measure_dependencies
+from .base import DenoisingStep, UnmaskingStrategy, check_choice, check_interval, register_strategy
+from .sequential import position_scores
+
+
+ORDERS = ("confidence", "entropy", "margin", "token_probability")
+
+
+@register_strategy("demask")
+@dataclass
+class DemaskStrategy(UnmaskingStrategy):
+    """Walk the positions by confidence and unmask each whose dependency on those taken so far allows it.
+
+    See [`~dependency.low_dependency_subset`] for the rules. The bound on total variation that they imply holds per
+    step and state, for the joint in selection order, if dependencies are sub-additive and not underestimated. It is
+    void at temperature 0 and with `order="token_probability"`, which looks at drawn tokens (DEMASK, arXiv
+    2604.02560).
+
+    Args:
+        dependency_bound (`float`, *optional*, defaults to 0.1):
+            Upper limit of the rule, in total variation, at least 0.
+        rule (`str`, *optional*, defaults to `"token"`):
+            "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "max" each pair.
+        symmetric (`bool`, *optional*, defaults to `False`):
+            Use the larger of the two directions of a pair.
+        order (`str`, *optional*, defaults to `"confidence"`):
+            Order of the walk: "confidence", "entropy", "margin" or "token_probability" (of the drawn token).
+        confidence_threshold (`float`, *optional*, defaults to 0.0):
+            Positions below it wait for a later step, the first one of the walk excepted; in [0, 1].
+        dependencies (`str`, *optional*, defaults to `"head"`):
+            "head" predicts them with the loaded dependency head; "exact" measures them with probe forwards, which
+            are many and are reported as `num_probe_passes`.
+        estimator (`str`, *optional*, defaults to `"expectation"`):
+            For "exact": "expectation" over the tokens of the source, or "argmax", its most likely token only.
+    """
+
+    dependency_bound: float = 0.1
+    rule: str = "token"
+    symmetric: bool = False
+    order: str = "confidence"
+    confidence_threshold: float = 0.0
+    dependencies: str = "head"
+    estimator: str = "expectation"
+    _head: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
+
+    needs_hidden_states = True
+
+    def __post_init__(self):
+        check_interval("dependency_bound", self.dependency_bound, 0)
+        check_choice("rule", self.rule, RULES)
+        check_choice("order", self.order, ORDERS)
+        check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
+        check_choice("dependencies", self.dependencies, ("head", "exact"))
+        check_choice("estimator", self.estimator, ESTIMATORS)
+
+    def bind(self, model: torch.nn.Module) -> None:
+        self._head = getattr(model, "demask_head", None)
+        if self._head is None and self.dependencies == "head":
+            raise ValueError(
+                "`strategy='demask'` must have a dependency head, got a model without one: load it with "
+                "`model.load_demask_head(repository_or_folder)`, train one with `demask-hf train`, or pass "
+                "`dependencies='exact'` to measure dependencies with extra forwards."
+            )
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        counts = step.candidates.sum(dim=-1)
+        is_position = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+        # Rows padded to the longest: entry k of a row is its k-th candidate.
+        scores = torch.zeros(is_position.shape, dtype=torch.float64, device=counts.device)
+        scores[is_position] = position_scores(step, self.order).double()
+        eligible = is_position
+        if self.confidence_threshold > 0:
+            eligible = is_position.clone()
+            eligible[is_position] = confidence(step.probabilities) >= self.confidence_threshold
+            first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
+            eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
+        kept = low_dependency_subset(
+            self._dependencies(step, is_position), scores, eligible, self.dependency_bound, self.rule, self.symmetric
+        )
+        return step.at_positions(kept[is_position], False)
+
+    def _dependencies(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
+        """Return `D[source, target]` of shape `(batch, positions, positions)`, predicted or measured."""
+        if self.dependencies == "exact":
+            return self._measure(step)
+        states = step.hidden_states.new_zeros((*is_position.shape, step.hidden_states.shape[-1]))
+        states[is_position.to(states.device)] = step.hidden_states
+        positions = torch.zeros(is_position.shape, dtype=torch.long, device=is_position.device)
+        positions[is_position] = step.positions[step.rows, step.columns]
+        # With a backbone spread over devices the hidden states decide where the head computes.
+        head = self._head.to(states.device)
+        output = head(states, positions.to(states.device), is_position.to(states.device))
+        return output.dependencies.to(is_position.device)
+
+    def _measure(self, step: DenoisingStep) -> torch.Tensor:
+        measured = measure_dependencies(
+            step.forward, step.sequences, step.candidates, step.probabilities, step.mask_token_id, self.estimator
+        )
+        step.ledger.num_probe_passes += measured.num_probes
+        torch.maximum(step.ledger.uncovered_mass, measured.uncovered_mass, out=step.ledger.uncovered_mass)
+        return measured.dependencies

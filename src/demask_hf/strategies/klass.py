@@ -1,0 +1,60 @@
+"""KLASS: positions that are confident and whose prediction has stopped moving."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..ops import confidence, kl_divergence
+from .base import DenoisingStep, UnmaskingStrategy, check_interval, register_strategy
+
+
+@register_strategy("klass")
+@dataclass
+class KlassStrategy(UnmaskingStrategy):
+    """Unmask every position that is confident and stable, else the most confident one.
+
+    A position is stable when the last `history_length` values of KL(prediction now || prediction before) all lie
+    below `kl_threshold`; with a history of 2 nothing can be stable before the third forward pass (KLASS). A position
+    has a history from the first step in which it is a candidate.
+
+    Args:
+        confidence_threshold (`float`, *optional*, defaults to 0.9):
+            Least probability of the most likely token, in [0, 1].
+        kl_threshold (`float`, *optional*, defaults to 0.001):
+            Upper limit in nats, not reached; above 0.
+        history_length (`int`, *optional*, defaults to 2):
+            Number of values that must lie below it, at least 1.
+    """
+
+    confidence_threshold: float = 0.9
+    kl_threshold: float = 0.001
+    history_length: int = 2
+    _previous: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _previous_index: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _history: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
+        check_interval("kl_threshold", self.kl_threshold, 0, open_low=True)
+        if not isinstance(self.history_length, int) or self.history_length < 1:
+            raise ValueError(f"`history_length` must be an integer of at least 1, got {self.history_length!r}.")
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        self._remember(step)
+        certainty = confidence(step.probabilities)
+        is_stable = (self._history < self.kl_threshold).all(dim=0)[step.rows, step.columns]
+        is_ready = step.at_positions(is_stable & (certainty >= self.confidence_threshold), False)
+        return is_ready | (step.best(certainty, 1) & ~is_ready.any(dim=-1, keepdim=True))
+
+    def _remember(self, step: DenoisingStep) -> None:
+        """Shift the history of each position by its newest KL; infinite where there is nothing to compare with."""
+        kl = torch.full((step.rows.numel(),), float("inf"), dtype=torch.float64, device=step.rows.device)
+        if self._history is None:
+            self._history = torch.full((self.history_length, *step.candidates.shape), float("inf")).to(kl)
+        else:
+            index = self._previous_index[step.rows, step.columns]
+            is_known = index >= 0
+            kl[is_known] = kl_divergence(step.probabilities[is_known], self._previous[index[is_known]])
+        self._history = torch.cat([self._history[1:], step.at_positions(kl, float("inf"))[None]])
+        self._previous = step.probabilities
+        self._previous_index = step.at_positions(torch.arange(kl.numel(), device=kl.device), -1)

@@ -1,0 +1,64 @@
+"""Dream's own samplers: a fixed schedule says how many positions each step unmasks."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..masking import unmask_shares
+from .base import DenoisingStep, UnmaskingStrategy, check_choice, check_interval, register_strategy
+from .sequential import position_scores
+
+
+# Score of each algorithm, by the names of Dream's public code.
+ALGORITHMS = {"origin": None, "maskgit_plus": "token_probability", "topk_margin": "margin", "entropy": "entropy"}
+
+
+@register_strategy("schedule")
+@dataclass
+class ScheduleStrategy(UnmaskingStrategy):
+    """Unmask a number of positions per step that is fixed beforehand, as Dream's `diffusion_generate` does.
+
+    With `t = linspace(1, eps, steps + 1)` step `i` unmasks `int(n * (1 - t[i + 1] / t[i]))` of the `n` masked
+    positions of a row, and the last step the rest. With one step per token the first step therefore unmasks nothing
+    and the last one two. The number of steps is `max_denoising_steps`, by default one per token.
+
+    Args:
+        algorithm (`str`, *optional*, defaults to `"entropy"`):
+            Which positions: "maskgit_plus" (highest probability of the drawn token), "topk_margin" (largest gap
+            between the two best tokens), "entropy" (lowest entropy), or "origin" (each position by a coin flip).
+        eps (`float`, *optional*, defaults to 0.001):
+            Noise level at the end of the schedule, in (0, 1].
+        alg_temp (`float`, *optional*):
+            Draw positions from softmax(score / alg_temp) without replacement rather than taking the best; above 0.
+    """
+
+    algorithm: str = "entropy"
+    eps: float = 0.001
+    alg_temp: float | None = None
+
+    allows_empty_step = True
+    follows_schedule = True
+
+    def __post_init__(self):
+        check_choice("algorithm", self.algorithm, tuple(ALGORITHMS))
+        check_interval("eps", self.eps, 0, 1, open_low=True)
+        if self.alg_temp is not None:
+            check_interval("alg_temp", self.alg_temp, 0)
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        shares = self._shares(step)
+        if self.algorithm == "origin":
+            return step.candidates & (step.at_positions(step.noise(stream=1), 1.0) < shares[:, None])
+        counts = (step.candidates.sum(dim=-1).float() * shares).long()
+        scores = position_scores(step, ALGORITHMS[self.algorithm])
+        if self.alg_temp:
+            # The best of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
+            scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()
+        return step.best(scores, counts)
+
+    def _shares(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the share to unmask in each row, float32 of shape `(batch,)`, with the rounding of the public code."""
+        tables = {num_steps: unmask_shares(num_steps, self.eps) for num_steps in set(step.num_block_steps.tolist())}
+        pairs = zip(step.num_block_steps.tolist(), step.block_step_index.tolist(), strict=True)
+        shares = [tables[num_steps][min(index, num_steps - 1)] for num_steps, index in pairs]
+        return torch.stack(shares).to(step.candidates.device)

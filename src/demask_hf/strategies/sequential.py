@@ -1,0 +1,55 @@
+"""One token per forward pass, in an order given by a score."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..ops import confidence, entropy, margin
+from .base import DenoisingStep, UnmaskingStrategy, check_choice, register_strategy
+
+
+SCORES = ("confidence", "entropy", "margin", "left_to_right", "random", "token_probability")
+
+
+@register_strategy("sequential")
+@dataclass
+class SequentialStrategy(UnmaskingStrategy):
+    """Unmask the one position of highest score in each forward pass; the reference for quality.
+
+    Args:
+        score (`str`, *optional*, defaults to `"confidence"`):
+            "confidence" (highest probability), "entropy" (lowest entropy), "margin" (highest minus second highest
+            probability), "left_to_right", "random", or "token_probability" (probability of the drawn token, which
+            differs from "confidence" when sampling).
+    """
+
+    score: str = "confidence"
+
+    def __post_init__(self):
+        check_choice("score", self.score, SCORES)
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        return step.best(position_scores(step, self.score), 1)
+
+
+def position_scores(step: DenoisingStep, score: str) -> torch.Tensor:
+    """Return the score of each candidate, higher first.
+
+    Args:
+        step ([`DenoisingStep`]):
+            The step.
+        score (`str`):
+            One of `SCORES`.
+
+    Returns:
+        `torch.Tensor` of shape `(num_candidates,)`.
+    """
+    if score == "entropy":
+        return -entropy(step.probabilities)
+    if score == "margin":
+        return margin(step.probabilities)
+    if score == "left_to_right":
+        return -step.columns.double()
+    if score == "random":
+        return step.noise(stream=1)
+    return step.token_probability if score == "token_probability" else confidence(step.probabilities)

@@ -1,0 +1,44 @@
+"""Fast-dLLM's rules: every position that is confident enough, and never fewer than one."""
+
+from dataclasses import dataclass
+
+import torch
+
+from .base import DenoisingStep, UnmaskingStrategy, check_interval, register_strategy
+
+
+@register_strategy("threshold")
+@dataclass
+class ThresholdStrategy(UnmaskingStrategy):
+    """Unmask the most confident position, and all whose drawn token has at least the given probability.
+
+    With `factor`, the number of positions follows from their confidence instead: sorted by descending confidence
+    `c_1 >= c_2 >= ...`, the largest prefix is unmasked whose every rank `n` has `(n + 1) * (1 - c_n) <= factor`
+    (Fast-dLLM, arXiv 2505.22618).
+
+    Args:
+        confidence_threshold (`float`, *optional*, defaults to 0.9):
+            Least probability, in [0, 1].
+        factor (`float`, *optional*):
+            Use the factor rule, with this limit, at least 0; `confidence_threshold` is not used then.
+    """
+
+    confidence_threshold: float = 0.9
+    factor: float | None = None
+
+    def __post_init__(self):
+        check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
+        if self.factor is not None:
+            check_interval("factor", self.factor, 0)
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        confidence = step.token_probability
+        if self.factor is None:
+            is_confident = step.at_positions(confidence >= self.confidence_threshold, False)
+            return is_confident | step.best(confidence, 1)
+        ranks = step.rank(confidence)
+        # A position is taken if its own rank and all better ones pass: the first failing rank ends the prefix.
+        slack = (ranks + 2) * (1 - step.at_positions(confidence.double(), 0.0))
+        fails = step.candidates & (slack > self.factor) & (ranks > 0)
+        first_failing = torch.where(fails, ranks, ranks.shape[-1]).min(dim=-1, keepdim=True).values
+        return step.candidates & (ranks < first_failing)
