@@ -19,7 +19,7 @@ from .tasks import FAMILIES
 
 ANSWER_LENGTH = 32
 BATCH_SIZE = 64
-NUM_STEPS = 10_000
+NUM_STEPS = 8_000
 NUM_WARMUP_STEPS = 200
 DECAY_SHARE = 0.4
 # Lists hold four operations; parity is kept only to show where pairwise dependencies must fail.
@@ -97,19 +97,20 @@ class TrainingBatches:
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         """Return `input_ids`, `attention_mask`, `labels` (-100 where visible) and `weights`, all `(batch, length)`.
 
-        Half of the batches have the answer length of the shipped settings, the others up to 8 more positions, so
-        that the model does not lean on the end of the sequence.
+        Answers are followed by end-of-sequence tokens up to a length between the shortest that fits and that of
+        the shipped settings, so that the model does not lean on the end of the sequence.
         """
         random = Random(f"{self.seed}/{step}")
         generator = torch.Generator().manual_seed(hash((self.seed, step)))
         names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=BATCH_SIZE)
         examples = [next(FAMILIES[name].examples("train", seed=random.getrandbits(48))) for name in names]
         prompts = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
-        answer_length = random.choice((ANSWER_LENGTH, ANSWER_LENGTH + random.randint(0, 8)))
+        tokens = self.tokenizer([example.answer for example in examples])["input_ids"]
+        answer_length = random.randint(max(map(len, tokens)) + 1, ANSWER_LENGTH)
         eos = self.tokenizer.eos_token_id
         answers = torch.full((BATCH_SIZE, answer_length), eos)
-        for row, tokens in enumerate(self.tokenizer([example.answer for example in examples])["input_ids"]):
-            answers[row, : len(tokens)] = torch.tensor(tokens)
+        for row, answer in enumerate(tokens):
+            answers[row, : len(answer)] = torch.tensor(answer)
         is_padding = (answers == eos).cumsum(-1) > 1
         masked = random_mask(torch.ones_like(answers, dtype=torch.bool), generator)
         visible = torch.where(masked, self.tokenizer.mask_token_id, answers)
@@ -162,8 +163,8 @@ class BackboneTrainer:
         matrices = [p for p in self.model.model.layers.parameters() if p.ndim == 2]
         others = [p for p in self.model.parameters() if not any(p is matrix for matrix in matrices)]
         self.optimizers = [
-            torch.optim.Muon(matrices, lr=0.02, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.0),
+            torch.optim.Muon(matrices, lr=0.01, weight_decay=0.01),
+            torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0),
         ]
         self.base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.num_steps, self.state_file, self.device, self.step = num_steps, state_file, device, 0

@@ -90,3 +90,8 @@ def split_of(prompt: str) -> str:
     """Return the split of a prompt: a checksum sends 80 % to train and 10 % each to validation and test."""
     bucket = zlib.crc32(prompt.encode()) % 10
     return {0: "test", 1: "validation"}.get(bucket, "train")
+
+
+def parts_of(prompt: str, separator: str) -> list[str]:
+    """Return the parts between the first word of a prompt and its arrow."""
+    return prompt.split(": ", 1)[1].removesuffix(" -> ").split(separator)

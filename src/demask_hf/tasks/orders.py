@@ -2,11 +2,13 @@
 
 from random import Random
 
-from .base import TaskFamily
+from .base import TaskFamily, parts_of
 
 
 LETTERS = "ABCDEFGHJKLMNPRT"
 OPERATIONS = ("copy", "reverse", "sort", "replace")
+NUM_GROUPS, NUM_GROUP_LETTERS = 6, 18
+NUM_LISTS, LIST_LENGTH = 4, 5
 
 
 def _letters(random: Random, length: int) -> str:
@@ -14,23 +16,25 @@ def _letters(random: Random, length: int) -> str:
 
 
 def _sample_shuffle(random: Random) -> tuple[str, str]:
-    groups = [_letters(random, random.choice((2, 3, 3, 4))) for _ in range(random.randint(3, 5))]
+    while True:
+        sizes = random.choices((2, 3, 4), k=NUM_GROUPS)
+        if sum(sizes) == NUM_GROUP_LETTERS:
+            break
+    groups = [_letters(random, size) for size in sizes]
     answer = " ".join("".join(random.sample(group, len(group))) for group in groups)
     return f"shuffle: {' '.join(groups)} -> ", answer
 
 
 def _check_shuffle(prompt: str, answer: str) -> bool:
-    groups, shuffled = prompt.removeprefix("shuffle: ").removesuffix(" -> ").split(" "), answer.split(" ")
-    return [sorted(group) for group in groups] == [sorted(group) for group in shuffled]
+    return [sorted(group) for group in parts_of(prompt, " ")] == [sorted(group) for group in answer.split(" ")]
 
 
 def _apply(prompt: str) -> str:
     """Return the one right answer of a list prompt."""
-    operation, rest = prompt.removesuffix(" -> ").split(": ")
+    operation, lists = prompt.split(": ")[0], parts_of(prompt, " ")
     if operation == "replace":
-        (old, new), *lists = rest.split(" ")
+        old, new = lists.pop().split("=")
         return " ".join(letters.replace(old, new) for letters in lists)
-    lists = rest.split(" ")
     if operation == "reverse":
         return " ".join(letters[::-1] for letters in lists)
     if operation == "sort":
@@ -40,19 +44,19 @@ def _apply(prompt: str) -> str:
 
 def _sample_lists(random: Random) -> tuple[str, str]:
     operation = random.choice(OPERATIONS)
-    lists = [_letters(random, random.randint(3, 6)) for _ in range(random.randint(1, 3))]
+    lists = [_letters(random, LIST_LENGTH) for _ in range(NUM_LISTS)]
     if operation == "replace":
         old = random.choice("".join(lists))
-        new = random.choice(LETTERS.replace(old, ""))
-        lists.insert(0, old + new)
+        lists.append(f"{old}={random.choice(LETTERS.replace(old, ''))}")
     prompt = f"{operation}: {' '.join(lists)} -> "
     return prompt, _apply(prompt)
 
 
-SHUFFLE = TaskFamily("shuffle", "each group of letters in any order", _sample_shuffle, _check_shuffle)
+def _check_lists(prompt: str, answer: str) -> bool:
+    return answer == _apply(prompt)
+
+
+SHUFFLE = TaskFamily("shuffle", "the letters of each group in any order", _sample_shuffle, _check_shuffle)
 LISTS = TaskFamily(
-    "lists",
-    "lists copied, reversed, sorted, or with one letter replaced",
-    _sample_lists,
-    lambda prompt, answer: answer == _apply(prompt),
+    "lists", "lists copied, reversed, sorted, or with one letter replaced", _sample_lists, _check_lists
 )

@@ -2,22 +2,23 @@
 
 from random import Random
 
-from .base import TaskFamily
+from .base import TaskFamily, parts_of
 
 
+NUM_CLAUSES = 6
 SINGULAR, PLURAL = ("a", "this", "every"), ("two", "these", "many")
 NOUNS = ("cat", "dog", "bird", "horse", "girl", "boy", "king", "queen", "robot", "farmer")
 VERBS = ("run", "sing", "sleep", "jump", "read", "swim", "cook", "dance", "paint", "wait", "talk", "work")
 
 
 def _sample_sentences(random: Random) -> tuple[str, str]:
-    verbs = random.choices(VERBS, k=random.randint(4, 8))
+    verbs = random.choices(VERBS, k=NUM_CLAUSES)
     clauses = []
     for verb in verbs:
         noun, is_plural = random.choice(NOUNS), random.random() < 0.5
         determiner = random.choice(PLURAL if is_plural else SINGULAR)
         clauses.append(f"{determiner} {noun}s {verb}" if is_plural else f"{determiner} {noun} {verb}s")
-    return f"say: {', '.join(verbs)} -> ", "; ".join(clauses)
+    return f"say: {'; '.join(f'?? {verb}' for verb in verbs)} -> ", "; ".join(clauses)
 
 
 def _is_clause(clause: str, verb: str) -> bool:
@@ -26,18 +27,18 @@ def _is_clause(clause: str, verb: str) -> bool:
         return False
     determiner, noun, said = words
     if determiner in PLURAL:
-        return noun.removesuffix("s") in NOUNS and noun.endswith("s") and said == verb
+        return noun.endswith("s") and noun[:-1] in NOUNS and said == verb
     return determiner in SINGULAR and noun in NOUNS and said == f"{verb}s"
 
 
 def _check_sentences(prompt: str, answer: str) -> bool:
-    verbs, clauses = prompt.removeprefix("say: ").removesuffix(" -> ").split(", "), answer.split("; ")
+    verbs, clauses = [blank.removeprefix("?? ") for blank in parts_of(prompt, "; ")], answer.split("; ")
     return len(verbs) == len(clauses) and all(map(_is_clause, clauses, verbs))
 
 
 SENTENCES = TaskFamily(
     "sentences",
-    "one clause a given verb, any subject, determiner, noun and verb agreeing in number",
+    "one clause for each given verb: any subject; determiner, noun and verb agree in number",
     _sample_sentences,
     _check_sentences,
 )

@@ -1,0 +1,8 @@
+"""`python -m demask_hf` is the command `demask-hf`."""
+
+import sys
+
+from .cli import main
+
+
+sys.exit(main())

@@ -1,0 +1,138 @@
+"""The command `demask-hf`: decode prompts, compare strategies, list them, show the demonstration."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+
+_GENERATE_EXAMPLES = r"""examples:
+  demask-hf generate "pairs: 07, 12, 05 -> "
+  demask-hf generate "sort: DACB -> " --strategy threshold --set confidence_threshold=0.8
+  demask-hf generate "say: run, sing -> " --temperature 1 --seed 3 --json
+  demask-hf generate "bill: tea, milk, egg -> " --compare
+  demask-hf generate "bill: tea, milk, egg -> " --compare threshold demask:dependency_bound=0.2
+  demask-hf generate -e "sudoku: 0230\n1004\n0013\n3100 -> " --stream --delay 0.3
+  demask-hf generate --file prompts.txt --batch-size 16 --json > answers.jsonl
+  demask-hf generate "Write a haiku." --model FOLDER --head FOLDER --chat --max-new-tokens 64
+
+Without --model the small checkpoint of the package answers; its prompts end in "-> ", with the space.
+Prompts come before options that take several values, such as --compare.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises, so that every kind of bad input is reported in one way."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv (`Sequence[str]`, *optional*):
+            Arguments; by default those of the process.
+
+    Returns:
+        `int`: the exit code: 0, 2 for bad input, or 130 when interrupted.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+        _run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of the output has gone; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError, TypeError) as error:
+        message = str(error).strip() or type(error).__name__
+        print(f"demask-hf: error: {message.splitlines()[0]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = _Parser(prog="demask-hf", description="Parallel decoding for masked diffusion language models.")
+    parser.add_argument("--version", action="version", version=f"demask-hf {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    generate = commands.add_parser(
+        "generate",
+        help="decode prompts",
+        description="Decode prompts: answers on standard output, what they cost on standard error.",
+        epilog=_GENERATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_prompt_options(generate)
+    _add_model_options(generate)
+    _add_strategy_options(generate)
+    _add_sampling_options(generate)
+    strategies = commands.add_parser("strategies", help="list the strategies with their fields and defaults")
+    strategies.add_argument("--json", action="store_true", help="one JSON object for each strategy")
+    demo = commands.add_parser("demo", help="decode test prompts of the shipped checkpoint, three strategies compared")
+    demo.add_argument("--num-examples", type=int, default=8, metavar="N", help="prompts of each task family (8)")
+    demo.add_argument("--temperature", type=float, default=0.0, metavar="T", help="sampling temperature (0)")
+    demo.add_argument("--seed", type=int, default=0, help="seed of prompts and sampling (0)")
+    _add_model_options(demo)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from . import TINY_DEMASK, TINY_DREAM, commands
+
+    if arguments.command == "strategies":
+        commands.strategies(arguments)
+        return
+    if arguments.model is None:
+        arguments.model = TINY_DREAM
+    if arguments.head is None and arguments.model == TINY_DREAM:
+        arguments.head = TINY_DEMASK
+    run = {"generate": commands.generate, "demo": commands.demo}[arguments.command]
+    run(arguments)
+
+
+def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompts and output")
+    group.add_argument("prompts", nargs="*", metavar="PROMPT", help="a prompt; default: lines of standard input")
+    group.add_argument("--file", metavar="FILE", help="read one prompt from each line that is not empty")
+    group.add_argument("-e", "--escapes", action="store_true", help=r"read \n, \t and \\ in prompts as characters")
+    group.add_argument("--chat", action="store_true", help="put each prompt into the tokenizer's chat template")
+    group.add_argument("--batch-size", type=int, default=1, metavar="N", help="prompts decoded together (1)")
+    group.add_argument("--stream", action="store_true", help="show drafts while decoding, one prompt at a time")
+    group.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="pause after each draft (0)")
+    group.add_argument("--json", action="store_true", help="one JSON object for each prompt and strategy")
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="PATH", help="folder or Hub repository (default: the shipped checkpoint)")
+    group.add_argument("--head", metavar="PATH", help="its dependency head (default: the shipped one, if it fits)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+
+
+def _add_strategy_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("strategy, written NAME or NAME:FIELD=VALUE,FIELD=VALUE")
+    group.add_argument("--strategy", metavar="SPEC", help="default: demask with a head, else threshold")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set a field where a strategy has it"
+    )
+    group.add_argument(
+        "--compare", nargs="*", metavar="SPEC", help="decode with several strategies (default: all) and tabulate"
+    )
+
+
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("decoding (default: what the checkpoint says)")
+    for name in ("max-new-tokens", "block-length", "max-denoising-steps", "top-k"):
+        group.add_argument(f"--{name}", type=int, metavar="N")
+    for name in ("temperature", "top-p"):
+        group.add_argument(f"--{name}", type=float, metavar="X")
+    group.add_argument("--seed", type=int, default=0, help="prompt number i, from 0, is decoded with seed + i (0)")
+    group.add_argument("--no-stop-at-eos", dest="stop_at_eos", action="store_false", default=None)
