@@ -153,5 +153,6 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
         expected = getattr(head.config, name)
         if expected is not None and actual is not None and expected != actual:
             raise ValueError(
-                f"`head` must be made for this backbone, got a head with {name} {expected!r} for a model with {actual!r}."
+                f"`head` must be made for this backbone, got a head with {name} {expected!r} for a model with "
+                f"{actual!r}."
             )

@@ -8,12 +8,12 @@ from typing import NoReturn
 
 
 _GENERATE_EXAMPLES = r"""examples:
-  demask-hf generate "pairs: 07, 12, 05 -> "
+  demask-hf generate "pairs: =07, =12, =05 -> "
   demask-hf generate "sort: DACB -> " --strategy threshold --set confidence_threshold=0.8
-  demask-hf generate "say: run, sing -> " --temperature 1 --seed 3 --json
-  demask-hf generate "bill: tea, milk, egg -> " --compare
-  demask-hf generate "bill: tea, milk, egg -> " --compare threshold demask:dependency_bound=0.2
-  demask-hf generate -e "sudoku: 0230\n1004\n0013\n3100 -> " --stream --delay 0.3
+  demask-hf generate "say: ?? run; ?? sing; ?? swim; ?? read -> " --temperature 1 --seed 3 --json
+  demask-hf generate "shuffle: JFP BDCP FCG -> " --compare
+  demask-hf generate "shuffle: JFP BDCP FCG -> " --compare threshold demask:dependency_bound=0.2
+  demask-hf generate -e "sudoku: 4000\n0124\n1032\n0041 -> " --stream --delay 0.3
   demask-hf generate --file prompts.txt --batch-size 16 --json > answers.jsonl
   demask-hf generate "Write a haiku." --model FOLDER --head FOLDER --chat --max-new-tokens 64
 
@@ -112,9 +112,10 @@ def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="PATH", help="folder or Hub repository (default: the shipped checkpoint)")
-    group.add_argument("--head", metavar="PATH", help="its dependency head (default: the shipped one, if it fits)")
+    group.add_argument("--head", metavar="PATH", help="its dependency head (shipped checkpoint: its own)")
     group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    group.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    group.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as stored)")
 
 
 def _add_strategy_options(parser: argparse.ArgumentParser) -> None:
@@ -130,9 +131,17 @@ def _add_strategy_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding (default: what the checkpoint says)")
-    for name in ("max-new-tokens", "block-length", "max-denoising-steps", "top-k"):
-        group.add_argument(f"--{name}", type=int, metavar="N")
-    for name in ("temperature", "top-p"):
-        group.add_argument(f"--{name}", type=float, metavar="X")
+    counts = {
+        "max-new-tokens": "length of the answer; 0 fills the masks of the prompt only",
+        "block-length": "decode the answer block by block, each of this many tokens",
+        "max-denoising-steps": "steps of the schedule, or for other strategies their limit",
+        "top-k": "keep this many most likely tokens",
+    }
+    for name, text in counts.items():
+        group.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this mass")
+    group.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
     group.add_argument("--seed", type=int, default=0, help="prompt number i, from 0, is decoded with seed + i (0)")
-    group.add_argument("--no-stop-at-eos", dest="stop_at_eos", action="store_false", default=None)
+    group.add_argument(
+        "--no-stop-at-eos", dest="stop_at_eos", action="store_false", default=None, help="decode every position"
+    )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -81,12 +82,13 @@ def _read_prompts(arguments: argparse.Namespace) -> list[str]:
     elif arguments.file not in (None, "-"):
         with open(arguments.file, encoding="utf-8") as file:
             prompts = [line.removesuffix("\n") for line in file if line.strip()]
-    elif sys.stdin.isatty():
-        raise ValueError("a prompt must be given: as an argument, with --file, or on standard input.")
     else:
-        prompts = [line.removesuffix("\n") for line in sys.stdin if line.strip()]
-    if not prompts or not all(prompts):
-        raise ValueError("`prompt` must hold text, got none.")
+        lines = [] if sys.stdin.isatty() else sys.stdin
+        prompts = [line.removesuffix("\n") for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError("a prompt must be given: before --compare, with --file, or on standard input.")
+    if not all(prompts):
+        raise ValueError("`prompt` must hold at least one character, got an empty one.")
     if arguments.escapes:
         return [re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], prompt) for prompt in prompts]
     return prompts
@@ -127,6 +129,9 @@ def _field(text: str) -> tuple[str, Any]:
 def _load(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
     """Return the model, with its head if there is one, and the tokenizer."""
     device = _device(arguments.device)
+    for name, path in (("model", arguments.model), ("head", arguments.head)):
+        if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
+            raise ValueError(f"`--{name}` must be a folder or a Hub repository, got {path!r}, which is not there.")
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForMaskedLM.from_pretrained(arguments.model, dtype=arguments.dtype).to(device)

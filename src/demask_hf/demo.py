@@ -94,8 +94,9 @@ def table(records: dict[str, list[Record]]) -> list[str]:
         summaries = (summarise(_of_families(of_one, members)) for of_one in records.values())
         lines.append(f"{label:13}" + "".join(f"  {_cells(summary)}" for summary in summaries))
     if EXCEPTION in families:
-        lines += ["", f"(*) {FAMILIES[EXCEPTION].description}: no two of them depend on each other, all three do."]
-        lines += ["    No rule about pairs can see that; the family is kept as the known limit and not pooled."]
+        lines += ["", f"(*) {FAMILIES[EXCEPTION].description}."]
+        lines += ["    No two of the digits depend on each other, all three do, which no rule about pairs can see:"]
+        lines += ["    the known limit of the method, not pooled with the others."]
     return lines
 
 

@@ -72,7 +72,9 @@ class DecodingState:
         self.unmask_step = torch.full_like(self.sequences, -1)
         self.num_forward_passes = torch.zeros_like(self.seeds)
         self.is_stopped = torch.zeros_like(self.seeds, dtype=torch.bool)
-        self.ledger = ProbeLedger(torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device))
+        self.ledger = ProbeLedger(
+            torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device)
+        )
 
 
 # Called after every step with the state, and the sequences with each remaining candidate's likeliest token filled in.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -54,9 +53,9 @@ class DemaskMixingLayer(nn.Module):
         # A large finite value, so that rows without any position do not become NaN.
         bias = self.mix_distance(buckets).permute(0, 3, 1, 2)
         bias = bias.masked_fill(~is_position[:, None, None, :], -1e4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         states = states + self.mix_output(mixed.transpose(1, 2).reshape(batch, size, width))
-        return states + self.mlp_down(F.silu(self.mlp_up(self.mlp_norm(states))))
+        return states + self.mlp_down(nn.functional.silu(self.mlp_up(self.mlp_norm(states))))
 
 
 class DemaskHead(PreTrainedModel):
@@ -180,7 +179,7 @@ def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.B
         `torch.Tensor` of shape `()`, in nats a pair; 0 if nothing is labelled.
     """
     weights = (is_pair & (labels >= 0)).float()
-    losses = F.binary_cross_entropy_with_logits(logits, labels.clamp(0, 1).float(), reduction="none")
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.clamp(0, 1).float(), reduction="none")
     return (losses * weights).sum() / weights.sum().clamp(min=1)
 
 

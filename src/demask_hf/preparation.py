@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from .backbone import Backbone
 from .configuration_generation import DemaskGenerationConfig, check_keywords
 from .denoising import DecodingSettings, DecodingState, DenoisingLoop
-from .strategies import UnmaskingStrategy, make_strategy, strategy_fields
+from .strategies import UnmaskingStrategy, make_strategy
 
 
 _DEFAULT_NEW_TOKENS = 256

@@ -12,8 +12,6 @@ ESTIMATORS = ("expectation", "argmax")
 # Up to this vocabulary the expectation runs over all tokens; beyond, over the most likely `_NUM_TOP_TOKENS`.
 _LARGEST_FULL_VOCABULARY = 1024
 _NUM_TOP_TOKENS = 32
-# Tokens less likely than this are not probed; their mass is reported as uncovered.
-_NEGLIGIBLE = 1e-7
 _MAX_PROBE_ELEMENTS = 1 << 26
 
 # (sequences of the probes, batch row of each, positions asked for) -> probabilities in row-major order.
@@ -49,6 +47,7 @@ def measure_dependencies(
     mask_token_id: int,
     estimator: str = "expectation",
     sources: torch.BoolTensor | None = None,
+    min_probability: float = 1e-7,
 ) -> MeasuredDependencies:
     """Measure `D[i, j] = E_{a ~ q_i} TV(q_j, q_j given x_i = a)` among the candidates of each row.
 
@@ -68,6 +67,8 @@ def measure_dependencies(
             "argmax" reveals the most likely token only, which is a proxy and can be far below the expectation.
         sources (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
             Probe these candidates only.
+        min_probability (`float`, *optional*, defaults to 1e-7):
+            Tokens less likely than this are not probed by "expectation"; their mass is reported as uncovered.
 
     Returns:
         [`MeasuredDependencies`]
@@ -78,7 +79,7 @@ def measure_dependencies(
     flat_index = torch.full_like(sequences, -1)
     flat_index[rows, columns] = torch.arange(rows.numel(), device=rows.device)
     place = candidates.long().cumsum(dim=-1) - 1
-    source, token, weight, uncovered = _plan(probabilities, mask_token_id, estimator)
+    source, token, weight, uncovered = _plan(probabilities, mask_token_id, estimator, min_probability)
     if sources is not None:
         is_chosen = sources[rows, columns][source]
         source, token, weight = source[is_chosen], token[is_chosen], weight[is_chosen]
@@ -103,7 +104,7 @@ def measure_dependencies(
 
 
 def _plan(
-    probabilities: torch.Tensor, mask_token_id: int, estimator: str
+    probabilities: torch.Tensor, mask_token_id: int, estimator: str, min_probability: float
 ) -> tuple[torch.LongTensor, torch.LongTensor, torch.Tensor, torch.Tensor]:
     """Return source, token and weight of every probe, and the uncovered mass of every source."""
     mask_index = torch.tensor([mask_token_id], device=probabilities.device)
@@ -113,7 +114,7 @@ def _plan(
         token = weights.argmax(dim=-1)
         source = torch.arange(token.numel(), device=token.device)
         return source, token, torch.ones_like(weights[:, 0]), torch.zeros_like(weights[:, 0])
-    is_probed = weights > _NEGLIGIBLE
+    is_probed = weights > min_probability
     if weights.shape[-1] > _LARGEST_FULL_VOCABULARY:
         top = weights.topk(_NUM_TOP_TOKENS, dim=-1).indices
         is_probed &= torch.zeros_like(is_probed).scatter(-1, top, True)

@@ -145,7 +145,7 @@ class UnmaskingStrategy(ABC):
     #: `step.hidden_states` must be there.
     needs_hidden_states: ClassVar[bool] = False
 
-    def bind(self, model: torch.nn.Module) -> None:
+    def bind(self, model: torch.nn.Module) -> None:  # noqa: B027 - most strategies need nothing from the model
         """Take what the strategy needs from the model, once for each `generate` call; by default nothing."""
 
     @abstractmethod

@@ -65,9 +65,9 @@ class DemaskStrategy(UnmaskingStrategy):
         self._head = getattr(model, "demask_head", None)
         if self._head is None and self.dependencies == "head":
             raise ValueError(
-                "`strategy='demask'` must have a dependency head, got a model without one: load it with "
-                "`model.load_demask_head(repository_or_folder)`, train one with `demask-hf train`, or pass "
-                "`dependencies='exact'` to measure dependencies with extra forwards."
+                "`strategy='demask'` must have a dependency head, got a model without one: load one with "
+                "`model.load_demask_head(repository_or_folder)`, or pass `dependencies='exact'` to measure "
+                "dependencies with extra forwards."
             )
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:

@@ -57,7 +57,7 @@ class ScheduleStrategy(UnmaskingStrategy):
         return step.best(scores, counts)
 
     def _shares(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the share to unmask in each row, float32 of shape `(batch,)`, with the rounding of the public code."""
+        """Return the share to unmask in each row, float32 as in the public code, of shape `(batch,)`."""
         tables = {num_steps: unmask_shares(num_steps, self.eps) for num_steps in set(step.num_block_steps.tolist())}
         pairs = zip(step.num_block_steps.tolist(), step.block_step_index.tolist(), strict=True)
         shares = [tables[num_steps][min(index, num_steps - 1)] for num_steps, index in pairs]

@@ -57,6 +57,4 @@ def _check_lists(prompt: str, answer: str) -> bool:
 
 
 SHUFFLE = TaskFamily("shuffle", "the letters of each group in any order", _sample_shuffle, _check_shuffle)
-LISTS = TaskFamily(
-    "lists", "lists copied, reversed, sorted, or with one letter replaced", _sample_lists, _check_lists
-)
+LISTS = TaskFamily("lists", "lists copied, reversed, sorted, or with one letter replaced", _sample_lists, _check_lists)

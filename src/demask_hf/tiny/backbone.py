@@ -1,20 +1,18 @@
-"""Build the shipped small checkpoint: `python -m demask_hf.tiny` trains the backbone and its dependency head."""
+"""Training of the small Dream backbone on the task families."""
 
-import argparse
 import os
 import time
 from pathlib import Path
 from random import Random
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from .masking import random_mask
-from .models.dream.configuration_dream import DreamConfig
-from .models.dream.modeling_dream import DreamModel
-from .tasks import FAMILIES
+from ..masking import random_mask
+from ..models.dream.configuration_dream import DreamConfig
+from ..models.dream.modeling_dream import DreamModel
+from ..tasks import FAMILIES
+from .tokenizer import build_tokenizer
 
 
 ANSWER_LENGTH = 32
@@ -33,33 +31,6 @@ FAMILY_WEIGHTS = {
     "sudoku": 1.0,
     "parity": 0.8,
 }
-SPECIAL_TOKENS = ("<|endoftext|>", "<|mask|>", "<|unk|>")
-TOKEN_PATTERN = r"[a-z]+: | -> |, |; | ?[a-z]+|[\s\S]"
-
-
-def build_tokenizer(num_samples: int = 2_000) -> PreTrainedTokenizerFast:
-    """Build the word-level tokenizer whose vocabulary is every piece of text that the task families use."""
-    pattern = Regex(TOKEN_PATTERN)
-    splitter = pre_tokenizers.Split(pattern, behavior="isolated")
-    pieces: set[str] = set()
-    for family in FAMILIES.values():
-        stream = family.examples("train")
-        for _ in range(num_samples):
-            example = next(stream)
-            pieces.update(piece for piece, _ in splitter.pre_tokenize_str(example.prompt + example.answer))
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *sorted(pieces)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        mask_token="<|mask|>",
-        unk_token="<|unk|>",
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def build_backbone(tokenizer: PreTrainedTokenizerFast) -> DreamModel:
@@ -117,21 +88,19 @@ class TrainingBatches:
         ignored = torch.full_like(prompts["input_ids"], -100)
         return {
             "input_ids": torch.cat([prompts["input_ids"], visible], dim=1),
-            "attention_mask": F.pad(prompts["attention_mask"], (0, answer_length), value=1),
+            "attention_mask": torch.nn.functional.pad(prompts["attention_mask"], (0, answer_length), value=1),
             "labels": torch.cat([ignored, answers.masked_fill(~masked, -100)], dim=1),
             "weights": torch.cat([torch.zeros_like(ignored), torch.ones_like(answers)], dim=1)
-            * F.pad(1.0 - 0.9 * is_padding.float(), (ignored.shape[1], 0)),
+            * torch.nn.functional.pad(1.0 - 0.9 * is_padding.float(), (ignored.shape[1], 0)),
         }
 
 
 def denoising_loss(model: DreamModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the weighted mean cross-entropy of the masked tokens, read from the outputs one position earlier."""
-    hidden_states = model.model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-    ).last_hidden_state
+    hidden_states = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
     is_target = batch["labels"][:, 1:] != -100
     logits = model.lm_head(hidden_states[:, :-1][is_target])
-    losses = F.cross_entropy(logits.float(), batch["labels"][:, 1:][is_target], reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits.float(), batch["labels"][:, 1:][is_target], reduction="none")
     weights = batch["weights"][:, 1:][is_target]
     return (losses * weights).sum() / weights.sum()
 
@@ -223,19 +192,3 @@ class BackboneTrainer:
                 self.save()
                 last_save = time.monotonic()
         self.save()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("build/tiny"), help="folder of the resumable state")
-    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="optimizer steps of the backbone")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    trainer = BackboneTrainer(arguments.seed, arguments.steps, arguments.work / "backbone.pt", device)
-    trainer.run()
-
-
-if __name__ == "__main__":
-    main()

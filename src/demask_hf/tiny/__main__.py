@@ -1,0 +1,43 @@
+"""Train backbone and head of the small checkpoint and write them to a folder; resumes where it was interrupted."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..configuration_generation import DemaskGenerationConfig
+from .backbone import ANSWER_LENGTH, NUM_STEPS, BackboneTrainer
+from .head import build_head
+
+
+def main() -> None:
+    """Read the arguments, train, and write the checkpoint."""
+    parser = argparse.ArgumentParser(prog="python -m demask_hf.tiny", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/tiny"), help="folder of the resumable state")
+    parser.add_argument("--out", type=Path, default=Path("src/demask_hf/assets"), help="where the checkpoint goes")
+    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="optimizer steps of the backbone")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and data")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = BackboneTrainer(arguments.seed, arguments.steps, arguments.work / "backbone.pt", device)
+    trainer.run()
+    model = trainer.average.module.eval()
+    model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
+    head, fit = build_head(model, trainer.tokenizer, arguments.seed, arguments.work)
+    # Written beside the old files first, so that a failure leaves the old checkpoint whole.
+    for name, parts in {"tiny-dream": (model, trainer.tokenizer), "tiny-demask": (head,)}.items():
+        new = arguments.work / name
+        for part in parts:
+            part.save_pretrained(new)
+        target = arguments.out / name
+        target.mkdir(parents=True, exist_ok=True)
+        for file in new.iterdir():
+            shutil.copy2(file, target / file.name)
+    (arguments.out / "tiny-demask" / "fit.json").write_text(json.dumps(fit, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Training of the small checkpoint's dependency head on measured dependencies."""
+
+import os
+import time
+from pathlib import Path
+from random import Random
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from ..backbone import Backbone
+from ..configuration_demask import DemaskConfig
+from ..masking import random_mask
+from ..modeling_demask import DemaskHead
+from ..models.dream.modeling_dream import DreamModel
+from ..targets import DependencyExample, measure_examples
+from ..tasks import FAMILIES
+from ..training import train_head
+from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
+
+
+STATES_PER_BATCH = 48
+NUM_SOURCES = 8
+# Batches of states: masked at random, then visited by the first head's own decoding.
+NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES, NUM_HELD_OUT_BATCHES = 240, 160, 20
+NUM_HEAD_STEPS = 6_000
+
+
+class StateSampler:
+    """Draws partly masked answers of the task mixture.
+
+    Args:
+        model ([`DreamModel`]): The trained backbone.
+        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
+        seed (`int`): Seed of prompts, masks and noise.
+    """
+
+    def __init__(self, model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int):
+        self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.backbone = Backbone.of(model)
+
+    def measure(self, index: int, split: str, is_visited: bool) -> list[DependencyExample]:
+        """Return the measured states of batch `index`, from decoding with the head or from random masks."""
+        random = Random(f"{self.seed}/{split}/{index}/{is_visited}")
+        generator = torch.Generator().manual_seed(random.getrandbits(62))
+        names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=STATES_PER_BATCH)
+        examples = [next(FAMILIES[name].examples(split, seed=random.getrandbits(48))) for name in names]
+        inputs = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
+        inputs = inputs.to(self.model.device)
+        if is_visited:
+            answers = self._visited_states(inputs, random)
+        else:
+            answers = self._randomly_masked([example.answer for example in examples], generator)
+        sequences = torch.cat([inputs["input_ids"], answers.to(self.model.device)], dim=1)
+        attention_mask = torch.nn.functional.pad(inputs["attention_mask"], (0, ANSWER_LENGTH), value=1)
+        candidates = sequences == self.tokenizer.mask_token_id
+        ends = (sequences == self.tokenizer.eos_token_id) & (
+            torch.arange(sequences.shape[1], device=sequences.device) >= inputs["input_ids"].shape[1]
+        )
+        candidates &= ends.cumsum(dim=-1) == 0
+        is_unfinished = candidates.any(dim=-1)
+        return measure_examples(
+            self.backbone,
+            sequences[is_unfinished],
+            attention_mask[is_unfinished],
+            candidates[is_unfinished],
+            NUM_SOURCES,
+            generator,
+        )
+
+    def _randomly_masked(self, answers: list[str], generator: torch.Generator) -> torch.LongTensor:
+        """Return the given answers, padded, masked at ratios over (0, 1); a fifth of the rows entirely."""
+        rows = torch.full((len(answers), ANSWER_LENGTH), self.tokenizer.eos_token_id)
+        for row, tokens in enumerate(self.tokenizer(answers)["input_ids"]):
+            rows[row, : len(tokens)] = torch.tensor(tokens)
+        masked = random_mask(torch.ones_like(rows, dtype=torch.bool), generator)
+        masked |= torch.rand(len(answers), 1, generator=generator) < 0.2
+        return rows.masked_fill(masked, self.tokenizer.mask_token_id)
+
+    def _visited_states(self, inputs: dict, random: Random) -> torch.LongTensor:
+        """Decode with the head at a random bound and temperature 0 or 1, and return a random state of each row."""
+        output = self.model.generate(
+            **inputs,
+            strategy="demask",
+            dependency_bound=random.choice((0.03, 0.1, 0.3)),
+            temperature=float(random.random() < 0.5),
+            seed=[random.getrandbits(48) for _ in range(STATES_PER_BATCH)],
+            max_new_tokens=ANSWER_LENGTH,
+            output_history=True,
+            return_dict_in_generate=True,
+        )
+        history = torch.stack(output.history)[:, :, -ANSWER_LENGTH:]
+        steps = [random.randrange(1, max(2, count)) for count in output.num_forward_passes.tolist()]
+        return torch.stack([history[step, row] for row, step in enumerate(steps)]).cpu()
+
+
+def measured_states(
+    sampler: StateSampler, file: Path, num_batches: int, split: str, is_visited: bool
+) -> list[DependencyExample]:
+    """Measure batches of states with progress and remaining time, saving them to resume from."""
+    batches: list[list[DependencyExample]] = []
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        batches = [[DependencyExample(**example) for example in batch] for batch in saved]
+    started, first, last_save = time.monotonic(), len(batches), time.monotonic()
+    while len(batches) < num_batches:
+        batches.append(sampler.measure(len(batches), split, is_visited))
+        is_done = len(batches) == num_batches
+        if is_done or time.monotonic() - last_save > 60:
+            temporary = file.with_suffix(".new")
+            torch.save([[vars(example) for example in batch] for batch in batches], temporary)
+            os.replace(temporary, file)
+            last_save = time.monotonic()
+        if is_done or len(batches) % 10 == 0:
+            seconds = (time.monotonic() - started) / (len(batches) - first)
+            left = seconds * (num_batches - len(batches)) / 60
+            print(f"{file.stem}: {len(batches)}/{num_batches} batches of states, {left:.1f} min left", flush=True)
+    return [example for batch in batches for example in batch]
+
+
+def build_head(
+    model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int, work: Path
+) -> tuple[DemaskHead, dict[str, float]]:
+    """Measure dependencies and train the head in two rounds; return it with its held-out fit.
+
+    The first round sees randomly masked answers; with its head the states are drawn that decoding visits, and the
+    second head, trained from scratch on both, is the one that is kept.
+    """
+    sampler = StateSampler(model, tokenizer, seed)
+    states = measured_states(sampler, work / "random.pt", NUM_RANDOM_BATCHES, "train", False)
+    held_out = measured_states(sampler, work / "held_out.pt", NUM_HELD_OUT_BATCHES, "validation", False)
+    head, _ = _train(model, states, held_out, seed, work / "head-1", NUM_HEAD_STEPS // 2)
+    model.set_demask_head(head)
+    states += measured_states(sampler, work / "visited.pt", NUM_VISITED_BATCHES, "train", True)
+    held_out += measured_states(sampler, work / "held_out_visited.pt", NUM_HELD_OUT_BATCHES, "validation", True)
+    return _train(model, states, held_out, seed, work / "head-2", NUM_HEAD_STEPS)
+
+
+def _train(
+    model: DreamModel,
+    states: list[DependencyExample],
+    held_out: list[DependencyExample],
+    seed: int,
+    output_dir: Path,
+    num_steps: int,
+) -> tuple[DemaskHead, dict]:
+    torch.manual_seed(seed)
+    head = DemaskHead(
+        DemaskConfig(
+            backbone_hidden_size=model.config.hidden_size,
+            backbone_num_layers=model.config.num_hidden_layers,
+            backbone_vocab_size=model.config.vocab_size,
+            base_model_name_or_path="demask_hf.TINY_DREAM",
+            width=64,
+        )
+    )
+    fit = train_head(
+        head,
+        states,
+        held_out,
+        output_dir,
+        max_steps=num_steps,
+        per_device_train_batch_size=64,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=100,
+        weight_decay=0.01,
+        save_steps=1000,
+        save_total_limit=1,
+        logging_steps=500,
+        seed=seed,
+    )
+    print(f"{output_dir.name}: {fit}", flush=True)
+    return head.cpu(), fit

@@ -1,0 +1,72 @@
+"""Every example runs, is short, and uses public names only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demask_hf
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+needs_checkpoint = pytest.mark.skipif(
+    not Path(demask_hf.TINY_DREAM, "config.json").exists() or not Path(demask_hf.TINY_DEMASK, "config.json").exists(),
+    reason="needs the shipped checkpoint, which `make tiny` writes",
+)
+
+
+def _run(name: str) -> list[str]:
+    # A process of its own: an example may register a strategy.
+    script = next(path for path in EXAMPLES if path.name == name)
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@needs_checkpoint
+def test_generate_prints_the_answer_and_its_cost():
+    answer, passes, rate, *sampled = _run("generate.py")
+    assert answer.startswith("pairs: =07, =12, =05 -> ")
+    assert int(passes.removeprefix("forward passes: ")) >= 1
+    assert float(rate.removeprefix("tokens per forward pass: ")) > 0
+    assert len(sampled) == 3
+
+
+@needs_checkpoint
+def test_compare_strategies_has_a_row_for_each_strategy():
+    header, *rows = _run("compare_strategies.py")
+    assert header.split()[0] == "strategy"
+    assert [row.split()[0] for row in rows] == demask_hf.strategy_names()
+
+
+@needs_checkpoint
+def test_add_a_strategy_decodes_with_each_setting():
+    assert [line.split()[0] for line in _run("add_a_strategy.py")] == ["1", "2", "4"]
+
+
+def test_no_example_is_left_out():
+    assert [path.name for path in EXAMPLES] == ["add_a_strategy.py", "compare_strategies.py", "generate.py"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short_and_says_what_it_shows(path):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert len(source.splitlines()) <= 40
+    assert ast.get_docstring(tree)
+    assert "main" in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_uses_public_names_only(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [node.module for node in imported if node.module.startswith("demask_hf")]
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "demask_hf"
+    }
+    assert used <= set(demask_hf.__all__)
