@@ -163,7 +163,7 @@ def make_step() -> Callable[..., DenoisingStep]:
 def build_dream(seed: int = 0, sharpness: float = 12.0, **overrides) -> demask_hf.DreamModel:
     """Build a random Dream of two layers; `sharpness` scales its logits, so that scores differ clearly."""
     settings = {
-        "vocab_size": 40,
+        "vocab_size": 24,
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -229,8 +229,8 @@ def dream_with_head() -> demask_hf.DreamModel:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer for the doubles' vocabulary: words w3 to w39, separated by spaces."""
-    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{f"w{index}": index for index in range(3, 40)}}
+    """Return a tokenizer for the doubles' vocabulary: words w3 to w23, separated by spaces."""
+    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{f"w{index}": index for index in range(3, 24)}}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

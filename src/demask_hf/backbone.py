@@ -17,12 +17,12 @@ class Prediction:
     Args:
         logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
             Raw scores, in float32.
-        hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`):
-            Final hidden states that speak for the candidates.
+        hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
+            Final hidden states that speak for the candidates, on the device where the backbone left them.
     """
 
     logits: torch.Tensor
-    hidden_states: torch.Tensor
+    hidden_states: torch.Tensor | None
 
 
 @dataclass
@@ -57,16 +57,15 @@ class Backbone:
             model (`torch.nn.Module`):
                 The model.
             mask_token_id (`int`, *optional*):
-                Used when the model's configuration does not name one.
+                Id from the generation config; comes after one that was attached and before the model's config.
 
         Raises:
             ValueError: if no mask token is known, or the id is outside the vocabulary.
         """
         config = getattr(model, "config", None)
-        for known in (getattr(model, "_demask_mask_token_id", None), getattr(config, "mask_token_id", None)):
-            if known is not None:
-                mask_token_id = known
-                break
+        attached = getattr(model, "_demask_mask_token_id", None)
+        known = (attached, mask_token_id, getattr(config, "mask_token_id", None))
+        mask_token_id = next((token for token in known if token is not None), None)
         if mask_token_id is None:
             raise ValueError(
                 "`mask_token_id` must be known to decode by unmasking, got None: set it in the model's config, in "
@@ -78,13 +77,19 @@ class Backbone:
         return cls(model, mask_token_id, logits_shift_of(model))
 
     @property
-    def device(self) -> torch.device:
-        """Device that input ids are expected on."""
-        return self.model.device if isinstance(self.model, PreTrainedModel) else next(self.model.parameters()).device
+    def device(self) -> torch.device | None:
+        """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
+        if isinstance(self.model, PreTrainedModel):
+            return self.model.device
+        return next((parameter.device for parameter in self.model.parameters()), None)
 
     @torch.no_grad()
     def predict(
-        self, sequences: torch.LongTensor, candidates: torch.BoolTensor, attention_mask: torch.Tensor | None
+        self,
+        sequences: torch.LongTensor,
+        candidates: torch.BoolTensor,
+        attention_mask: torch.Tensor | None,
+        with_hidden_states: bool = True,
     ) -> Prediction:
         """Run the model once and return what it says about the candidates.
 
@@ -97,9 +102,14 @@ class Backbone:
                 Positions asked for.
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 0 at left padding; `None` where there is none.
+            with_hidden_states (`bool`, *optional*, defaults to `True`):
+                Whether the hidden states are needed.
 
         Returns:
             [`Prediction`]
+
+        Raises:
+            ValueError: if hidden states are needed and the model does not return them.
         """
         inputs = {"input_ids": sequences}
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
@@ -115,8 +125,14 @@ class Backbone:
             states = states[rows.to(states.device), columns.to(states.device)]
             logits = self.model.lm_head(states)
         else:
-            outputs = self.model(**inputs, output_hidden_states=True)
-            states = outputs.hidden_states[-1][rows, columns] if outputs.get("hidden_states") is not None else None
+            outputs = self.model(**inputs, **({"output_hidden_states": True} if with_hidden_states else {}))
+            states = getattr(outputs, "hidden_states", None)
+            if with_hidden_states and states is None:
+                raise ValueError(
+                    f"`model` must return `hidden_states` for a dependency head, got none from "
+                    f"{type(self.model).__name__}."
+                )
+            states = states[-1][rows, columns] if with_hidden_states else None
             logits = outputs.logits[rows, columns]
         return Prediction(logits.float().to(sequences.device), states)
 
@@ -141,7 +157,7 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
     Raises:
         ValueError: if width, model type, number of layers, vocabulary or shift differ.
     """
-    config = model.config
+    config = getattr(model, "config", None)
     facts = {
         "backbone_hidden_size": getattr(config, "hidden_size", None),
         "backbone_model_type": getattr(config, "model_type", None),

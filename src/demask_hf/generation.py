@@ -170,11 +170,11 @@ class DemaskGenerationMixin(GenerationMixin):
         rule.bind(self)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(stopping_criteria, loop, state) if stopping_criteria else None
-        sender = StepStreamer(streamer, backbone.mask_token_id, state) if streamer is not None else None
+        sender = StepStreamer(streamer, loop, state) if streamer is not None else None
         loop.run(state, logits_processor, [callback for callback in (stopper, recorder, sender) if callback])
-        output = _finish(loop, state, stopper)
         if sender is not None:
-            sender.end(output.sequences, _kept_length(loop, state, stopper)[0].item())
+            sender.end()
+        output = _finish(loop, state)
         if recorder is not None:
             output.history = tuple(recorder.history)
         return output if config.return_dict_in_generate else output.sequences
@@ -242,16 +242,10 @@ def attach(
     return model
 
 
-def _kept_length(loop: DenoisingLoop, state: DecodingState, stopper: StepStopper | None) -> torch.LongTensor:
-    """Return the number of columns of each row that are kept: up to its end token or where it was stopped."""
-    kept = (loop.ends(state.sequences) + 1).clamp(max=state.sequences.shape[1])
-    return kept if stopper is None else torch.minimum(kept, stopper.end_columns)
-
-
-def _finish(loop: DenoisingLoop, state: DecodingState, stopper: StepStopper | None) -> DemaskGenerationOutput:
+def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
     """Pad what lies after the end of each row and compute the counts."""
     columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
-    is_dropped = columns >= _kept_length(loop, state, stopper)[:, None]
+    is_dropped = columns >= loop.kept_lengths(state)[:, None]
     unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
     sequences = state.sequences
     if is_dropped.any():

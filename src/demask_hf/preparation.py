@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def prepare_state(
         ValueError: if the prompts, the attention mask or the seeds do not fit.
     """
     mask_token_id, num_new = loop.backbone.mask_token_id, loop.settings.num_new_tokens
-    input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device)
+    input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device or input_ids.device)
     if num_new == 0 and not (input_ids == mask_token_id).any():
         raise ValueError("`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0.")
     sequences = torch.nn.functional.pad(input_ids, (0, num_new), value=mask_token_id)
@@ -176,10 +177,10 @@ def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, b
         return torch.randint(1 << 62, (batch,), generator=generator, device=device)
     if generator is not None:
         raise ValueError("`seed` must be None when a `generator` is given, got both.")
-    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
-    if len(seeds) != batch:
-        raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {len(seeds)}.")
-    return torch.tensor(seeds, dtype=torch.long)
+    seeds = [seed] * batch if isinstance(seed, Integral) else list(seed)
+    if len(seeds) != batch or not all(isinstance(one, Integral) for one in seeds):
+        raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {seed!r}.")
+    return torch.tensor([int(one) for one in seeds], dtype=torch.long)
 
 
 def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:

@@ -36,7 +36,7 @@ every_case = pytest.mark.parametrize(
 every_strategy = pytest.mark.parametrize("name", strategy_names())
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
-NUM_NEW_TOKENS = 8
+NUM_NEW_TOKENS = 6
 SEEDS = [11, 12, 13]
 
 
@@ -101,7 +101,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(dream_with_head, name, fields, te
 
 
 @every_case
-@pytest.mark.parametrize("block_length", [None, 4])
+@pytest.mark.parametrize("block_length", [None, 3])
 def test_every_position_is_written_once_and_every_pass_is_counted(dream_with_head, name, fields, block_length):
     output = _decode(dream_with_head, PROMPTS, name, **fields, block_length=block_length, output_history=True)
     mask = dream_with_head.config.mask_token_id
@@ -151,9 +151,9 @@ def test_every_field_is_documented_with_its_default(name):
         if default is None:
             assert documented[field].endswith("*optional*")
             continue
-        stated = re.search(r"defaults to `(.+)`", documented[field])
+        stated = re.search(r"defaults to (.+)$", documented[field])
         assert stated, f"{name}.{field} does not state its default"
-        assert stated[1].strip('"') == str(default)
+        assert stated[1].strip('`"') == str(default)
 
 
 @every_strategy
