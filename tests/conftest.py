@@ -93,8 +93,9 @@ class ScriptedHead(demask_hf.DemaskHead):
     """A dependency head that looks `D[source, target]` up in a table by position."""
 
     def __init__(self, table: torch.Tensor):
-        super().__init__(demask_hf.DemaskConfig(backbone_hidden_size=4, backbone_model_type="scripted", width=16,
-                                                logits_shift=0))
+        super().__init__(
+            demask_hf.DemaskConfig(backbone_hidden_size=4, backbone_model_type="scripted", width=16, logits_shift=0)
+        )
         self.table = nn.Parameter(table.float())
         self.calls: list[tuple[torch.Tensor, torch.LongTensor, torch.BoolTensor]] = []
 
@@ -246,7 +247,7 @@ def goldens() -> Path:
 
 @pytest.fixture(scope="session")
 def hub_dream() -> Path:
-    """Return the folder with the Hub's files of Dream-v0-Instruct-7B, or skip where it is not beside the repository."""
+    """Return the folder with the files of Dream-v0-Instruct-7B; skip where they are not beside the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "dream-tokenizer"
     if not folder.is_dir():
         pytest.skip("needs the Hub's Dream files in ../shared/data/dream-tokenizer, beside the repository")

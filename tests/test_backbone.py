@@ -171,7 +171,7 @@ def test_a_head_made_for_another_backbone_is_refused(dream, make_head, fact, val
     check_head(dream, head)
     expected = getattr(head.config, fact)
     setattr(head.config, fact, value)
-    message = rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}\."
+    message = rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}"
     with pytest.raises(ValueError, match=message):
         check_head(dream, head)
 

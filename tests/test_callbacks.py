@@ -11,7 +11,7 @@ from transformers import (
     TextStreamer,
 )
 
-from demask_hf.callbacks import StepRecorder, finished_length
+from demask_hf.callbacks import StepRecorder, finished_lengths
 
 
 PAD, MASK, EOS = 0, 1, 2
@@ -188,6 +188,9 @@ def test_recorder_keeps_copies():
     assert [kept.tolist() for kept in recorder.history] == [[[9, MASK]], [[9, 5]]]
 
 
-def test_finished_length_counts_columns_before_the_first_mask():
-    sequences = torch.tensor([[9, 5, MASK, 6], [MASK, 5, 6, 7], [9, 5, 6, 7]])
-    assert finished_length(sequences, MASK) == [2, 0, 4]
+def test_finished_lengths_end_at_the_first_mask_or_with_the_row():
+    sequences = torch.tensor([[9, 5, MASK, 6], [MASK, 5, 6, 7], [9, 5, 6, 7], [9, 5, 6, 7]])
+    loop = SimpleNamespace(
+        backbone=SimpleNamespace(mask_token_id=MASK), kept_lengths=lambda state: torch.tensor([4, 4, 4, 2])
+    )
+    assert finished_lengths(loop, SimpleNamespace(sequences=sequences)) == [2, 0, 4, 2]

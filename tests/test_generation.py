@@ -306,7 +306,8 @@ def test_steps_given_explicitly_are_a_cap_even_beside_an_inherited_schedule(make
         "keyword": {"strategy": "sequential", "max_denoising_steps": 3},
         "config": {"generation_config": DemaskGenerationConfig(strategy="sequential", max_denoising_steps=3)},
         "config-and-keyword": {
-            "strategy": "sequential", "generation_config": DemaskGenerationConfig(max_denoising_steps=3)
+            "strategy": "sequential",
+            "generation_config": DemaskGenerationConfig(max_denoising_steps=3),
         },
     }[way]
     output = model.generate(
@@ -476,7 +477,8 @@ def test_logits_processors_run_once_a_step_on_the_candidates(scripted):
         calls.append((ids.clone(), scores.clone()))
         return scores
 
-    _decode(model, torch.tensor([[9], [8]]), temperature=0.5, top_k=2, seed=0, logits_processor=LogitsProcessorList([record]))
+    processors = LogitsProcessorList([record])
+    _decode(model, torch.tensor([[9], [8]]), temperature=0.5, top_k=2, seed=0, logits_processor=processors)
     assert [(tuple(ids.shape), tuple(scores.shape)) for ids, scores in calls] == [
         ((count, 5), (count, 12)) for count in (8, 6, 4, 2)
     ]
@@ -630,7 +632,7 @@ def test_an_eos_filled_into_the_prompt_ends_nothing(scripted):
 
 def test_an_eos_of_the_continuation_leaves_the_prompt_to_be_filled(scripted):
     # The EOS at position 3 comes first, then the mask at position 1.
-    model = scripted(lambda position, context: {EOS if position == 3 else 5: 0.5 + 0.1 * position - 0.3 * (position > 3)})
+    model = scripted(lambda position, context: {3: {EOS: 0.9}, 1: {5: 0.8}}.get(position, {5: 0.6}))
     output = _decode(model, torch.tensor([[9, MASK, 8]]), max_new_tokens=3)
     assert output.sequences.tolist() == [[9, 5, 8, EOS, PAD, PAD]]
     assert output.unmask_step.tolist() == [[-1, 1, -1, 0, -1, -1]]
@@ -655,7 +657,8 @@ def test_rows_of_an_infilling_batch_may_have_nothing_to_fill(scripted, strategy)
 
 def test_padding_that_is_the_mask_token_is_not_filled(scripted):
     model = scripted(lambda position, context: {5: 0.9})
-    output = _decode(model, torch.tensor([[MASK, MASK, 9]]), attention_mask=torch.tensor([[0, 0, 1]]), max_new_tokens=1)
+    ids, attention_mask = torch.tensor([[MASK, MASK, 9]]), torch.tensor([[0, 0, 1]])
+    output = _decode(model, ids, attention_mask=attention_mask, max_new_tokens=1)
     assert output.sequences.tolist() == [[MASK, MASK, 9, 5]]
     assert output.num_forward_passes.tolist() == [1]
 
@@ -667,7 +670,11 @@ def test_history_shows_every_step(scripted):
     output = _decode(scripted(SCRIPT), output_history=True)
     m = MASK
     assert [sequences.tolist()[0] for sequences in output.history] == [
-        [9, m, m, m, m], [9, m, 6, m, m], [9, m, 6, m, 8], [9, m, 6, 7, 8], [9, 5, 6, 7, 8]
+        [9, m, m, m, m],
+        [9, m, 6, m, m],
+        [9, m, 6, m, 8],
+        [9, m, 6, 7, 8],
+        [9, 5, 6, 7, 8],
     ]
 
 
@@ -864,7 +871,9 @@ def test_attach_refuses_what_cannot_work(make_dream, make_head):
     with pytest.raises(TypeError, match=r"`head` must be a DemaskHead, got Linear\."):
         demask_hf.attach(make_dream(), nn.Linear(2, 2))
     model = make_dream()
-    with pytest.raises(ValueError, match=r"`head` must be made for this backbone, got a head with backbone_hidden_size"):
+    with pytest.raises(
+        ValueError, match="`head` must be made for this backbone, got a head with backbone_hidden_size"
+    ):
         demask_hf.attach(make_dream(hidden_size=64), make_head(model))
     with pytest.raises(ValueError, match=r"got a head with logits_shift 1 for a model with 0\."):
         demask_hf.attach(make_dream(), make_head(model), logits_shift=0)
@@ -988,63 +997,79 @@ def test_a_gpu_gives_the_same_answers(make_dream, make_head):
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "error", "message"),
+    ("kwargs", "message"),
     [
-        ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, ValueError,
-         r"`input_ids` must have shape \(batch, prompt_length\) with at least one token, got \(1, 0\)\."),
-        ({"input_ids": torch.tensor([5, 6])}, ValueError,
-         r"`input_ids` must have shape \(batch, prompt_length\) with at least one token, got \(2,\)\."),
-        ({"input_ids": None}, TypeError, r"`input_ids` must be a tensor of token ids, got NoneType\."),
-        ({"input_ids": [[5, 6]]}, TypeError, r"`input_ids` must be a tensor of token ids, got list\."),
-        ({"input_ids": torch.ones(1, 3)}, TypeError, r"`input_ids` must be a tensor of token ids, got"),
-        ({"max_new_tokens": 0}, ValueError,
-         r"`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0\."),
-        ({"max_new_tokens": -2}, ValueError, r"`max_new_tokens` must be an integer of at least 0, got -2\."),
-        ({"max_new_tokens": None, "max_length": 2}, ValueError,
-         r"`max_length` must be at least the length of the prompt \(3\), got 2\."),
-        ({"max_new_tokens": None, "max_length": 3}, ValueError,
-         r"`max_(length|new_tokens)` must be .* for a prompt without mask tokens"),
-        ({"block_length": 3}, ValueError, r"`block_length` must divide `max_new_tokens` \(4\), got 3\."),
-        ({"block_length": 8}, ValueError, r"`block_length` must divide `max_new_tokens` \(4\), got 8\."),
-        ({"block_length": 0}, ValueError, r"`block_length` must be an integer of at least 1, got 0\."),
-        ({"max_denoising_steps": 0}, ValueError, r"`max_denoising_steps` must be an integer of at least 1, got 0\."),
-        ({"strategy": "schedule", "block_length": 1, "max_denoising_steps": 3}, ValueError,
-         r"`max_denoising_steps` must be at least one per block \(4\), got 3\."),
-        ({"temperature": -1}, ValueError, r"`temperature` must be a number in \[0, inf\), got -1\."),
-        ({"top_p": 0}, ValueError, r"`top_p` must be a number in \(0, 1\], got 0\."),
-        ({"top_k": -3}, ValueError, r"`top_k` must be an integer of at least 0, got -3\."),
-        ({"strategy": "threshold", "confidence_threshold": 1.5}, ValueError,
-         r"`confidence_threshold` must be a number in \[0, 1\], got 1\.5\."),
-        ({"strategy": "demask", "dependencies": "exact", "dependency_bound": -1}, ValueError,
-         r"`dependency_bound` must be a number in \[0, inf\), got -1\."),
-        ({"strategy": "greedy"}, ValueError, r"`strategy` must be a registered name, got 'greedy'; known: .*threshold"),
-        ({"strategy": "klas"}, ValueError, r"`strategy` must be a registered name, got 'klas'; nearest: klass\."),
-        ({"strategy": 5}, TypeError, r"`strategy` must be a name, a dict or an UnmaskingStrategy, got 5\."),
-        ({"strategy": "demask"}, ValueError, r"must have a dependency head, got a model without one: .*load_demask_head"),
-        ({"attention_mask": torch.ones(1, 2)}, ValueError,
-         r"`attention_mask` must have the shape of `input_ids` \(1, 3\), got \(1, 2\)\."),
-        ({"attention_mask": torch.tensor([[1, 1, 0]])}, ValueError,
-         r"`attention_mask` must be padded on the left, got a 0 after a 1: use a tokenizer with `padding_side='left'`\."),
-        ({"attention_mask": torch.tensor([[1, 0, 1]])}, ValueError, r"`attention_mask` must be padded on the left"),
-        ({"attention_mask": torch.tensor([[0, 0, 0]])}, ValueError,
-         r"`attention_mask` must leave at least one token in every prompt, got none in row 0\."),
-        ({"attention_mask": [[1, 1, 1]]}, TypeError, r"`attention_mask` must be a tensor"),
-        ({"seed": [1, 2]}, ValueError, r"`seed` must be one integer or one for each of the 1 rows, got "),
-        ({"seed": 1, "generator": torch.Generator()}, ValueError,
-         r"`seed` must be None when a `generator` is given, got both\."),
-        ({"seed": "one"}, (TypeError, ValueError), r"`seed` must be"),
-        ({"max_new_token": 4}, ValueError, r"`max_new_token` must be .* unknown keyword; nearest: max_new_tokens"),
-        ({"num_beams": 4}, ValueError, r"`num_beams` must be .* got an unknown keyword; (nearest|known): .*max_new_tokens"),
-        ({"strategy": "demask", "dependency_bond": 0.1}, ValueError,
-         r"`dependency_bond` must be .* unknown keyword; nearest: dependency_bound"),
-        ({"strategy": make_strategy("klass"), "kl_treshold": 0.1}, ValueError,
-         r"`kl_treshold` must be .* unknown keyword; nearest: kl_threshold"),
-        ({"do_sample": True}, ValueError, r"`temperature` must be above 0 with `do_sample=True`, got 0"),
+        (
+            {"input_ids": torch.zeros(1, 0).long()},
+            r"`input_ids` must have shape \(batch, prompt_length\) .*\(1, 0\)\.",
+        ),
+        ({"input_ids": torch.tensor([5, 6])}, r"`input_ids` must have shape \(batch, prompt_length\) .*got \(2,\)\."),
+        ({"max_new_tokens": 0}, r"`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0\."),
+        ({"max_new_tokens": -2}, r"`max_new_tokens` must be an integer of at least 0, got -2\."),
+        ({"max_new_tokens": None, "max_length": 2}, r"`max_length` must be at least the length of the prompt \(3\)"),
+        ({"max_new_tokens": None, "max_length": 3}, r"`max_\w+` must be .* for a prompt without mask tokens"),
+        ({"block_length": 3}, r"`block_length` must divide `max_new_tokens` \(4\), got 3\."),
+        ({"block_length": 8}, r"`block_length` must divide `max_new_tokens` \(4\), got 8\."),
+        ({"block_length": 0}, r"`block_length` must be an integer of at least 1, got 0\."),
+        ({"max_denoising_steps": 0}, r"`max_denoising_steps` must be an integer of at least 1, got 0\."),
+        (
+            {"strategy": "schedule", "block_length": 1, "max_denoising_steps": 3},
+            r"`max_denoising_steps` must be at least one per block \(4\), got 3\.",
+        ),
+        ({"temperature": -1}, r"`temperature` must be a number in \[0, inf\), got -1\."),
+        ({"do_sample": True}, r"`temperature` must be above 0 with `do_sample=True`, got 0"),
+        ({"top_p": 0}, r"`top_p` must be a number in \(0, 1\], got 0\."),
+        ({"top_k": -3}, r"`top_k` must be an integer of at least 0, got -3\."),
+        (
+            {"strategy": "threshold", "confidence_threshold": 1.5},
+            r"`confidence_threshold` must be a number in \[0, 1\], got 1\.5\.",
+        ),
+        (
+            {"strategy": "demask", "dependencies": "exact", "dependency_bound": -1},
+            r"`dependency_bound` must be a number in \[0, inf\), got -1\.",
+        ),
+        ({"strategy": "greedy"}, r"`strategy` must be a registered name, got 'greedy'; known: .*klass.*threshold"),
+        ({"strategy": "klas"}, r"`strategy` must be a registered name, got 'klas'; nearest: klass\."),
+        ({"strategy": "demask"}, r"must have a dependency head, got a model without one: .*load_demask_head"),
+        ({"attention_mask": torch.ones(1, 2)}, r"`attention_mask` must have the shape of `input_ids` \(1, 3\), got"),
+        ({"attention_mask": torch.tensor([[1, 1, 0]])}, r"`attention_mask` must be padded on the left.*padding_side"),
+        ({"attention_mask": torch.tensor([[1, 0, 1]])}, r"`attention_mask` must be padded on the left, got a 0 after"),
+        ({"attention_mask": torch.tensor([[0, 0, 0]])}, r"`attention_mask` must leave at least one token .* row 0\."),
+        ({"seed": [1, 2]}, r"`seed` must be one integer or one for each of the 1 rows, got "),
+        ({"seed": 1, "generator": torch.Generator()}, r"`seed` must be None when a `generator` is given, got both\."),
+        ({"seed": "one"}, r"`seed` must be one integer or one for each of the 1 rows, got 'one'\."),
+        ({"max_new_token": 4}, r"`max_new_token` must be .* unknown keyword; nearest: max_new_tokens"),
+        ({"num_beams": 4}, r"`num_beams` must be .* got an unknown keyword; (nearest|known): .*max_new_tokens"),
+        (
+            {"strategy": "demask", "dependency_bond": 0.1},
+            r"`dependency_bond` must be .* unknown keyword; nearest: dependency_bound",
+        ),
+        (
+            {"strategy": make_strategy("klass"), "kl_treshold": 0.1},
+            r"`kl_treshold` must be .* unknown keyword; nearest: kl_threshold",
+        ),
     ],
-)  # fmt: skip
-def test_bad_input_is_refused_in_a_sentence(dream, kwargs, error, message):
+)
+def test_wrong_values_are_refused_in_a_sentence(dream, kwargs, message):
     arguments = {"input_ids": torch.tensor([[5, 6, 7]]), "max_new_tokens": 4, **kwargs}
-    with pytest.raises(error, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
+        dream.generate(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"input_ids": None}, r"`input_ids` must be a tensor of token ids, got NoneType\."),
+        ({"input_ids": [[5, 6]]}, r"`input_ids` must be a tensor of token ids, got list\."),
+        ({"input_ids": torch.ones(1, 3)}, r"`input_ids` must be a tensor of token ids, got"),
+        ({"attention_mask": [[1, 1, 1]]}, r"`attention_mask` must be a tensor, got list\."),
+        ({"strategy": 5}, r"`strategy` must be a name, a dict or an UnmaskingStrategy, got 5\."),
+    ],
+)
+def test_things_of_another_kind_are_refused_in_a_sentence(dream, kwargs, message):
+    arguments = {"input_ids": torch.tensor([[5, 6, 7]]), "max_new_tokens": 4, **kwargs}
+    with pytest.raises(TypeError, match=message) as caught:
         dream.generate(**arguments)
     assert "\n" not in str(caught.value)
 
@@ -1069,7 +1094,7 @@ def test_nan_from_the_model_is_refused(make_dream):
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
     for kwargs in ({}, {"temperature": 1.0, "top_p": 0.9, "top_k": 3}, {"strategy": "sequential"}):
-        with pytest.raises(ValueError, match=r"`logits` must not hold NaN, got some from the model or a logits processor"):
+        with pytest.raises(ValueError, match="`logits` must not hold NaN, got some from the model or a logits proc"):
             model.generate(PROMPT, max_new_tokens=2, **kwargs)
 
 

@@ -72,9 +72,14 @@ class StepStopper:
             The loop, asked where a row ended by itself.
         state ([`DecodingState`]):
             The state before the first step.
+
+    Raises:
+        ValueError: if there is no token to put after a stop.
     """
 
     def __init__(self, criteria: StoppingCriteriaList, loop: DenoisingLoop, state: DecodingState):
+        if loop.settings.pad_token_id is None:
+            raise ValueError("`pad_token_id` must be set to use stopping criteria, got None.")
         self.criteria, self.loop = criteria, loop
         self.seen = finished_lengths(loop, state)
 

@@ -28,7 +28,7 @@ class DecodingSettings:
         top_p (`float`, *optional*): Mass to keep.
         top_k (`int`, *optional*): Number of tokens to keep.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
-        pad_token_id (`int`): What is written after the end.
+        pad_token_id (`int`, *optional*): What is written after the end.
     """
 
     prompt_length: int
@@ -41,7 +41,7 @@ class DecodingSettings:
     top_p: float | None
     top_k: int | None
     eos_token_ids: list[int]
-    pad_token_id: int
+    pad_token_id: int | None
 
 
 @dataclass

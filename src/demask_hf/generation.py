@@ -150,10 +150,10 @@ class DemaskGenerationMixin(GenerationMixin):
         >>> tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
         >>> model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
         >>> head = model.load_demask_head(demask_hf.TINY_DEMASK)
-        >>> inputs = tokenizer("copy: DACB -> ", return_tensors="pt")
+        >>> inputs = tokenizer("sort: DACBE FGAHJ TRNPM KLBCA -> ", return_tensors="pt")
         >>> sequences = model.generate(**inputs, strategy="demask", dependency_bound=0.1)
         >>> tokenizer.decode(sequences[0], skip_special_tokens=True)
-        'copy: DACB -> DACB'
+        'sort: DACBE FGAHJ TRNPM KLBCA -> ABCDE AFGHJ MNPRT ABCKL'
 
         ```
         """
@@ -245,7 +245,8 @@ def attach(
 def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
     """Pad what lies after the end of each row and compute the counts."""
     columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
-    is_dropped = columns >= loop.kept_lengths(state)[:, None]
+    is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)
+    is_dropped = (columns >= loop.kept_lengths(state)[:, None]) & ~is_visible
     unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
     sequences = state.sequences
     if is_dropped.any():

@@ -12,7 +12,10 @@ from demask_hf import make_strategy, strategy_fields, strategy_names
 
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
-    *(("sequential", {"score": score}) for score in ("entropy", "margin", "left_to_right", "random", "token_probability")),
+    *(
+        ("sequential", {"score": score})
+        for score in ("entropy", "margin", "left_to_right", "random", "token_probability")
+    ),
     *(("schedule", {"algorithm": algorithm}) for algorithm in ("origin", "maskgit_plus", "topk_margin")),
     ("schedule", {"alg_temp": 0.5}),
     ("threshold", {"confidence_threshold": 0.3}),
@@ -56,16 +59,16 @@ def _decode(model, prompts, strategy, **kwargs):
 def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, name, fields):
     strategy = make_strategy(name, **fields)
     strategy.bind(dream_with_head)
-    generator = torch.Generator().manual_seed(0)
+    generator, vocabulary = torch.Generator().manual_seed(0), dream_with_head.config.vocab_size
     candidates = torch.rand(4, 9, generator=generator) < 0.6
     candidates[2] = False
+
+    def forward(sequences, rows, asked):
+        return torch.full((int(asked.sum()), vocabulary), 1 / vocabulary)
+
     for index in range(4):
-        count, vocabulary = int(candidates.sum()), dream_with_head.config.vocab_size
+        count = int(candidates.sum())
         probabilities = torch.randn(count, vocabulary, generator=generator).mul(2).softmax(dim=-1)
-
-        def forward(sequences, rows, asked):
-            return torch.full((int(asked.sum()), vocabulary), 1 / vocabulary)
-
         step = make_step(
             probabilities,
             candidates=candidates,
@@ -167,4 +170,4 @@ def test_every_strategy_says_what_it_unmasks(name):
 def test_private_memory_is_neither_shown_nor_compared(name):
     for field in dataclasses.fields(make_strategy(name)):
         if field.name.startswith("_"):
-            assert not (field.init or field.repr or field.compare)
+            assert not any((field.init, field.repr, field.compare))

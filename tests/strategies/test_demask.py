@@ -11,9 +11,7 @@ A, B, MASK = 3, 4, 1
 
 
 def _decode(model, num_tokens=3, **kwargs):
-    return model.generate(
-        PROMPT, max_new_tokens=num_tokens, strategy="demask", return_dict_in_generate=True, **kwargs
-    )
+    return model.generate(PROMPT, max_new_tokens=num_tokens, strategy="demask", return_dict_in_generate=True, **kwargs)
 
 
 def _table(size, **pairs):
@@ -174,7 +172,11 @@ def test_probes_of_a_row_are_counted_with_the_row(scripted):
     model = scripted(_copying)
     ids = torch.tensor([[9, MASK, MASK, 5], [9, A, MASK, MASK]])
     output = model.generate(
-        ids, max_new_tokens=0, strategy="demask", dependencies="exact", dependency_bound=0.3,
+        ids,
+        max_new_tokens=0,
+        strategy="demask",
+        dependencies="exact",
+        dependency_bound=0.3,
         return_dict_in_generate=True,
     )
     assert output.num_forward_passes.tolist() == [2, 1]
@@ -183,7 +185,9 @@ def test_probes_of_a_row_are_counted_with_the_row(scripted):
 
 
 def test_missing_head_message_says_how_to_get_one(scripted):
-    message = r"must have a dependency head, got a model without one: .*`model\.load_demask_head\(.*`dependencies='exact'`"
+    message = (
+        r"must have a dependency head, got a model without one: .*`model\.load_demask_head\(.*`dependencies='exact'`"
+    )
     with pytest.raises(ValueError, match=message) as error:
         _decode(scripted(SCRIPT))
     assert "\n" not in str(error.value)
