@@ -70,7 +70,7 @@ class Runner:
 
     def run(self, setting: dict, split: str, num_prompts: int, num_seeds: int) -> dict[str, np.ndarray]:
         """Return `is_correct` and `num_forward_passes` by prompt and seed, and `family` by prompt."""
-        key = "-".join(f"{value}" for value in setting.values())
+        key = "-".join(f"{field}={value}" for field, value in setting.items())
         file = self.work / f"{split}-{num_prompts}-{num_seeds}-t{self.temperature:g}-{key}.json"
         if not file.exists():
             strategy = dict(setting)

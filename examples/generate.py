@@ -13,7 +13,7 @@ def main() -> None:
 
     prompt = "pairs: =07, =12, =05, =18, =03, =11 -> "
     inputs = tokenizer(prompt, return_tensors="pt")
-    output = model.generate(**inputs, strategy="demask", dependency_bound=0.1, return_dict_in_generate=True)
+    output = model.generate(**inputs, strategy="demask", return_dict_in_generate=True)
     print(tokenizer.decode(output.sequences[0], skip_special_tokens=True))
     print("forward passes:", output.num_forward_passes.item())
     print("tokens per forward pass:", round(output.tokens_per_forward.item(), 2))

@@ -7,6 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import (
     AutoModel,
+    BertConfig,
+    BertForMaskedLM,
     GenerationConfig,
     LogitsProcessorList,
     MaxLengthCriteria,
@@ -296,6 +298,20 @@ def test_steps_of_an_inherited_schedule_count_for_a_schedule_only(make_dream):
     assert model.generate(ids, strategy="sequential", **kwargs).num_forward_passes.tolist() == [4]
     config = DemaskGenerationConfig(strategy="sequential")
     assert model.generate(ids, generation_config=config, **kwargs).num_forward_passes.tolist() == [4]
+
+
+def test_hub_settings_run_the_samplers_they_name(make_dream):
+    model = make_dream()
+    hub = {"alg": "origin", "alg_temp": None, "steps": 9, "eps": 0.001, "temperature": 0.0, "mask_token_id": None}
+    model.generation_config = DemaskGenerationConfig.from_dict(hub)
+    ids, kwargs = torch.tensor([[5, 6]]), {"max_new_tokens": 12, "return_dict_in_generate": True, "seed": 4}
+    named = {"strategy": "schedule", "algorithm": "origin", "max_denoising_steps": 9}
+    expected = make_dream().generate(ids, **named, **kwargs)
+    assert torch.equal(model.generate(ids, **kwargs).unmask_step, expected.unmask_step)
+    # Several positions a step, at other steps for another seed.
+    assert expected.num_forward_passes.item() <= 9
+    other = model.generate(ids, **{**kwargs, "seed": 5})
+    assert not torch.equal(other.unmask_step, expected.unmask_step)
 
 
 @pytest.mark.parametrize("way", ["keyword", "config", "config-and-keyword"])
@@ -605,6 +621,16 @@ def test_stopping_criteria_never_change_visible_tokens_of_the_prompt(scripted):
     assert not (output.sequences == MASK).any()
 
 
+def test_plain_lists_of_processors_and_criteria_are_accepted_as_in_transformers(scripted):
+    output = _decode(
+        scripted(_ended([0, 1, 2, 3], [5, 6, 7, 8])),
+        logits_processor=[lambda ids, scores: scores.index_fill(-1, torch.tensor([5]), float("-inf"))],
+        stopping_criteria=[MaxLengthCriteria(3)],
+    )
+    assert output.sequences[0, 1] != 5
+    assert output.sequences[0, 3:].tolist() == [PAD, PAD]
+
+
 # Infilling
 
 
@@ -847,6 +873,21 @@ def test_attach_gives_a_foreign_model_our_generate():
         logits[MASK] = float("-inf")
         expected.append(logits.argmax().item())
     assert output.tolist() == [expected]
+
+
+def test_attach_serves_masked_models_of_transformers():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    model = BertForMaskedLM(BertConfig(**sizes, num_attention_heads=2, max_position_embeddings=32)).eval()
+    demask_hf.attach(model, mask_token_id=MASK)
+    ids, attention_mask = torch.tensor([[PAD, 5, 6], [7, 8, 9]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    output = _decode(model, ids, attention_mask=attention_mask, strategy="demask", dependencies="exact")
+    assert not (output.sequences == MASK).any()
+    # The first step writes what the model's own logits say at the masked positions themselves.
+    masked = torch.nn.functional.pad(ids[[1]], (0, 4), value=MASK)
+    logits = model(masked).logits[0, 3:].index_fill(-1, torch.tensor([MASK]), float("-inf"))
+    is_first = output.unmask_step[1, 3:] == 0
+    assert torch.equal(output.sequences[1, 3:][is_first], logits.argmax(dim=-1)[is_first])
 
 
 def test_attach_twice_is_attach_once(dream):

@@ -25,7 +25,7 @@ class DemaskStrategy(UnmaskingStrategy):
     2604.02560).
 
     Args:
-        dependency_bound (`float`, *optional*, defaults to 0.1):
+        dependency_bound (`float`, *optional*, defaults to 0.06):
             Upper limit of the rule, in total variation, at least 0.
         rule (`str`, *optional*, defaults to `"token"`):
             "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "max" each pair.
@@ -42,7 +42,7 @@ class DemaskStrategy(UnmaskingStrategy):
             For "exact": "expectation" over the tokens of the source, or "argmax", its most likely token only.
     """
 
-    dependency_bound: float = 0.1
+    dependency_bound: float = 0.06
     rule: str = "token"
     symmetric: bool = False
     order: str = "confidence"
