@@ -81,7 +81,7 @@ def attach(
         bases = (DemaskGenerationMixin, type(inner))
         # Where the class says it is from decides how transformers saves the model.
         inner.__class__ = type(type(inner).__name__, bases, {"__module__": type(inner).__module__})
-        if isinstance(inner, PreTrainedModel) and inner.generation_config is None:
+        if isinstance(inner, PreTrainedModel) and getattr(inner, "generation_config", None) is None:
             inner.generation_config = DemaskGenerationConfig()
     if head is not None:
         inner.set_demask_head(head)
