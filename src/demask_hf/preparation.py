@@ -242,7 +242,7 @@ def _num_closing_tokens(backbone: Backbone, prompts: torch.LongTensor) -> int:
     if is_closed.any() and not is_closed.all():
         row = int((~is_closed).nonzero()[0])
         raise ValueError(
-            f"`input_ids` must end with the closing token {closing} in all rows or in none, got row {row}."
+            f"`input_ids` must end with token {closing} in all rows or in none, got row {row} without it."
         )
     return int(is_closed.all())
 
