@@ -4,7 +4,8 @@
     python benchmarks/reactions.py --out docs/results/reactions.json
 
 Tokens of reaction SMILES are masked and filled in again with every strategy and several limits, none of them chosen
-after the fact. The dependency head is trained on other reactions of the same kinds. What is compared is the share of
+after the fact. The dependency head is trained on other reactions of the same kinds. What was measured and decoded is
+kept in the work folder, so that an interrupted run goes on where it was. What is compared is the share of
 masked tokens that come back as they were: another token may be right in chemistry and still counts as wrong.
 """
 
@@ -24,7 +25,7 @@ from transformers import AlbertConfig, AlbertForMaskedLM, PreTrainedTokenizerFas
 import demask_hf
 from demask_hf.statistics import paired_difference
 from demask_hf.targets import DependencyExample, measure_examples
-from demask_hf.training import train_head
+from demask_hf.training import fit_of, train_head
 
 
 # A benzene ring with a place for a group; groups that close a ring of their own number it 2.
@@ -161,6 +162,9 @@ def build_head(model, tokenizer, texts: list[str], held_out: list[str], work: Pa
         if not file.exists():
             torch.save([vars(example) for example in measured(model, tokenizer, part, seed, 8)], file)
     states, rest = ([DependencyExample(**fields) for fields in torch.load(file, weights_only=True)] for file in files)
+    if (work / "head" / "config.json").exists():
+        head = model.load_demask_head(str(work / "head"))
+        return fit_of(head, states, rest)
     torch.manual_seed(0)
     config = demask_hf.DemaskConfig(
         backbone_hidden_size=model.config.hidden_size,
@@ -172,7 +176,8 @@ def build_head(model, tokenizer, texts: list[str], held_out: list[str], work: Pa
     head = demask_hf.DemaskHead(config)
     schedule = {"max_steps": arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "weight_decay": 0.01}
     schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "save_strategy": "no", "seed": 0}
-    fit = train_head(head, states, rest, work / "head", disable_tqdm=True, use_cpu=True, **schedule)
+    fit = train_head(head, states, rest, work / "training", disable_tqdm=True, use_cpu=True, **schedule)
+    head.save_pretrained(work / "head")
     model.set_demask_head(head)
     return fit
 
@@ -236,14 +241,18 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     model, tokenizer = load_model(arguments.work / "albert")
     texts = reactions(seed=0)
-    test, texts = texts[: arguments.test] + FROM_WHEEL, texts[arguments.test :]
+    # By length, so that the rows of a batch need little padding.
+    test, texts = sorted(texts[: arguments.test] + FROM_WHEEL, key=len), texts[arguments.test :]
     train, held_out = texts[: arguments.train], texts[arguments.train :][: arguments.held_out]
     fit = build_head(model, tokenizer, train, held_out, arguments.work, arguments)
     print(f"head: {fit}", flush=True)
     batches = masked_batches(tokenizer, test, seed=3)
     outcomes = {}
     for name, setting in SETTINGS.items():
-        outcomes[name] = decode(model, batches, setting)
+        file = arguments.work / f"decoded-{arguments.test}-{name}.npz"
+        if not file.exists():
+            np.savez(file, **decode(model, batches, setting))
+        outcomes[name] = dict(np.load(file))
         means = {field: round(float(values.mean()), 4) for field, values in outcomes[name].items()}
         print(f"{name}: {means}", flush=True)
     rows = report(outcomes)

@@ -278,6 +278,20 @@ def test_answers_are_decoded_in_blocks_of_32_by_default(llada):
     assert torch.equal(by_hand.unmask_step[0, 6:], steps)
 
 
+def test_sequential_decoding_is_that_of_the_public_script(llada):
+    """LLaDA's "low_confidence" with one step per token: in each block in turn, the most certain position is written."""
+    expected = torch.cat([IDS, torch.full((1, 64), MASK)], dim=1)
+    for block in (slice(6, 38), slice(38, 70)):
+        for _ in range(32):
+            logits = llada(expected).logits[0, block]
+            certainty = logits.softmax(dim=-1).max(dim=-1).values.masked_fill(expected[0, block] != MASK, -1.0)
+            best = certainty.argmax()
+            logits[:, MASK] = float("-inf")
+            expected[0, block.start + best] = logits[best].argmax()
+    decoded = llada.generate(IDS, max_new_tokens=64, strategy="sequential", stop_at_eos=False)
+    assert torch.equal(decoded, expected)
+
+
 @pytest.mark.parametrize(("num_new", "block_length"), [(48, None), (64, 64)])
 def test_the_default_block_gives_way(llada, num_new, block_length):
     """An answer that 32 does not divide is one block, and a given length comes first."""
