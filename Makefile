@@ -1,4 +1,4 @@
-# make demo | test | lint | tiny: each sets up .venv first, which takes a moment the second time.
+# make demo | test | lint | tiny | reactions: each sets up .venv first, which takes a moment the second time.
 #
 # torch is installed first and by itself: every later range is then satisfied by it. This names no build of torch:
 # pip takes a CPU build where it finds one, elsewhere perhaps one with several GB of CUDA packages. To choose, say
@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint tiny
+.PHONY: demo test lint tiny reactions
 
 demo: $(READY)
 	$(BIN)/demask-hf demo
@@ -23,6 +23,12 @@ lint: $(READY)
 # Trains the shipped checkpoint again; resumes where it was interrupted.
 tiny: $(READY)
 	$(BIN)/python -m demask_hf.tiny
+
+# Measures strategies on a pretrained model of reactions. The wheel that carries it asks for an old transformers, of
+# which its model needs nothing: hence --no-deps. With it installed, `make test` runs tests/test_reactions.py in full.
+reactions: $(READY)
+	$(BIN)/python -m pip install --no-deps rxnmapper==0.4.3
+	$(BIN)/python benchmarks/reactions.py --out docs/results/reactions.json
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -6,7 +6,8 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 import demask_hf
-from demask_hf.backbone import Backbone, check_head, logits_shift_of
+from demask_hf.backbone import Backbone, check_head
+from demask_hf.quirks import quirks_of
 
 
 MASK = 1
@@ -67,7 +68,7 @@ def test_output_embedding_sees_the_candidates_only(dream):
     sequences = torch.tensor([[5, 6, 7, MASK, MASK]] * 3)
     prediction = Backbone.of(dream).predict(sequences, sequences == MASK, None)
     handle.remove()
-    assert shapes == [(6, dream.config.hidden_size)]
+    assert shapes == [(1, 6, dream.config.hidden_size)]
     assert prediction.logits.shape == (6, dream.config.vocab_size)
 
 
@@ -75,8 +76,8 @@ def test_models_without_an_inner_model_give_the_same(dream):
     sequences = torch.tensor([[5, 6, MASK, 7, MASK]])
     split = Backbone.of(dream)
     whole = Backbone.of(demask_hf.attach(Unsplit(dream)))
-    assert split.is_split
-    assert not whole.is_split
+    assert split.states_module is dream.model
+    assert whole.states_module is None
     first, second = (backbone.predict(sequences, sequences == MASK, None) for backbone in (split, whole))
     torch.testing.assert_close(first.logits, second.logits)
     torch.testing.assert_close(first.hidden_states, second.hidden_states)
@@ -122,11 +123,11 @@ def test_logits_are_single_precision_whatever_the_model_is(make_dream):
 
 @pytest.mark.parametrize(("model_type", "shift"), [("Dream", 1), ("llada", 0), (None, 0)])
 def test_shift_follows_from_the_model_type(model_type, shift):
-    assert logits_shift_of(SimpleNamespace(config=SimpleNamespace(model_type=model_type))) == shift
+    assert quirks_of(SimpleNamespace(config=SimpleNamespace(model_type=model_type))).logits_shift == shift
 
 
 def test_attached_shift_comes_first(make_dream):
-    assert logits_shift_of(demask_hf.attach(make_dream(), logits_shift=0)) == 0
+    assert quirks_of(demask_hf.attach(make_dream(), logits_shift=0)).logits_shift == 0
 
 
 def test_attached_mask_token_comes_first(make_dream):
@@ -171,7 +172,9 @@ def test_a_head_made_for_another_backbone_is_refused(dream, make_head, fact, val
     check_head(dream, head)
     expected = getattr(head.config, fact)
     setattr(head.config, fact, value)
-    message = rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}"
+    message = (
+        rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}\."
+    )
     with pytest.raises(ValueError, match=message):
         check_head(dream, head)
 

@@ -46,8 +46,22 @@ def test_add_a_strategy_decodes_with_each_setting():
     assert [line.split()[0] for line in _run("add_a_strategy.py")] == ["1", "2", "4"]
 
 
+def test_add_a_backbone_decodes_with_a_model_of_its_own():
+    tokens, passes = _run("add_a_backbone.py")
+    ids = [int(token) for token in tokens.removeprefix("tokens: [").removesuffix("]").split(", ")]
+    assert ids[:3] == [5, 6, 7]
+    assert len(ids) == 11
+    assert 0 not in ids
+    assert 1 <= int(passes.removeprefix("forward passes: ")) <= 8
+
+
 def test_no_example_is_left_out():
-    assert [path.name for path in EXAMPLES] == ["add_a_strategy.py", "compare_strategies.py", "generate.py"]
+    assert [path.name for path in EXAMPLES] == [
+        "add_a_backbone.py",
+        "add_a_strategy.py",
+        "compare_strategies.py",
+        "generate.py",
+    ]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

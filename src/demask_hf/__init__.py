@@ -1,22 +1,26 @@
 """Dependency-guided parallel decoding for masked diffusion language models, as a transformers plugin.
 
-Importing the package registers Dream and the dependency head with transformers' Auto classes.
+Importing the package registers Dream, LLaDA and the dependency head with transformers' Auto classes.
 """
 
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from .attachment import attach
 from .backbone import Backbone
 from .configuration_demask import DemaskConfig
 from .configuration_generation import DemaskGenerationConfig
 from .dependency import dependency_bound_of, low_dependency_subset
-from .generation import DemaskGenerationMixin, DemaskGenerationOutput, attach
+from .generation import DemaskGenerationMixin, DemaskGenerationOutput
 from .modeling_demask import DemaskHead
 from .models.dream.configuration_dream import DreamConfig
 from .models.dream.modeling_dream import DreamModel
 from .models.dream.tokenization_dream import DreamTokenizer
+from .models.llada.configuration_llada import LLaDAConfig
+from .models.llada.modeling_llada import LLaDAModelLM
 from .probes import measure_dependencies
+from .quirks import BackboneQuirks, declare_backbone
 from .strategies import (
     DenoisingStep,
     UnmaskingStrategy,
@@ -36,17 +40,19 @@ TINY_DREAM = str(_ASSETS / "tiny-dream")
 TINY_DEMASK = str(_ASSETS / "tiny-demask")
 
 AutoConfig.register("Dream", DreamConfig)
+AutoConfig.register("llada", LLaDAConfig)
 AutoConfig.register("demask", DemaskConfig)
-AutoModel.register(DreamConfig, DreamModel)
 AutoModel.register(DemaskConfig, DemaskHead)
-AutoModelForMaskedLM.register(DreamConfig, DreamModel)
-AutoModelForCausalLM.register(DreamConfig, DreamModel)
+for _config, _model in ((DreamConfig, DreamModel), (LLaDAConfig, LLaDAModelLM)):
+    for _auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
+        _auto.register(_config, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
 __all__ = [
     "TINY_DEMASK",
     "TINY_DREAM",
     "Backbone",
+    "BackboneQuirks",
     "DemaskConfig",
     "DemaskGenerationConfig",
     "DemaskGenerationMixin",
@@ -56,8 +62,11 @@ __all__ = [
     "DreamConfig",
     "DreamModel",
     "DreamTokenizer",
+    "LLaDAConfig",
+    "LLaDAModelLM",
     "UnmaskingStrategy",
     "attach",
+    "declare_backbone",
     "dependency_bound_of",
     "low_dependency_subset",
     "make_strategy",

@@ -1,13 +1,15 @@
-"""The only place with model quirks: mask token, shift of the logits, where hidden states and lm_head are."""
+"""A model as the loop sees it: aligned hidden states and logits of chosen positions, read as its quirks say."""
 
-from dataclasses import dataclass, field
+import inspect
+import operator
+import threading
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-
-# Shift of the logits by `model_type`: with 1, the output at position i - 1 predicts the token at position i.
-LOGITS_SHIFTS = {"Dream": 1}
+from .quirks import BackboneQuirks, quirks_of
 
 
 @dataclass
@@ -31,23 +33,16 @@ class Backbone:
 
     Args:
         model (`torch.nn.Module`):
-            The model. Either its inner model (`model.base_model`) returns `last_hidden_state` and its output
-            embedding maps that to logits, or its own forward returns `logits` and, when asked, `hidden_states`.
+            The model; its forward returns `logits`, and `hidden_states` where it is asked for them.
         mask_token_id (`int`):
             Id of the mask token.
-        logits_shift (`int`):
-            0, or 1 where the output at position `i - 1` predicts the token at position `i`.
+        quirks ([`BackboneQuirks`], *optional*):
+            What is special about the model.
     """
 
     model: torch.nn.Module
     mask_token_id: int
-    logits_shift: int = 0
-    is_split: bool = field(init=False)
-
-    def __post_init__(self):
-        inner = getattr(self.model, "base_model", self.model)
-        head = getattr(self.model, "lm_head", None)
-        self.is_split = inner is not self.model and isinstance(head, torch.nn.Module)
+    quirks: BackboneQuirks = BackboneQuirks()
 
     @classmethod
     def of(cls, model: torch.nn.Module, mask_token_id: int | None = None) -> "Backbone":
@@ -62,19 +57,18 @@ class Backbone:
         Raises:
             ValueError: if no mask token is known, or the id is outside the vocabulary.
         """
-        config = getattr(model, "config", None)
-        attached = getattr(model, "_demask_mask_token_id", None)
-        known = (attached, mask_token_id, getattr(config, "mask_token_id", None))
+        config, quirks = getattr(model, "config", None), quirks_of(model)
+        known = (quirks.mask_token_id, mask_token_id, getattr(config, "mask_token_id", None))
         mask_token_id = next((token for token in known if token is not None), None)
         if mask_token_id is None:
             raise ValueError(
                 "`mask_token_id` must be known to decode by unmasking, got None: set it in the model's config, in "
-                "the generation config, or pass it to `demask_hf.attach`."
+                "the generation config, or pass it or the tokenizer to `demask_hf.attach`."
             )
         vocab_size = getattr(config, "vocab_size", None)
         if mask_token_id < 0 or (vocab_size is not None and mask_token_id >= vocab_size):
             raise ValueError(f"`mask_token_id` must be in [0, {vocab_size}), got {mask_token_id}.")
-        return cls(model, mask_token_id, logits_shift_of(model))
+        return cls(model, mask_token_id, quirks)
 
     @property
     def device(self) -> torch.device | None:
@@ -83,17 +77,34 @@ class Backbone:
             return self.model.device
         return next((parameter.device for parameter in self.model.parameters()), None)
 
+    @property
+    def states_module(self) -> torch.nn.Module | None:
+        """The submodule that returns the final hidden states; `None` if there is none apart from the model."""
+        if self.quirks.states is None:
+            return None
+        try:
+            module = operator.attrgetter(self.quirks.states)(self.model)
+        except AttributeError:
+            return None
+        return None if module is self.model else module
+
+    def takes(self, name: str) -> bool:
+        """Return whether the model's forward has an argument of this name."""
+        return name in inspect.signature(type(self.model).forward).parameters
+
     @torch.no_grad()
     def predict(
         self,
         sequences: torch.LongTensor,
         candidates: torch.BoolTensor,
         attention_mask: torch.Tensor | None,
+        token_type_ids: torch.LongTensor | None = None,
         with_hidden_states: bool = True,
     ) -> Prediction:
         """Run the model once and return what it says about the candidates.
 
-        Hidden states are gathered before the output embedding, so no tensor of shape (length, vocabulary) exists.
+        Hidden states are gathered before the output layer, so no tensor of shape (length, vocabulary) exists where
+        the quirks say which submodule returns them.
 
         Args:
             sequences (`torch.LongTensor` of shape `(batch, length)`):
@@ -102,6 +113,8 @@ class Backbone:
                 Positions asked for.
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 0 at left padding; `None` where there is none.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Segment of each token, for models that take it.
             with_hidden_states (`bool`, *optional*, defaults to `True`):
                 Whether the hidden states are needed.
 
@@ -111,20 +124,30 @@ class Backbone:
         Raises:
             ValueError: if hidden states are needed and the model does not return them.
         """
-        inputs = {"input_ids": sequences}
+        inputs: dict[str, Any] = {"input_ids": sequences}
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
         if attention_mask is not None:
             first_real = attention_mask.long().argmax(dim=-1)
-            position_ids = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
-            inputs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+            inputs["attention_mask"] = attention_mask
+            if self.takes("position_ids") and not self.quirks.counts_positions:
+                inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
         rows, columns = candidates.nonzero(as_tuple=True)
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
-        columns = torch.maximum(columns - self.logits_shift, first_real[rows])
-        if self.is_split:
-            states = self.model.base_model(**inputs).last_hidden_state
-            states = states[rows.to(states.device), columns.to(states.device)]
-            logits = self.model.lm_head(states)
-        else:
+        columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
+        logits, states = self._gathered(inputs, rows, columns, with_hidden_states)
+        logits = logits.float().to(sequences.device)
+        if self.quirks.special_token_ids:
+            logits[:, list(self.quirks.special_token_ids)] = torch.finfo(logits.dtype).min
+        return Prediction(logits, states)
+
+    def _gathered(
+        self, inputs: dict[str, Any], rows: torch.LongTensor, columns: torch.LongTensor, with_hidden_states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return logits and, where they are asked for, final hidden states at the given places."""
+        module = self.states_module
+        if module is None:
             outputs = self.model(**inputs, **({"output_hidden_states": True} if with_hidden_states else {}))
             states = getattr(outputs, "hidden_states", None)
             if with_hidden_states and states is None:
@@ -132,17 +155,39 @@ class Backbone:
                     f"`model` must return `hidden_states` for a dependency head, got none from "
                     f"{type(self.model).__name__}."
                 )
-            states = states[-1][rows, columns] if with_hidden_states else None
-            logits = outputs.logits[rows, columns]
-        return Prediction(logits.float().to(sequences.device), states)
+            return outputs.logits[rows, columns], states[-1][rows, columns] if with_hidden_states else None
+        gather = _StatesGather(rows, columns)
+        handle = module.register_forward_hook(gather)
+        try:
+            logits = self.model(**inputs).logits
+        finally:
+            handle.remove()
+        return logits[0], gather.states
 
 
-def logits_shift_of(model: torch.nn.Module) -> int:
-    """Return the shift that was attached to a model, or else the one of its `model_type`; 0 if unknown."""
-    attached = getattr(model, "_demask_logits_shift", None)
-    if attached is not None:
-        return attached
-    return LOGITS_SHIFTS.get(getattr(getattr(model, "config", None), "model_type", None), 0)
+class _StatesGather:
+    """A forward hook that keeps chosen positions of the final states, as a batch of one row.
+
+    What the model does with them afterwards, a linear layer or a whole prediction head, it does to these only.
+    """
+
+    def __init__(self, rows: torch.LongTensor, columns: torch.LongTensor):
+        self.rows, self.columns, self.states = rows, columns, None
+        # Another thread may be running the same model with a hook of its own.
+        self.thread = threading.get_ident()
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple, output: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return output
+        states = output if isinstance(output, torch.Tensor) else output[0]
+        self.states = states[self.rows.to(states.device), self.columns.to(states.device)]
+        gathered = self.states[None]
+        if isinstance(output, torch.Tensor):
+            return gathered
+        if isinstance(output, tuple):
+            return (gathered, *output[1:])
+        output["last_hidden_state"] = gathered
+        return output
 
 
 def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
@@ -163,7 +208,7 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
         "backbone_model_type": getattr(config, "model_type", None),
         "backbone_num_layers": getattr(config, "num_hidden_layers", None),
         "backbone_vocab_size": getattr(config, "vocab_size", None),
-        "logits_shift": logits_shift_of(model),
+        "logits_shift": quirks_of(model).logits_shift,
     }
     for name, actual in facts.items():
         expected = getattr(head.config, name)

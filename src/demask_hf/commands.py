@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase, TextDiffusionStreamer
 from transformers.utils import logging
 
+from .attachment import attach
 from .demo import run_demo
 from .evaluation import Decoding, decode_prompts
-from .generation import DemaskGenerationMixin, attach
+from .generation import DemaskGenerationMixin
 from .strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 
 
@@ -136,7 +137,7 @@ def _load(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrai
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     model = AutoModelForMaskedLM.from_pretrained(arguments.model, dtype=arguments.dtype).to(device)
     if not isinstance(model, DemaskGenerationMixin):
-        attach(model, mask_token_id=tokenizer.mask_token_id)
+        attach(model, tokenizer=tokenizer)
     if arguments.head is not None:
         model.load_demask_head(arguments.head)
     return model, tokenizer

@@ -29,6 +29,7 @@ class DecodingSettings:
         top_k (`int`, *optional*): Number of tokens to keep.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
         pad_token_id (`int`, *optional*): What is written after the end.
+        num_closing_tokens (`int`): Columns behind the answer that hold the end of the prompt, such as [SEP].
     """
 
     prompt_length: int
@@ -42,6 +43,7 @@ class DecodingSettings:
     top_k: int | None
     eos_token_ids: list[int]
     pad_token_id: int | None
+    num_closing_tokens: int = 0
 
 
 @dataclass
@@ -53,6 +55,7 @@ class DecodingState:
         attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 at left padding.
         positions (`torch.LongTensor` of shape `(batch, length)`): Counted from the first real token of the row.
         seeds (`torch.LongTensor` of shape `(batch,)`): Seed of each row.
+        token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Segments, for models with them.
         unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote a position, else -1.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
         stop_lengths (`torch.LongTensor` of shape `(batch,)`): Columns to keep; fewer once a criterion ends the row.
@@ -63,6 +66,7 @@ class DecodingState:
     attention_mask: torch.LongTensor | None
     positions: torch.LongTensor
     seeds: torch.LongTensor
+    token_type_ids: torch.LongTensor | None = None
     unmask_step: torch.LongTensor = field(init=False)
     num_forward_passes: torch.LongTensor = field(init=False)
     stop_lengths: torch.LongTensor = field(init=False)
@@ -214,8 +218,11 @@ class DenoisingLoop:
         )
 
     def _forward(self, state: DecodingState, sequences, rows, asked):
-        attention_mask = None if state.attention_mask is None else state.attention_mask[rows]
-        return self.backbone.predict(sequences, asked, attention_mask, self.strategy.needs_hidden_states)
+        given = (state.attention_mask, state.token_type_ids)
+        attention_mask, token_type_ids = (None if tensor is None else tensor[rows] for tensor in given)
+        return self.backbone.predict(
+            sequences, asked, attention_mask, token_type_ids, self.strategy.needs_hidden_states
+        )
 
     def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         settings = self.settings

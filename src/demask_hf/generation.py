@@ -133,7 +133,8 @@ class DemaskGenerationMixin(GenerationMixin):
                 Gets the finished text as it grows, and drafts if it has `put_draft`; for a single prompt.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that
-                gives the rows their seeds; `custom_generate` as in transformers.
+                gives the rows their seeds; `token_type_ids` for models that take them; `custom_generate` as in
+                transformers.
 
         Returns:
             `torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`, or [`DemaskGenerationOutput`].
@@ -162,11 +163,11 @@ class DemaskGenerationMixin(GenerationMixin):
         if overrides.get("custom_generate") is not None:
             given = {name: value for name, value in arguments.items() if value is not None}
             return GenerationMixin.generate(self, input_ids=input_ids, streamer=streamer, **given, **overrides)
-        generator = overrides.pop("generator", None)
+        generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         backbone = Backbone.of(self, config.mask_token_id)
-        loop = prepare_loop(backbone, rule, config, check_prompts(input_ids, attention_mask).shape[1])
-        state = prepare_state(loop, input_ids, attention_mask, config.seed, generator)
+        loop = prepare_loop(backbone, rule, config, check_prompts(input_ids, attention_mask))
+        state = prepare_state(loop, input_ids, attention_mask, config.seed, generator, token_type_ids)
         rule.bind(self)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(stopping_criteria, loop, state) if stopping_criteria else None
@@ -196,50 +197,6 @@ class DemaskGenerationMixin(GenerationMixin):
             except OSError:
                 # The checkpoint has no such file: the config made with the model stays.
                 return
-
-
-def attach(
-    model: torch.nn.Module,
-    head: DemaskHead | None = None,
-    *,
-    mask_token_id: int | None = None,
-    logits_shift: int | None = None,
-) -> torch.nn.Module:
-    """Give a model that somebody else loaded our `generate`, and optionally a head.
-
-    The model's class becomes a subclass of its own class and [`DemaskGenerationMixin`]; weights are not touched.
-    A PEFT model is changed inside and stays a PEFT model.
-
-    Args:
-        model (`torch.nn.Module`):
-            A masked language model. Its forward returns `logits`, or its `base_model` returns `last_hidden_state`
-            and its `lm_head` maps that to logits.
-        head ([`DemaskHead`], *optional*):
-            Dependency head made for it.
-        mask_token_id (`int`, *optional*):
-            Id of the mask token; by default that of the model's config.
-        logits_shift (`int`, *optional*):
-            1 if the output at position `i - 1` predicts position `i`, else 0; by default 1 for Dream and 0 for
-            others.
-
-    Returns:
-        `torch.nn.Module`: the same object.
-
-    Raises:
-        ValueError: if no mask token is known, the shift is neither 0 nor 1, or the head does not fit.
-    """
-    if logits_shift not in (None, 0, 1):
-        raise ValueError(f"`logits_shift` must be 0 or 1, got {logits_shift!r}.")
-    inner = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
-    facts = {"_demask_mask_token_id": mask_token_id, "_demask_logits_shift": logits_shift}
-    inner.__dict__.update({name: value for name, value in facts.items() if value is not None})
-    known = getattr(getattr(inner, "generation_config", None), "mask_token_id", None)
-    Backbone.of(inner, known)
-    if not isinstance(inner, DemaskGenerationMixin):
-        inner.__class__ = type(type(inner).__name__, (DemaskGenerationMixin, type(inner)), {})
-    if head is not None:
-        inner.set_demask_head(head)
-    return model
 
 
 def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:

@@ -72,15 +72,17 @@ def resolve_config(
 
 
 def prepare_loop(
-    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompt_length: int
+    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.LongTensor
 ) -> DenoisingLoop:
     """Return the loop for a resolved config.
 
     Raises:
-        ValueError: if lengths, blocks or steps do not fit each other.
+        ValueError: if lengths, blocks or steps do not fit each other, or the prompts do not end alike.
     """
+    prompt_length = prompts.shape[1]
     num_new = _num_new_tokens(config, prompt_length)
-    block_length = config.block_length or max(num_new, 1)
+    num_closing = _num_closing_tokens(backbone, prompts) if num_new else 0
+    block_length = config.block_length or _default_block_length(backbone, num_new)
     if num_new % block_length:
         raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
     num_blocks = max(num_new // block_length, 1)
@@ -93,7 +95,8 @@ def prepare_loop(
     if pad is None and eos_token_ids:
         pad = eos_token_ids[0]
     settings = DecodingSettings(
-        prompt_length=prompt_length,
+        prompt_length=prompt_length - num_closing,
+        num_closing_tokens=num_closing,
         num_new_tokens=num_new,
         block_length=block_length,
         num_blocks=num_blocks,
@@ -114,17 +117,21 @@ def prepare_state(
     attention_mask: torch.Tensor | None,
     seed: int | list[int] | None,
     generator: torch.Generator | None,
+    token_type_ids: torch.LongTensor | None = None,
 ) -> DecodingState:
-    """Return the state before the first step: the prompts followed by masks.
+    """Return the state before the first step: the prompts followed by masks, then by a closing token that is kept.
 
     Raises:
-        ValueError: if the prompts, the attention mask or the seeds do not fit.
+        ValueError: if the prompts, the attention mask, the token types or the seeds do not fit.
     """
     mask_token_id, num_new = loop.backbone.mask_token_id, loop.settings.num_new_tokens
     input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device or input_ids.device)
     if num_new == 0 and not (input_ids == mask_token_id).any():
         raise ValueError("`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0.")
-    sequences = torch.nn.functional.pad(input_ids, (0, num_new), value=mask_token_id)
+    start = loop.settings.prompt_length
+    masks = input_ids.new_full((input_ids.shape[0], num_new), mask_token_id)
+    sequences = torch.cat([input_ids[:, :start], masks, input_ids[:, start:]], dim=1)
+    token_type_ids = _extended_types(loop.backbone, token_type_ids, input_ids, num_new)
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
         attention_mask = attention_mask.to(sequences)
@@ -134,7 +141,7 @@ def prepare_state(
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
     seeds = row_seeds(seed, generator, sequences.shape[0]).to(sequences.device)
-    return DecodingState(sequences, attention_mask, positions, seeds)
+    return DecodingState(sequences, attention_mask, positions, seeds, token_type_ids)
 
 
 def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None) -> torch.LongTensor:
@@ -214,6 +221,49 @@ def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
             f"`max_length` must be at least the length of the prompt ({prompt_length}), got {config.max_length}."
         )
     return config.max_length - prompt_length
+
+
+def _default_block_length(backbone: Backbone, num_new: int) -> int:
+    """Return the backbone's own block length where it divides the answer, else the whole answer."""
+    own = backbone.quirks.block_length
+    return own if own is not None and num_new and num_new % own == 0 else max(num_new, 1)
+
+
+def _num_closing_tokens(backbone: Backbone, prompts: torch.LongTensor) -> int:
+    """Return 1 if all prompts end with a special token that stays last, such as [SEP], and 0 if none does."""
+    if not backbone.quirks.keeps_special_tokens:
+        return 0
+    closing = backbone.quirks.closing_token_id
+    if closing is None:
+        raise ValueError(
+            f"`tokenizer` must be given to `demask_hf.attach` before a {type(backbone.model).__name__} continues "
+            "text, got none: it names the token that closes a text."
+        )
+    is_closed = prompts[:, -1] == closing
+    if is_closed.any() and not is_closed.all():
+        row = int((~is_closed).nonzero()[0])
+        raise ValueError(
+            f"`input_ids` must end with token {closing} in all rows or in none, got row {row} without it."
+        )
+    return int(is_closed.all())
+
+
+def _extended_types(
+    backbone: Backbone, token_type_ids: torch.LongTensor | None, input_ids: torch.LongTensor, num_new: int
+) -> torch.LongTensor | None:
+    """Return the token types of the whole sequences: what continues a prompt is of its last token's type."""
+    if token_type_ids is None:
+        return None
+    if token_type_ids.shape != input_ids.shape:
+        shapes = f"{tuple(input_ids.shape)}, got {tuple(token_type_ids.shape)}"
+        raise ValueError(f"`token_type_ids` must have the shape of `input_ids` {shapes}.")
+    token_type_ids = token_type_ids.to(input_ids)
+    if not backbone.takes("token_type_ids"):
+        if token_type_ids.any():
+            name = type(backbone.model).__name__
+            raise ValueError(f"`token_type_ids` must be 0 for a {name}, which has no token types, got others.")
+        return None
+    return torch.cat([token_type_ids, token_type_ids[:, -1:].expand(-1, num_new)], dim=1)
 
 
 def _special_token(backbone: Backbone, config: DemaskGenerationConfig, name: str) -> int | list[int] | None:

@@ -1,0 +1,1 @@
+"""LLaDA: Llama blocks with full attention; logits are not shifted."""

@@ -1,0 +1,74 @@
+"""The LLaDA model as its difference from Llama: every position attends to every position."""
+
+import torch
+from transformers import LlamaForCausalLM, LlamaModel
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+
+from ...generation import DemaskGenerationMixin
+from ..bidirectional import BidirectionalMixin
+from .configuration_llada import LLaDAConfig
+
+
+# Tensor names of the Hub's checkpoints, and of this model. Checkpoints are saved under the Hub's names again, and load
+# under either.
+TENSOR_NAMES = {
+    "model.transformer.wte.weight": "model.embed_tokens.weight",
+    "model.transformer.ln_f.weight": "model.norm.weight",
+    "model.transformer.ff_out.weight": "lm_head.weight",
+}
+LAYER_TENSOR_NAMES = {
+    "attn_norm": "input_layernorm",
+    "q_proj": "self_attn.q_proj",
+    "k_proj": "self_attn.k_proj",
+    "v_proj": "self_attn.v_proj",
+    "attn_out": "self_attn.o_proj",
+    "ff_norm": "post_attention_layernorm",
+    "ff_proj": "mlp.gate_proj",
+    "up_proj": "mlp.up_proj",
+    "ff_out": "mlp.down_proj",
+}
+
+
+def _renamings() -> list[WeightRenaming]:
+    """Return the table as transformers wants it; the group keeps the number of the layer."""
+    plain = [WeightRenaming(f"^{theirs}", f"^{ours}") for theirs, ours in TENSOR_NAMES.items()]
+    return plain + [
+        WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}.weight", rf"^model.layers.(\d+).{ours}.weight")
+        for theirs, ours in LAYER_TENSOR_NAMES.items()
+    ]
+
+
+class LLaDABackbone(BidirectionalMixin, LlamaModel):
+    """Llama blocks without the causal mask; returns hidden states of shape `(batch, length, hidden_size)`."""
+
+    config: LLaDAConfig
+
+
+class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
+    """LLaDA with its output embedding: the logits at a position predict the token at that position.
+
+    `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
+    positions, -100 where nothing is to be predicted. The class has the name that the Hub's configs give it.
+
+    Args:
+        config ([`LLaDAConfig`]):
+            The model's configuration.
+    """
+
+    config: LLaDAConfig
+    config_class = LLaDAConfig
+
+    def __init__(self, config: LLaDAConfig):
+        # Past LlamaForCausalLM, whose constructor would build the causal model first.
+        super(LlamaForCausalLM, self).__init__(config)
+        self.model = LLaDABackbone(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.loss_type = "ForMaskedLM"
+        self.post_init()
+
+
+register_checkpoint_conversion_mapping("llada", _renamings(), overwrite=True)
+
+__all__ = ["LAYER_TENSOR_NAMES", "TENSOR_NAMES", "LLaDABackbone", "LLaDAModelLM"]

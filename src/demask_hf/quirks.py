@@ -1,0 +1,96 @@
+"""The only place with model quirks, as data: shift of the logits, where final states are, special tokens, blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class BackboneQuirks:
+    """What the loop must know of a kind of model. The defaults describe a plain masked language model.
+
+    Args:
+        logits_shift (`int`, *optional*, defaults to 0):
+            0, or 1 where the output at position `i - 1` predicts the token at position `i`.
+        states (`str`, *optional*):
+            Dotted path of the submodule that returns the final hidden states, after the final norm. What the model
+            does after it is its output layer, which then sees the positions asked for only. With `None` the whole
+            model runs on all positions.
+        counts_positions (`bool`, *optional*, defaults to `False`):
+            The model numbers the positions itself from its padding token, and must not be given any.
+        keeps_special_tokens (`bool`, *optional*, defaults to `False`):
+            The model was never trained to predict special tokens: none is written, and a closing one such as [SEP]
+            stays behind the text that continues a prompt.
+        block_length (`int`, *optional*):
+            Length of a block where neither caller nor checkpoint says one, if it divides the answer.
+        mask_token_id (`int`, *optional*):
+            Id of the mask token where the model's config does not name it.
+        closing_token_id (`int`, *optional*):
+            Id of the token that ends every prompt; only with `keeps_special_tokens`.
+        special_token_ids (`tuple[int, ...]`, *optional*):
+            Ids that are never written; only with `keeps_special_tokens`.
+
+    Raises:
+        ValueError: if the shift is neither 0 nor 1.
+    """
+
+    logits_shift: int = 0
+    states: str | None = None
+    counts_positions: bool = False
+    keeps_special_tokens: bool = False
+    block_length: int | None = None
+    mask_token_id: int | None = None
+    closing_token_id: int | None = None
+    special_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        if self.logits_shift not in (0, 1):
+            raise ValueError(f"`logits_shift` must be 0 or 1, got {self.logits_shift!r}.")
+
+
+_ENCODER = BackboneQuirks(states="base_model", keeps_special_tokens=True)
+_ROBERTA = BackboneQuirks(states="base_model", keeps_special_tokens=True, counts_positions=True)
+
+_QUIRKS = {
+    "Dream": BackboneQuirks(logits_shift=1, states="base_model"),
+    # The public script of LLaDA decodes answers in blocks of 32.
+    "llada": BackboneQuirks(states="base_model", block_length=32),
+    **dict.fromkeys(("albert", "bert", "distilbert", "electra", "eurobert", "modernbert"), _ENCODER),
+    **dict.fromkeys(("camembert", "roberta", "xlm-roberta"), _ROBERTA),
+}
+
+
+def declare_backbone(model_type: str, quirks: BackboneQuirks) -> None:
+    """Say how models with a new `model_type` are to be decoded.
+
+    Args:
+        model_type (`str`):
+            `config.model_type` of the models; must be free.
+        quirks ([`BackboneQuirks`]):
+            What is special about them.
+
+    Raises:
+        ValueError: if the type is declared already.
+    """
+    if model_type in _QUIRKS:
+        raise ValueError(f"`model_type` must not be declared yet, got {model_type!r}.")
+    _QUIRKS[model_type] = quirks
+
+
+def is_declared(model: torch.nn.Module) -> bool:
+    """Return whether the model's `model_type` is in the table."""
+    return _model_type(model) in _QUIRKS
+
+
+def quirks_of(model: torch.nn.Module) -> BackboneQuirks:
+    """Return what `attach` wrote down for a model, or else the table's entry, or else a plain masked LM's."""
+    attached = getattr(model, "_demask_quirks", None)
+    if attached is not None:
+        return attached
+    plain = BackboneQuirks(states="base_model" if isinstance(model, PreTrainedModel) else None)
+    return _QUIRKS.get(_model_type(model), plain)
+
+
+def _model_type(model: torch.nn.Module) -> str | None:
+    return getattr(getattr(model, "config", None), "model_type", None)
