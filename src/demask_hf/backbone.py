@@ -129,6 +129,18 @@ def logits_shift_of(model: torch.nn.Module) -> int:
     return LOGITS_SHIFTS.get(getattr(getattr(model, "config", None), "model_type", None), 0)
 
 
+def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
+    """Return what a dependency head must know of a backbone, by the names of [`DemaskConfig`]; `None` if unknown."""
+    config = model.config
+    return {
+        "backbone_hidden_size": getattr(config, "hidden_size", None),
+        "backbone_model_type": getattr(config, "model_type", None),
+        "backbone_num_layers": getattr(config, "num_hidden_layers", None),
+        "backbone_vocab_size": getattr(config, "vocab_size", None),
+        "logits_shift": logits_shift_of(model),
+    }
+
+
 def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
     """Refuse a dependency head that was made for another backbone.
 
@@ -141,14 +153,11 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
     Raises:
         ValueError: if width, model type, number of layers, vocabulary or shift differ.
     """
-    config = model.config
-    facts = {
-        "backbone_hidden_size": getattr(config, "hidden_size", None),
-        "backbone_model_type": getattr(config, "model_type", None),
-        "backbone_num_layers": getattr(config, "num_hidden_layers", None),
-        "backbone_vocab_size": getattr(config, "vocab_size", None),
-        "logits_shift": logits_shift_of(model),
-    }
+    check_head_facts(backbone_facts(model), head)
+
+
+def check_head_facts(facts: dict[str, int | str | None], head: PreTrainedModel) -> None:
+    """Refuse a dependency head that was made for a backbone with other facts, see [`check_head`]."""
     for name, actual in facts.items():
         expected = getattr(head.config, name)
         if expected is not None and actual is not None and expected != actual:
