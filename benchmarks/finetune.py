@@ -22,8 +22,8 @@ from demask_hf.training import best_kept, new_head, train_head
 BOUND = 0.1
 
 
-def main() -> None:
-    """Read the arguments, train head and adapter, and write the comparison."""
+def arguments_of_command() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", default="sudoku", choices=NAMES, help="the family that is left out")
     parser.add_argument("--work", type=Path, default=Path("build/finetune"), help="states and checkpoints")
@@ -34,7 +34,12 @@ def main() -> None:
     parser.add_argument("--adapter-steps", type=int, default=600, help="steps of the adapter")
     parser.add_argument("--rank", type=int, default=4, help="rank of the adapter")
     parser.add_argument("--num-prompts", type=int, default=200, help="test prompts of each family")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train head and adapter, and write the comparison."""
+    arguments = arguments_of_command()
     model, tokenizer = load_backbone()
     others, work = [name for name in NAMES if name != arguments.family], arguments.work
     sets = {"others": others, arguments.family: [arguments.family]}

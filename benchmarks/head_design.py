@@ -17,7 +17,6 @@ import torch
 from family_states import NAMES, decode_with, family_states, load_backbone
 
 from demask_hf import DemaskConfig, DemaskHead
-from demask_hf.fit import fit_of
 from demask_hf.modeling_demask import DependencyOutput
 from demask_hf.ops import confidence, entropy
 from demask_hf.training import train_head

@@ -25,11 +25,8 @@ def main() -> None:
     demask_hf.train_head(head, states, held_out, work / "checkpoints", max_steps=20, learning_rate=1e-3)
     head.save_pretrained(work / "adapter")
     head = PeftModel.from_pretrained(demask_hf.DemaskHead.from_pretrained(demask_hf.TINY_DEMASK), work / "adapter")
-    sizes = [
-        f.stat().st_size
-        for f in (work / "adapter/adapter_model.safetensors", Path(demask_hf.TINY_DEMASK, "model.safetensors"))
-    ]
-    print(f"adapter {sizes[0]} bytes, head {sizes[1]} bytes")
+    sizes = (work / "adapter" / "adapter_model.safetensors", Path(demask_hf.TINY_DEMASK, "model.safetensors"))
+    print("adapter {} bytes, head {} bytes".format(*(file.stat().st_size for file in sizes)))
     model.set_demask_head(head)
     sequences = model.generate(
         **tokenizer("sort: DACB -> ", return_tensors="pt"), strategy="demask", max_new_tokens=16

@@ -35,10 +35,7 @@ class Handler(BaseHTTPRequestHandler):
         kind, *parts = self._parts()
         if kind == "api" and parts[:1] == ["whoami-v2"]:
             return self._json({"name": "me", "type": "user", "orgs": []})
-        if kind == "api":
-            parts = parts[1:]
-        else:
-            parts = [kind, *parts]
+        parts = parts[1:] if kind == "api" else [kind, *parts]
         repo, rest = ROOT.joinpath(*parts[:2]), parts[2:]
         # Like the Hub, a private repository cannot be told from one that is not there.
         if len(parts) < 2 or not repo.is_dir() or (repo.name.endswith("-private") and not self._is_authorised()):
@@ -47,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(404, "RevisionNotFound")
         return self._api(repo, rest) if kind == "api" else self._resolve(repo, rest)
 
-    do_HEAD = do_GET
+    def do_HEAD(self):
+        self.do_GET()
 
     def do_POST(self):
         body, parts = self._body(), self._parts()

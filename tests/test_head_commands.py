@@ -49,7 +49,7 @@ def states(files):
 @pytest.fixture(scope="module")
 def head(files, states):
     """Return the folder of a trained head."""
-    options = ["--width", "16", *FAST]
+    options = ["--width", "16", "--eval-share", "0.4", *FAST]
     assert main(["train", "--data", str(states), "--out", str(files / "head"), *options]) == 0
     return files / "head"
 
@@ -109,6 +109,7 @@ def test_on_the_fly_stores_no_states(run, files, tmp_path):
 def test_an_adapter_is_trained_exported_and_decodes(run, files, states, head, tmp_path):
     adapter = tmp_path / "adapter"
     options = ("--peft", "lora", "--rank", 2, "--targets", "query", "key", "--modules-to-save", "scorer")
+    options += ("--eval-share", 0.4)
     assert run("train", "--data", states, "--head", head, *options, "--out", adapter, *FAST)[0] == 0
     assert (adapter / "adapter_model.safetensors").exists()
     assert not (adapter / "model.safetensors").exists()

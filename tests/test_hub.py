@@ -65,7 +65,7 @@ trusted = {"custom_generate": "org/head", "trust_remote_code": True}
 twice = build()
 record("custom generate", lambda: decode(twice, **trusted))
 head = twice.demask_head
-record("custom generate again", lambda: decode(twice, **trusted) if True else None)
+record("custom generate again", lambda: decode(twice, **trusted))
 report["loaded once"] = twice.demask_head is head
 record("not trusted", lambda: decode(build(), custom_generate="org/head", trust_remote_code=False))
 private = {"custom_generate": "org/head-private", "trust_remote_code": True}
@@ -101,7 +101,17 @@ def exported(model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(exported, tmp_path_factory):
+def metadata(tmp_path_factory) -> str:
+    """Return a folder that says demask-hf is installed, for test runs from a checkout that is not."""
+    folder = tmp_path_factory.mktemp("metadata")
+    facts = folder / "demask_hf-0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: demask-hf\nVersion: 0\n", encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def environment(exported, metadata, tmp_path_factory):
     """Start a Hub that holds broken heads, and return the environment of its clients."""
     root = tmp_path_factory.mktemp("hub")
     whole = (exported / "model.safetensors").read_bytes()
@@ -121,7 +131,7 @@ def environment(exported, tmp_path_factory):
         "HF_ENDPOINT": server.stdout.readline().strip(),
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": str(Path(demask_hf.__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join([str(Path(demask_hf.__file__).parents[1]), metadata]),
     }
     server.kill()
     server.wait()
@@ -179,7 +189,7 @@ def test_an_exported_folder_is_a_whole_repository(exported):
 
 def test_exporting_leaves_the_head_as_it_was(model, exported, tmp_path):
     model.demask_head.save_pretrained(tmp_path)
-    assert not json.loads((tmp_path / "config.json").read_text()).get("auto_map")
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
 
 
 def test_the_model_card_has_valid_front_matter_and_the_numbers(make_head, make_dream, tmp_path):
@@ -237,7 +247,11 @@ def test_the_native_class_wins_where_demask_hf_is_imported(report):
         ("no token", "OSError", "got 'org/head-private', which does not exist or is private"),
         ("truncated", "ValueError", "got 'org/truncated', whose file is corrupted or truncated ("),
         ("corrupted", "ValueError", "got 'org/corrupted', whose file is corrupted or truncated ("),
-        ("empty", "OSError", "got 'org/empty', which has no model.safetensors."),
+        (
+            "empty",
+            "OSError",
+            "got 'org/empty', where a file is missing: a head needs config.json and model.safetensors",
+        ),
         ("unfinished", "ValueError", "got 'org/unfinished' without "),
     ],
 )
@@ -270,7 +284,8 @@ def test_a_folder_loads_without_the_hub(make_dream, exported, expected, monkeypa
     assert isinstance(AutoModel.from_pretrained(exported, trust_remote_code=True), DemaskHead)
 
 
-def test_custom_generate_of_a_folder(make_dream, model, expected, tmp_path, monkeypatch):
+def test_custom_generate_of_a_folder(make_dream, model, expected, metadata, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(metadata)
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = str(export_head(model.demask_head, tmp_path / "head"))
     trusted = {"custom_generate": folder, "trust_remote_code": True, "max_new_tokens": 8}

@@ -80,7 +80,13 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Device that input ids are expected on."""
-        return self.model.device if isinstance(self.model, PreTrainedModel) else next(self.model.parameters()).device
+        device = self.model.device if isinstance(self.model, PreTrainedModel) else next(self.model.parameters()).device
+        if device.type != "meta":
+            return device
+        # Offloaded by accelerate: the weights are elsewhere, the hook of the module says where it computes.
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        devices = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((device for device in devices if device not in (None, "disk", "meta")), "cpu"))
 
     @torch.no_grad()
     def predict(

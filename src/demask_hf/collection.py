@@ -119,9 +119,7 @@ def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_mi
     num_states = min(num_missing * settings.states_per_shard, settings.num_states)
     size, free = num_states * bytes_per_state, shutil.disk_usage(out).free
     if size > free:
-        raise OSError(
-            f"`out` must have about {_bytes(size)} of room for {num_states} states, got {_bytes(free)} free."
-        )
+        raise OSError(f"`out` must have room for about {_bytes(size)} ({num_states} states), got {_bytes(free)} free.")
     return (
         f"{num_states} states in {num_missing} shards: about {_bytes(size)}, at most {_bytes(2 * size)}; "
         f"{_bytes(free)} free in {out}"

@@ -1,5 +1,6 @@
 """Loading of a dependency head: from safetensors only, complete, and with one sentence where it fails."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors import SafetensorError
 from .modeling_demask import DemaskHead
 
 
+# Of a head, or of a PEFT adapter of one.
+_CONFIGS = ("config.json", "adapter_config.json")
 # What the Hub client says, most special first, and how the sentence goes on after "got".
 _REASONS = (
     (RevisionNotFoundError, "{name}, which has no revision {revision!r}"),
@@ -39,6 +42,9 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         ValueError: if the file is broken or does not hold all tensors of the head.
     """
     name = repr(str(name_or_path))
+    if os.path.isdir(name_or_path) and not any(os.path.isfile(os.path.join(name_or_path, file)) for file in _CONFIGS):
+        # transformers would go on with the defaults of the configuration.
+        raise OSError(f"`head` must be a folder or Hub repository of a head, got {name}, which has no config.json.")
     try:
         head, info = DemaskHead.from_pretrained(
             name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}

@@ -49,12 +49,13 @@ def export_head(
     if not isinstance(head, DemaskHead):
         raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}: merge an adapter first.")
     folder = Path(folder)
-    before = getattr(head.config, "auto_map", None)
+    before = head.config.__dict__.copy()
     head.config.auto_map = dict(_AUTO_MAP)
     try:
         head.save_pretrained(folder)
     finally:
-        head.config.auto_map = before
+        head.config.__dict__.clear()
+        head.config.__dict__.update(before)
     for name in CODE_FILES:
         shutil.copyfile(_SOURCES / name, folder / name)
     custom = folder / "custom_generate"

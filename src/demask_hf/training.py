@@ -57,7 +57,7 @@ def train_head(
             remove_unused_columns=False,
             label_names=["labels"],
             prediction_loss_only=True,
-            **{"report_to": "none", "dataloader_pin_memory": torch.cuda.is_available(), **arguments},
+            **{"report_to": "none", **_device_arguments(), **arguments},
         ),
         train_dataset=examples,
         eval_dataset=held_out,
@@ -69,6 +69,12 @@ def train_head(
     return fit_of(head, examples, held_out)
 
 
+def _device_arguments() -> dict[str, Any]:
+    """Return what `TrainingArguments` must be told on a machine without an accelerator."""
+    has_accelerator = torch.accelerator.is_available()
+    return {"dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
+
+
 def best_kept(every_steps: int) -> dict[str, Any]:
     """Return the arguments of `TrainingArguments` that evaluate and save regularly and keep the best checkpoint."""
     return {
@@ -76,7 +82,8 @@ def best_kept(every_steps: int) -> dict[str, Any]:
         "eval_steps": every_steps,
         "save_strategy": "steps",
         "save_steps": every_steps,
-        "save_total_limit": 1,
+        # The best and the last.
+        "save_total_limit": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
