@@ -1,5 +1,6 @@
 """Publish a dependency head: a folder or Hub repository that works beside its backbone, and alone."""
 
+import copy
 import json
 import re
 import shutil
@@ -49,13 +50,13 @@ def export_head(
     if not isinstance(head, DemaskHead):
         raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}: merge an adapter first.")
     folder = Path(folder)
-    before = head.config.__dict__.copy()
+    config = head.config
+    head.config = copy.deepcopy(config)
     head.config.auto_map = dict(_AUTO_MAP)
     try:
         head.save_pretrained(folder)
     finally:
-        head.config.__dict__.clear()
-        head.config.__dict__.update(before)
+        head.config = config
     for name in CODE_FILES:
         shutil.copyfile(_SOURCES / name, folder / name)
     custom = folder / "custom_generate"
