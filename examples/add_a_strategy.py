@@ -27,7 +27,7 @@ def main() -> None:
     """Decode with the new strategy, by its name and with its own field, like with any other."""
     tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
-    inputs = tokenizer("copy: DACB -> ", return_tensors="pt")
+    inputs = tokenizer("copy: DACBE FGAHJ TRNPM KLBCA -> ", return_tensors="pt")
     for number in (1, 2, 4):
         sequences = model.generate(**inputs, strategy="top_k", num_positions=number)
         print(number, tokenizer.decode(sequences[0], skip_special_tokens=True))

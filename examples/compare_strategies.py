@@ -11,7 +11,7 @@ def main() -> None:
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
     model.load_demask_head(demask_hf.TINY_DEMASK)
 
-    prompt = "shuffle: JFP BDCP FCG -> "
+    prompt = "shuffle: JFP BDCP FCG DL MRH TFC -> "
     inputs = tokenizer(prompt, return_tensors="pt")
     prompt_length = inputs["input_ids"].shape[1]
     print(f"{'strategy':15} {'passes':>6} {'tokens/pass':>11}  {prompt}")

@@ -93,8 +93,9 @@ class ScriptedHead(demask_hf.DemaskHead):
     """A dependency head that looks `D[source, target]` up in a table by position."""
 
     def __init__(self, table: torch.Tensor):
-        super().__init__(demask_hf.DemaskConfig(backbone_hidden_size=4, backbone_model_type="scripted", width=16,
-                                                logits_shift=0))
+        super().__init__(
+            demask_hf.DemaskConfig(backbone_hidden_size=4, backbone_model_type="scripted", width=16, logits_shift=0)
+        )
         self.table = nn.Parameter(table.float())
         self.calls: list[tuple[torch.Tensor, torch.LongTensor, torch.BoolTensor]] = []
 
@@ -163,7 +164,7 @@ def make_step() -> Callable[..., DenoisingStep]:
 def build_dream(seed: int = 0, sharpness: float = 12.0, **overrides) -> demask_hf.DreamModel:
     """Build a random Dream of two layers; `sharpness` scales its logits, so that scores differ clearly."""
     settings = {
-        "vocab_size": 40,
+        "vocab_size": 24,
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -229,8 +230,8 @@ def dream_with_head() -> demask_hf.DreamModel:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer for the doubles' vocabulary: words w3 to w39, separated by spaces."""
-    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{f"w{index}": index for index in range(3, 40)}}
+    """Return a tokenizer for the doubles' vocabulary: words w3 to w23, separated by spaces."""
+    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{f"w{index}": index for index in range(3, 24)}}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -246,7 +247,7 @@ def goldens() -> Path:
 
 @pytest.fixture(scope="session")
 def hub_dream() -> Path:
-    """Return the folder with the Hub's files of Dream-v0-Instruct-7B, or skip where it is not beside the repository."""
+    """Return the folder with the files of Dream-v0-Instruct-7B; skip where they are not beside the repository."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "dream-tokenizer"
     if not folder.is_dir():
         pytest.skip("needs the Hub's Dream files in ../shared/data/dream-tokenizer, beside the repository")

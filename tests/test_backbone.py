@@ -82,11 +82,14 @@ def test_models_without_an_inner_model_give_the_same(dream):
     torch.testing.assert_close(first.hidden_states, second.hidden_states)
 
 
-def test_hidden_states_are_none_where_a_model_has_none():
+def test_a_model_without_hidden_states_serves_rules_that_do_not_need_them():
     sequences = torch.tensor([[5, MASK]])
-    prediction = Backbone.of(LogitsOnly()).predict(sequences, sequences == MASK, None)
+    backbone = Backbone.of(LogitsOnly())
+    prediction = backbone.predict(sequences, sequences == MASK, None, with_hidden_states=False)
     assert prediction.hidden_states is None
     assert prediction.logits.shape == (1, 10)
+    with pytest.raises(ValueError, match="`model` must return `hidden_states` for a dependency head, got none from"):
+        backbone.predict(sequences, sequences == MASK, None)
 
 
 def test_left_padding_changes_nothing(dream):
@@ -168,7 +171,7 @@ def test_a_head_made_for_another_backbone_is_refused(dream, make_head, fact, val
     check_head(dream, head)
     expected = getattr(head.config, fact)
     setattr(head.config, fact, value)
-    message = rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}\."
+    message = rf"`head` must be made for this backbone, got a head with {fact} {value!r} for a model with {expected!r}"
     with pytest.raises(ValueError, match=message):
         check_head(dream, head)
 

@@ -57,9 +57,7 @@ def test_fixed_point_equals_the_plain_walk(problem):
     dependencies, scores, eligible, bound, rule, symmetric = problem
     selected = _solve(problem)
     for row in range(scores.shape[0]):
-        kept = _walk(
-            dependencies[row].tolist(), scores[row].tolist(), eligible[row].tolist(), bound, rule, symmetric
-        )
+        kept = _walk(dependencies[row].tolist(), scores[row].tolist(), eligible[row].tolist(), bound, rule, symmetric)
         assert selected[row].nonzero().flatten().tolist() == sorted(kept)
 
 

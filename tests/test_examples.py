@@ -28,7 +28,7 @@ def _run(name: str) -> list[str]:
 @needs_checkpoint
 def test_generate_prints_the_answer_and_its_cost():
     answer, passes, rate, *sampled = _run("generate.py")
-    assert answer.startswith("pairs: =07, =12, =05 -> ")
+    assert answer.startswith("pairs: =07, =12, =05, =18, =03, =11 -> ")
     assert int(passes.removeprefix("forward passes: ")) >= 1
     assert float(rate.removeprefix("tokens per forward pass: ")) > 0
     assert len(sampled) == 3

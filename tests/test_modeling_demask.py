@@ -150,7 +150,7 @@ def test_saved_config_names_the_backbone(tmp_path):
 
 
 def test_another_width_is_refused():
-    with pytest.raises(ValueError, match=r"`hidden_states` must have the width this head was made for \(24\), got 32\."):
+    with pytest.raises(ValueError, match=r"`hidden_states` must have the width this head was made for \(24\), got 32"):
         _head()(torch.randn(1, 3, 32), torch.arange(3)[None])
 
 

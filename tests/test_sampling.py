@@ -53,7 +53,11 @@ def test_streams_are_independent():
 
 def test_neighbouring_steps_and_positions_are_uncorrelated():
     values = _grid().view(20, 20, 20)
-    for first, second in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1]), (values[..., 1:], values[..., :-1])):
+    for first, second in (
+        (values[1:], values[:-1]),
+        (values[:, 1:], values[:, :-1]),
+        (values[..., 1:], values[..., :-1]),
+    ):
         correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
         assert correlation.abs() < 4 / first.numel() ** 0.5
 
@@ -74,9 +78,7 @@ def test_temperature_divides():
     assert filter_logits(torch.tensor([[1.0, -2.0]]), temperature=0.5).tolist() == [[2.0, -4.0]]
 
 
-@pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.4, 1), (0.55, 2), (0.79, 2), (0.85, 3), (0.99, 4), (0.001, 1)]
-)
+@pytest.mark.parametrize(("top_p", "kept"), [(0.4, 1), (0.55, 2), (0.79, 2), (0.85, 3), (0.99, 4), (0.001, 1)])
 def test_top_p_keeps_tokens_until_their_mass_exceeds_it(top_p, kept):
     logits = torch.tensor([[0.05, 0.5, 0.15, 0.3]]).log()
     probabilities = filter_logits(logits, top_p=top_p).softmax(dim=-1)[0]

@@ -17,12 +17,12 @@ class Prediction:
     Args:
         logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
             Raw scores, in float32.
-        hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`):
-            Final hidden states that speak for the candidates.
+        hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
+            Final hidden states that speak for the candidates, on the device where the backbone left them.
     """
 
     logits: torch.Tensor
-    hidden_states: torch.Tensor
+    hidden_states: torch.Tensor | None
 
 
 @dataclass
@@ -57,16 +57,15 @@ class Backbone:
             model (`torch.nn.Module`):
                 The model.
             mask_token_id (`int`, *optional*):
-                Used when the model's configuration does not name one.
+                Id from the generation config; comes after one that was attached and before the model's config.
 
         Raises:
             ValueError: if no mask token is known, or the id is outside the vocabulary.
         """
         config = getattr(model, "config", None)
-        for known in (getattr(model, "_demask_mask_token_id", None), getattr(config, "mask_token_id", None)):
-            if known is not None:
-                mask_token_id = known
-                break
+        attached = getattr(model, "_demask_mask_token_id", None)
+        known = (attached, mask_token_id, getattr(config, "mask_token_id", None))
+        mask_token_id = next((token for token in known if token is not None), None)
         if mask_token_id is None:
             raise ValueError(
                 "`mask_token_id` must be known to decode by unmasking, got None: set it in the model's config, in "
@@ -78,10 +77,13 @@ class Backbone:
         return cls(model, mask_token_id, logits_shift_of(model))
 
     @property
-    def device(self) -> torch.device:
-        """Device that input ids are expected on."""
-        device = self.model.device if isinstance(self.model, PreTrainedModel) else next(self.model.parameters()).device
-        if device.type != "meta":
+    def device(self) -> torch.device | None:
+        """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
+        if isinstance(self.model, PreTrainedModel):
+            device = self.model.device
+        else:
+            device = next((parameter.device for parameter in self.model.parameters()), None)
+        if device is None or device.type != "meta":
             return device
         # Offloaded by accelerate: the weights are elsewhere, the hook of the module says where it computes.
         hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
@@ -90,7 +92,11 @@ class Backbone:
 
     @torch.no_grad()
     def predict(
-        self, sequences: torch.LongTensor, candidates: torch.BoolTensor, attention_mask: torch.Tensor | None
+        self,
+        sequences: torch.LongTensor,
+        candidates: torch.BoolTensor,
+        attention_mask: torch.Tensor | None,
+        with_hidden_states: bool = True,
     ) -> Prediction:
         """Run the model once and return what it says about the candidates.
 
@@ -103,9 +109,14 @@ class Backbone:
                 Positions asked for.
             attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
                 0 at left padding; `None` where there is none.
+            with_hidden_states (`bool`, *optional*, defaults to `True`):
+                Whether the hidden states are needed.
 
         Returns:
             [`Prediction`]
+
+        Raises:
+            ValueError: if hidden states are needed and the model does not return them.
         """
         inputs = {"input_ids": sequences}
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
@@ -121,8 +132,14 @@ class Backbone:
             states = states[rows.to(states.device), columns.to(states.device)]
             logits = self.model.lm_head(states)
         else:
-            outputs = self.model(**inputs, output_hidden_states=True)
-            states = outputs.hidden_states[-1][rows, columns] if outputs.get("hidden_states") is not None else None
+            outputs = self.model(**inputs, **({"output_hidden_states": True} if with_hidden_states else {}))
+            states = getattr(outputs, "hidden_states", None)
+            if with_hidden_states and states is None:
+                raise ValueError(
+                    f"`model` must return `hidden_states` for a dependency head, got none from "
+                    f"{type(self.model).__name__}."
+                )
+            states = states[-1][rows, columns] if with_hidden_states else None
             logits = outputs.logits[rows, columns]
         return Prediction(logits.float().to(sequences.device), states)
 
@@ -137,7 +154,7 @@ def logits_shift_of(model: torch.nn.Module) -> int:
 
 def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
     """Return what a dependency head must know of a backbone, by the names of [`DemaskConfig`]; `None` if unknown."""
-    config = model.config
+    config = getattr(model, "config", None)
     return {
         "backbone_hidden_size": getattr(config, "hidden_size", None),
         "backbone_model_type": getattr(config, "model_type", None),

@@ -29,8 +29,8 @@ class StepStreamer:
     Args:
         streamer (`BaseStreamer`):
             A transformers streamer; `put_draft` is used if it has one.
-        mask_token_id (`int`):
-            Id of the mask token.
+        loop ([`DenoisingLoop`]):
+            The loop, asked where the row ends.
         state ([`DecodingState`]):
             The state before the first step, with one row.
 
@@ -38,36 +38,32 @@ class StepStreamer:
         ValueError: if the batch has several rows.
     """
 
-    def __init__(self, streamer: Any, mask_token_id: int, state: DecodingState):
+    def __init__(self, streamer: Any, loop: DenoisingLoop, state: DecodingState):
         if state.sequences.shape[0] != 1:
             raise ValueError(f"`streamer` must be used with a single prompt, got {state.sequences.shape[0]} prompts.")
-        self.streamer, self.mask_token_id = streamer, mask_token_id
-        self.num_sent = finished_length(state.sequences, mask_token_id)[0]
+        self.streamer, self.loop = streamer, loop
+        self.num_sent = finished_lengths(loop, state)[0]
         streamer.put(state.sequences[0, : self.num_sent].cpu())
 
     def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
-        finished = finished_length(state.sequences, self.mask_token_id)[0]
+        finished = finished_lengths(self.loop, state)[0]
         if finished > self.num_sent:
-            self._send(state.sequences[0, self.num_sent : finished])
-        if hasattr(self.streamer, "put_draft") and finished < draft.shape[1]:
-            self.streamer.put_draft(draft[0, finished:].cpu())
+            self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
+            self.num_sent = finished
+        rest = draft[0, finished : self.loop.kept_lengths(state)[0]]
+        if hasattr(self.streamer, "put_draft") and rest.numel():
+            self.streamer.put_draft(rest.cpu())
 
-    def end(self, sequences: torch.LongTensor, length: int) -> None:
-        """Send what is left of the final sequences, up to `length`, and close the stream."""
-        if length > self.num_sent:
-            self._send(sequences[0, self.num_sent : length])
+    def end(self) -> None:
+        """Close the stream."""
         self.streamer.end()
-
-    def _send(self, tokens: torch.LongTensor) -> None:
-        self.streamer.put(tokens.cpu())
-        self.num_sent += tokens.shape[0]
 
 
 class StepStopper:
     """Ask stopping criteria about the finished text of each row, token by token as in autoregressive decoding.
 
     A criterion sees a row's sequence up to its first mask. When it says stop, what follows that text is dropped and
-    the row ends; its `end_columns` then holds the length that was kept.
+    the row ends.
 
     Args:
         criteria (`StoppingCriteriaList`):
@@ -76,28 +72,29 @@ class StepStopper:
             The loop, asked where a row ended by itself.
         state ([`DecodingState`]):
             The state before the first step.
+
+    Raises:
+        ValueError: if there is no token to put after a stop.
     """
 
     def __init__(self, criteria: StoppingCriteriaList, loop: DenoisingLoop, state: DecodingState):
+        if loop.settings.pad_token_id is None:
+            raise ValueError("`pad_token_id` must be set to use stopping criteria, got None.")
         self.criteria, self.loop = criteria, loop
-        self.seen = finished_length(state.sequences, loop.backbone.mask_token_id)
-        self.end_columns = torch.full_like(state.seeds, state.sequences.shape[1])
+        self.seen = finished_lengths(loop, state)
 
     def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
-        ends = self.loop.ends(state.sequences).tolist()
-        for row, finished in enumerate(finished_length(state.sequences, self.loop.backbone.mask_token_id)):
-            if state.is_stopped[row]:
-                continue
-            for length in range(self.seen[row] + 1, min(finished, ends[row] + 1) + 1):
+        for row, finished in enumerate(finished_lengths(self.loop, state)):
+            for length in range(self.seen[row] + 1, finished + 1):
                 if bool(self.criteria(state.sequences[row : row + 1, :length], None).all()):
-                    state.is_stopped[row] = True
-                    self.end_columns[row] = length
+                    state.stop_lengths[row] = length
                     break
             self.seen[row] = finished
 
 
-def finished_length(sequences: torch.LongTensor, mask_token_id: int) -> list[int]:
-    """Return the number of columns before each row's first mask."""
-    is_mask = sequences == mask_token_id
-    columns = torch.arange(sequences.shape[1], device=sequences.device)
-    return torch.where(is_mask, columns, sequences.shape[1]).min(dim=-1).values.tolist()
+def finished_lengths(loop: DenoisingLoop, state: DecodingState) -> list[int]:
+    """Return the number of columns before each row's first mask, or up to its end."""
+    is_mask = state.sequences == loop.backbone.mask_token_id
+    columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
+    first_mask = torch.where(is_mask, columns, state.sequences.shape[1]).amin(dim=-1)
+    return torch.minimum(first_mask, loop.kept_lengths(state)).tolist()

@@ -10,16 +10,17 @@ from .cli_head import add_head_commands
 
 
 _GENERATE_EXAMPLES = r"""examples:
-  demask-hf generate "pairs: =07, =12, =05 -> "
-  demask-hf generate "sort: DACB -> " --strategy threshold --set confidence_threshold=0.8
-  demask-hf generate "say: ?? run; ?? sing; ?? swim; ?? read -> " --temperature 1 --seed 3 --json
-  demask-hf generate "shuffle: JFP BDCP FCG -> " --compare
-  demask-hf generate "shuffle: JFP BDCP FCG -> " --compare threshold demask:dependency_bound=0.2
+  demask-hf generate "pairs: =07, =12, =05, =18, =03, =11 -> "
+  demask-hf generate "sort: DACBE FGAHJ TRNPM KLBCA -> " --strategy threshold --set confidence_threshold=0.8
+  demask-hf generate "bill: tea: 2*?=??; milk: ?*?=??; egg: ?*?=?? -> " --temperature 1 --seed 3 --json
+  demask-hf generate "shuffle: JFP BDCP FCG DL MRH TFC -> " --compare
+  demask-hf generate "shuffle: JFP BDCP FCG DL MRH TFC -> " --compare threshold demask:dependency_bound=0.2
   demask-hf generate -e "sudoku: 4000\n0124\n1032\n0041 -> " --stream --delay 0.3
   demask-hf generate --file prompts.txt --batch-size 16 --json > answers.jsonl
   demask-hf generate "Write a haiku." --model FOLDER --head FOLDER --chat --max-new-tokens 64
 
-Without --model the small checkpoint of the package answers; its prompts end in "-> ", with the space.
+Without --model the small checkpoint of the package answers. It knows prompts of these layouts only, each with the
+space at its end; `demask_hf.tasks.FAMILIES` generates more.
 Prompts come before options that take several values, such as --compare.
 """
 

@@ -28,7 +28,7 @@ class DecodingSettings:
         top_p (`float`, *optional*): Mass to keep.
         top_k (`int`, *optional*): Number of tokens to keep.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
-        pad_token_id (`int`): What is written after the end.
+        pad_token_id (`int`, *optional*): What is written after the end.
     """
 
     prompt_length: int
@@ -41,7 +41,7 @@ class DecodingSettings:
     top_p: float | None
     top_k: int | None
     eos_token_ids: list[int]
-    pad_token_id: int
+    pad_token_id: int | None
 
 
 @dataclass
@@ -55,7 +55,7 @@ class DecodingState:
         seeds (`torch.LongTensor` of shape `(batch,)`): Seed of each row.
         unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote a position, else -1.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
-        is_stopped (`torch.BoolTensor` of shape `(batch,)`): Rows ended by a stopping criterion.
+        stop_lengths (`torch.LongTensor` of shape `(batch,)`): Columns to keep; fewer once a criterion ends the row.
         ledger ([`ProbeLedger`]): Cost of probe forwards.
     """
 
@@ -65,13 +65,13 @@ class DecodingState:
     seeds: torch.LongTensor
     unmask_step: torch.LongTensor = field(init=False)
     num_forward_passes: torch.LongTensor = field(init=False)
-    is_stopped: torch.BoolTensor = field(init=False)
+    stop_lengths: torch.LongTensor = field(init=False)
     ledger: ProbeLedger = field(init=False)
 
     def __post_init__(self):
         self.unmask_step = torch.full_like(self.sequences, -1)
         self.num_forward_passes = torch.zeros_like(self.seeds)
-        self.is_stopped = torch.zeros_like(self.seeds, dtype=torch.bool)
+        self.stop_lengths = torch.full_like(self.seeds, self.sequences.shape[1])
         self.ledger = ProbeLedger(
             torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device)
         )
@@ -144,23 +144,18 @@ class DenoisingLoop:
             for callback in on_step:
                 callback(state, torch.where(candidates, draft, state.sequences))
 
-    def ends(self, sequences: torch.LongTensor) -> torch.LongTensor:
-        """Return the column of each row's first end-of-sequence token in the answer, or the length, `(batch,)`."""
-        length = sequences.shape[1]
-        if not self.settings.eos_token_ids:
-            return torch.full_like(sequences[:, 0], length)
-        eos = torch.tensor(self.settings.eos_token_ids, device=sequences.device)
-        columns = torch.arange(length, device=sequences.device)
-        is_end = torch.isin(sequences, eos) & (columns >= self.settings.prompt_length)
-        return torch.where(is_end, columns, length).min(dim=-1).values
+    def kept_lengths(self, state: DecodingState) -> torch.LongTensor:
+        """Return the number of columns that each row keeps: up to its first end-of-sequence token or its stop."""
+        columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
+        eos = torch.tensor(self.settings.eos_token_ids, dtype=torch.long, device=state.sequences.device)
+        is_end = torch.isin(state.sequences, eos) & (columns >= self.settings.prompt_length)
+        return torch.where(is_end, columns + 1, state.stop_lengths[:, None]).amin(dim=-1)
 
     def open_positions(self, state: DecodingState) -> torch.BoolTensor:
         """Return the positions still to be written, shape `(batch, length)`."""
-        is_open = (state.sequences == self.backbone.mask_token_id) & ~state.is_stopped[:, None]
-        if state.attention_mask is not None:
-            is_open &= state.attention_mask.bool()
-        columns = torch.arange(is_open.shape[1], device=is_open.device)
-        return is_open & (columns < self.ends(state.sequences)[:, None])
+        columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
+        is_open = (state.sequences == self.backbone.mask_token_id) & (columns < self.kept_lengths(state)[:, None])
+        return is_open if state.attention_mask is None else is_open & state.attention_mask.bool()
 
     def _first_block(self, is_open: torch.BoolTensor) -> tuple[torch.BoolTensor, torch.LongTensor]:
         """Return the open positions of each row's first block that has some, and that block's number."""
@@ -220,7 +215,7 @@ class DenoisingLoop:
 
     def _forward(self, state: DecodingState, sequences, rows, asked):
         attention_mask = None if state.attention_mask is None else state.attention_mask[rows]
-        return self.backbone.predict(sequences, asked, attention_mask)
+        return self.backbone.predict(sequences, asked, attention_mask, self.strategy.needs_hidden_states)
 
     def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         settings = self.settings

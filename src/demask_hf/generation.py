@@ -152,10 +152,10 @@ class DemaskGenerationMixin(GenerationMixin):
         >>> tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
         >>> model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
         >>> head = model.load_demask_head(demask_hf.TINY_DEMASK)
-        >>> inputs = tokenizer("copy: DACB -> ", return_tensors="pt")
+        >>> inputs = tokenizer("sort: DACBE FGAHJ TRNPM KLBCA -> ", return_tensors="pt")
         >>> sequences = model.generate(**inputs, strategy="demask", dependency_bound=0.1)
         >>> tokenizer.decode(sequences[0], skip_special_tokens=True)
-        'copy: DACB -> DACB'
+        'sort: DACBE FGAHJ TRNPM KLBCA -> ABCDE AFGHJ MNPRT ABCKL'
 
         ```
         """
@@ -172,11 +172,11 @@ class DemaskGenerationMixin(GenerationMixin):
         rule.bind(self)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(stopping_criteria, loop, state) if stopping_criteria else None
-        sender = StepStreamer(streamer, backbone.mask_token_id, state) if streamer is not None else None
+        sender = StepStreamer(streamer, loop, state) if streamer is not None else None
         loop.run(state, logits_processor, [callback for callback in (stopper, recorder, sender) if callback])
-        output = _finish(loop, state, stopper)
         if sender is not None:
-            sender.end(output.sequences, _kept_length(loop, state, stopper)[0].item())
+            sender.end()
+        output = _finish(loop, state)
         if recorder is not None:
             output.history = tuple(recorder.history)
         return output if config.return_dict_in_generate else output.sequences
@@ -244,16 +244,11 @@ def attach(
     return model
 
 
-def _kept_length(loop: DenoisingLoop, state: DecodingState, stopper: StepStopper | None) -> torch.LongTensor:
-    """Return the number of columns of each row that are kept: up to its end token or where it was stopped."""
-    kept = (loop.ends(state.sequences) + 1).clamp(max=state.sequences.shape[1])
-    return kept if stopper is None else torch.minimum(kept, stopper.end_columns)
-
-
-def _finish(loop: DenoisingLoop, state: DecodingState, stopper: StepStopper | None) -> DemaskGenerationOutput:
+def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
     """Pad what lies after the end of each row and compute the counts."""
     columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
-    is_dropped = columns >= _kept_length(loop, state, stopper)[:, None]
+    is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)
+    is_dropped = (columns >= loop.kept_lengths(state)[:, None]) & ~is_visible
     unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
     sequences = state.sequences
     if is_dropped.any():

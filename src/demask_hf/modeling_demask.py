@@ -97,7 +97,7 @@ class DemaskHead(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self:
+        if module is self.scorer:
             # Half of the prior's logit comes from the source, half from the target.
             prior = self.config.initial_dependency
             self.scorer.bias.fill_(0.5 * math.log(prior / (1 - prior)))

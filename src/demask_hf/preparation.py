@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -41,12 +42,13 @@ def resolve_config(
     Raises:
         ValueError: if a keyword is unknown or a value is outside its range.
     """
-    inherited = _as_ours(getattr(model, "generation_config", None))
-    config = _merge(_as_ours(generation_config), inherited)
+    inherited, config = _as_ours(getattr(model, "generation_config", None)), _as_ours(generation_config)
     settings = {name: value for name, value in overrides.items() if name in config.__dict__}
+    # The steps of a schedule do not outlive a change of strategy; steps from anywhere else are a cap then.
+    is_plan = (inherited if config.max_denoising_steps is None else config).is_schedule
+    _fill(config, inherited)
     if "max_length" in settings:
         config.max_new_tokens = None
-    was_schedule = config.is_schedule
     for name, value in settings.items():
         setattr(config, name, value)
     fields = {name: value for name, value in overrides.items() if name not in settings}
@@ -58,7 +60,7 @@ def resolve_config(
             strategy = "threshold" if getattr(model, "demask_head", None) is None else "demask"
         config.set_strategy(strategy, fields)
         rule = make_strategy(**config.strategy)
-    if was_schedule and not rule.follows_schedule and "max_denoising_steps" not in settings:
+    if is_plan and not rule.follows_schedule and "max_denoising_steps" not in settings:
         config.max_denoising_steps = None
     for name, value in config._get_default_generation_params().items():
         if getattr(config, name) is None:
@@ -119,7 +121,7 @@ def prepare_state(
         ValueError: if the prompts, the attention mask or the seeds do not fit.
     """
     mask_token_id, num_new = loop.backbone.mask_token_id, loop.settings.num_new_tokens
-    input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device)
+    input_ids = check_prompts(input_ids, attention_mask).to(loop.backbone.device or input_ids.device)
     if num_new == 0 and not (input_ids == mask_token_id).any():
         raise ValueError("`max_new_tokens` must be at least 1 for a prompt without mask tokens, got 0.")
     sequences = torch.nn.functional.pad(input_ids, (0, num_new), value=mask_token_id)
@@ -139,7 +141,7 @@ def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tens
     """Return the prompts after checking that they are a left-padded batch of token ids.
 
     Raises:
-        TypeError: if `input_ids` is not a tensor of integers.
+        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` no tensor.
         ValueError: if a prompt is empty, or the attention mask has another shape or is not left-padded.
     """
     if not isinstance(input_ids, torch.Tensor) or input_ids.is_floating_point():
@@ -148,6 +150,8 @@ def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tens
         shape = tuple(input_ids.shape)
         raise ValueError(f"`input_ids` must have shape (batch, prompt_length) with at least one token, got {shape}.")
     if attention_mask is not None:
+        if not isinstance(attention_mask, torch.Tensor):
+            raise TypeError(f"`attention_mask` must be a tensor, got {type(attention_mask).__name__}.")
         if attention_mask.shape != input_ids.shape:
             raise ValueError(
                 f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
@@ -176,31 +180,28 @@ def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, b
         return torch.randint(1 << 62, (batch,), generator=generator, device=device)
     if generator is not None:
         raise ValueError("`seed` must be None when a `generator` is given, got both.")
-    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
-    if len(seeds) != batch:
-        raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {len(seeds)}.")
-    return torch.tensor(seeds, dtype=torch.long)
+    seeds = [seed] * batch if isinstance(seed, Integral) else list(seed)
+    if len(seeds) != batch or not all(isinstance(one, Integral) for one in seeds):
+        raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {seed!r}.")
+    return torch.tensor([int(one) for one in seeds], dtype=torch.long)
 
 
 def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:
     if config is None:
         return DemaskGenerationConfig()
     if isinstance(config, DemaskGenerationConfig):
-        return copy.deepcopy(config)
+        config = copy.deepcopy(config)
+        # Somebody may have assigned a name or an object to the attribute.
+        config.set_strategy(config.strategy, {})
+        return config
     return DemaskGenerationConfig.from_dict(config.to_dict())
 
 
-def _merge(given: DemaskGenerationConfig, inherited: DemaskGenerationConfig) -> DemaskGenerationConfig:
-    """Fill what a config does not set; the steps of a schedule do not outlive a change of strategy."""
-    replaces_schedule = inherited.is_schedule and given.strategy is not None and not given.is_schedule
+def _fill(given: DemaskGenerationConfig, inherited: DemaskGenerationConfig) -> None:
+    """Fill what a config does not set."""
     for name, value in inherited.__dict__.items():
-        if name == "max_denoising_steps" and replaces_schedule:
-            continue
-        if name == "max_new_tokens" and given.max_length is not None:
-            continue
-        if getattr(given, name) is None:
+        if getattr(given, name) is None and not (name == "max_new_tokens" and given.max_length is not None):
             setattr(given, name, value)
-    return given
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:

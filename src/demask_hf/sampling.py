@@ -43,9 +43,8 @@ def uniform_noise(
         `torch.Tensor` of the same shape, float64, in (0, 1).
     """
     state = _mix(seeds + _INCREMENT)
-    for value in (steps, positions):
+    for value in (steps, positions, torch.full_like(positions, stream)):
         state = _mix(state + _INCREMENT * (value + 1))
-    state = _mix(state + _INCREMENT * (stream + 1))
     return (_shift_right(state, 64 - _NUM_BITS).double() + 0.5) / (1 << _NUM_BITS)
 
 

@@ -91,7 +91,7 @@ def measure_examples(
 
     def predict(revealed, rows, asked):
         mask = None if attention_mask is None else attention_mask[rows]
-        return backbone.predict(revealed, asked, mask).logits.softmax(dim=-1)
+        return backbone.predict(revealed, asked, mask, with_hidden_states=False).logits.softmax(dim=-1)
 
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)

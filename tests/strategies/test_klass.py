@@ -22,12 +22,9 @@ def test_nothing_is_ready_before_the_third_forward_pass(make_step):
 
 
 def test_confident_positions_wait_until_they_are_stable(make_step):
-    # Position 1 moves from .5 to .95 in the second step, a KL of .49 nats, so it is stable after the fourth only.
-    steps = [[0.6, 0.5, 0.6, 0.7], [0.6, 0.95, 0.6, None], [0.6, 0.95, 0.6, None], [0.6, 0.95, None, None]]
-    expected = [[3], [1], [0], [1]]
-    assert _run(make_step, [*steps[:1]]) == expected[:1]
-    # The second step has nothing ready, so the best position is taken although it moved.
-    assert _run(make_step, steps[:2])[1] == [1]
+    # Position 0 moves from .5 to .95 in the second step, so its last two values are small from the fourth on.
+    steps = [[0.5, 0.97], [0.95, 0.97], [0.95, 0.97], [0.95, 0.97]]
+    assert _run(make_step, steps) == [[1], [1], [1], [0, 1]]
 
 
 def test_stable_positions_wait_until_they_are_confident(make_step):
@@ -50,10 +47,9 @@ def test_history_length_is_the_number_of_stable_steps(make_step):
 
 def test_kl_is_taken_of_the_prediction_now_against_the_one_before(make_step):
     # KL((.95, .05) || (.9, .1)) = .0167 nats, the other way round .0207.
-    steps = [[0.9, 0.1], [0.95, 0.1]]
-    assert _run(make_step, steps, history_length=1, kl_threshold=0.018)[1] == [0]
-    strict = _run(make_step, [[0.95, 0.99], [0.9, 0.99]], history_length=1, kl_threshold=0.018)
-    assert strict[1] == [1]
+    settings = {"history_length": 1, "kl_threshold": 0.018, "confidence_threshold": 0.85}
+    assert _run(make_step, [[0.9, 0.99], [0.95, 0.99]], **settings)[1] == [0, 1]
+    assert _run(make_step, [[0.95, 0.99], [0.9, 0.99]], **settings)[1] == [1]
 
 
 def test_the_threshold_itself_is_not_below_it(make_step):

@@ -45,9 +45,7 @@ def test_eps_is_the_noise_level_at_the_end(scripted):
     assert output.unmask_step.tolist() == [[-1, 1, 0, 1, 1]]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "first"), [("maskgit_plus", 2), ("entropy", 0), ("topk_margin", 1)]
-)
+@pytest.mark.parametrize(("algorithm", "first"), [("maskgit_plus", 2), ("entropy", 0), ("topk_margin", 1)])
 def test_each_algorithm_has_its_own_score(make_step, algorithm, first):
     probabilities = [[0.59, 0.405, 0.005], [0.6, 0.2, 0.2], [0.61, 0.37, 0.02], [0.4, 0.3, 0.3]]
     step = make_step(probabilities, num_block_steps=torch.tensor([3]))
@@ -73,9 +71,7 @@ def test_rows_follow_their_own_schedules(make_step):
 
 
 def test_steps_beyond_the_plan_free_the_rest(make_step):
-    step = make_step(
-        torch.full((4, 2), 0.5), block_step_index=torch.tensor([7]), num_block_steps=torch.tensor([3])
-    )
+    step = make_step(torch.full((4, 2), 0.5), block_step_index=torch.tensor([7]), num_block_steps=torch.tensor([3]))
     assert make_strategy("schedule").select(step).all()
 
 
@@ -146,7 +142,10 @@ def test_fewer_steps_than_blocks_are_refused(scripted):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"algorithm": "klass"}, r"`algorithm` must be one of origin, maskgit_plus, topk_margin, entropy, got 'klass'"),
+        (
+            {"algorithm": "klass"},
+            r"`algorithm` must be one of origin, maskgit_plus, topk_margin, entropy, got 'klass'",
+        ),
         ({"eps": 0}, r"`eps` must be a number in \(0, 1\], got 0\."),
         ({"eps": 1.5}, r"`eps` must be a number in \(0, 1\], got 1\.5\."),
         ({"alg_temp": -1}, r"`alg_temp` must be a number in .* got -1\."),

@@ -43,9 +43,7 @@ def test_random_order_follows_the_seed_and_takes_every_position_alike(make_step)
 
 def test_one_forward_pass_per_token(scripted):
     model = scripted([{5: 0.6}, {6: 0.9}, {7: 0.7}, {8: 0.8}])
-    output = model.generate(
-        torch.tensor([[9]]), max_new_tokens=4, strategy="sequential", return_dict_in_generate=True
-    )
+    output = model.generate(torch.tensor([[9]]), max_new_tokens=4, strategy="sequential", return_dict_in_generate=True)
     assert output.sequences.tolist() == [[9, 5, 6, 7, 8]]
     assert output.unmask_step.tolist() == [[-1, 3, 0, 2, 1]]
     assert output.num_forward_passes.tolist() == [4]

@@ -5,8 +5,9 @@ from demask_hf import make_strategy
 
 
 def _step(make_step, confidences, **kwargs):
-    return make_step([[1 - confidence, confidence, 0.0] for confidence in confidences], tokens=[1] * len(confidences),
-                     **kwargs)
+    return make_step(
+        [[1 - confidence, confidence, 0.0] for confidence in confidences], tokens=[1] * len(confidences), **kwargs
+    )
 
 
 def _selected(strategy, step):

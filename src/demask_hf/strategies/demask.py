@@ -51,7 +51,9 @@ class DemaskStrategy(UnmaskingStrategy):
     estimator: str = "expectation"
     _head: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
 
-    needs_hidden_states = True
+    @property
+    def needs_hidden_states(self) -> bool:
+        return self.dependencies == "head"
 
     def __post_init__(self):
         check_interval("dependency_bound", self.dependency_bound, 0)

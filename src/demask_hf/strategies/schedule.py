@@ -58,7 +58,9 @@ class ScheduleStrategy(UnmaskingStrategy):
 
     def _shares(self, step: DenoisingStep) -> torch.Tensor:
         """Return the share to unmask in each row, float32 as in the public code, of shape `(batch,)`."""
-        tables = {num_steps: unmask_shares(num_steps, self.eps) for num_steps in set(step.num_block_steps.tolist())}
-        pairs = zip(step.num_block_steps.tolist(), step.block_step_index.tolist(), strict=True)
-        shares = [tables[num_steps][min(index, num_steps - 1)] for num_steps, index in pairs]
+        # A row without candidates has no plan; its share is not used.
+        num_steps = step.num_block_steps.clamp(min=1).tolist()
+        tables = {steps: unmask_shares(steps, self.eps) for steps in set(num_steps)}
+        pairs = zip(num_steps, step.block_step_index.tolist(), strict=True)
+        shares = [tables[steps][min(index, steps - 1)] for steps, index in pairs]
         return torch.stack(shares).to(step.candidates.device)

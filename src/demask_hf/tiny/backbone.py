@@ -17,7 +17,7 @@ from .tokenizer import build_tokenizer
 
 ANSWER_LENGTH = 32
 BATCH_SIZE = 64
-NUM_STEPS = 8_000
+NUM_STEPS = 6_800
 NUM_WARMUP_STEPS = 200
 DECAY_SHARE = 0.4
 # Lists hold four operations; parity is kept only to show where pairwise dependencies must fail.

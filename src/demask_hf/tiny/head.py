@@ -22,8 +22,8 @@ from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 STATES_PER_BATCH = 48
 NUM_SOURCES = 8
 # Batches of states: masked at random, then visited by the first head's own decoding.
-NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES, NUM_HELD_OUT_BATCHES = 240, 160, 20
-NUM_HEAD_STEPS = 6_000
+NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES, NUM_HELD_OUT_BATCHES = 140, 100, 12
+NUM_HEAD_STEPS = 4_000
 
 
 class StateSampler:

@@ -242,5 +242,7 @@ def test_hub_tokenizer_loads_without_remote_code(hub_dream, trust_remote_code):
 
 def test_hub_tokenizer_has_a_chat_template(hub_dream):
     tokenizer = AutoTokenizer.from_pretrained(hub_dream)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")

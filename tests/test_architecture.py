@@ -1,0 +1,226 @@
+"""The house: which file may import which, and how large files and functions may grow."""
+
+import ast
+import doctest
+import importlib
+import inspect
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import demask_hf
+from demask_hf.strategies import base
+
+
+PACKAGE = Path(demask_hf.__file__).parent
+
+# Lowest layer first. A file may import files of its own layer, without cycles, and of lower ones.
+LAYERS = [
+    ["ops", "sampling", "dependency", "masking"],
+    ["configuration_demask", "models/*/configuration_*", "models/__init__", "models/*/__init__"],
+    ["modeling_demask", "head_loading", "backbone", "probes", "custom_generate"],
+    ["strategies/*"],
+    ["configuration_generation", "denoising", "callbacks", "preparation", "generation"],
+    ["models/*/modeling_*", "models/*/tokenization_*"],
+    ["prompts", "targets", "states", "data", "collection", "fit", "training", "finetuning", "hub"],
+    ["tasks/*", "evaluation", "verification", "calibration", "statistics"],
+    ["benchmark", "report", "figures", "tiny/*", "demo"],
+    ["commands", "head_commands", "cli", "cli_head", "__init__", "__main__"],
+]
+MAX_FILE_LINES = 320
+MAX_FUNCTION_LINES = 70
+LONG_FUNCTIONS = {"generation.DemaskGenerationMixin.generate": "its docstring numbers the algorithm and shows its use"}
+# The two files of a head's Hub repository must work alone.
+HEAD_FILES = {"modeling_demask", "configuration_demask"}
+HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "math", "dataclasses"}
+
+FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+def _layer_of(name):
+    found = [index for index, patterns in enumerate(LAYERS) if any(fnmatch(name, pattern) for pattern in patterns)]
+    # The package's own `__init__` must not match those of folders, and `*` matches slashes.
+    if name.count("/") == 0:
+        found = [index for index in found if name in LAYERS[index]]
+    return found[0] if len(found) == 1 else None
+
+
+def _imported_files(name):
+    """Return the files of the package that a file imports, by name."""
+    imported = set()
+    folder = name.split("/")[:-1]
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names if alias.name.split(".")[0] == "demask_hf"]
+            parts = [module.split(".")[1:] for module in modules]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0 and (node.module or "").split(".")[0] != "demask_hf":
+                continue
+            start = folder[: len(folder) - node.level + 1] if node.level else []
+            module = (node.module or "").split(".")[0 if node.level else 1 :]
+            parts = [[*start, *filter(None, module), alias.name] for alias in node.names]
+        else:
+            continue
+        for path in parts:
+            # What is imported is a module, a package, or something defined in one.
+            candidates = ["/".join(path), "/".join([*path, "__init__"])]
+            candidates += ["/".join(path[:-1]), "/".join([*path[:-1], "__init__"])]
+            imported.add(next(candidate for candidate in candidates if candidate in FILES))
+    return imported - {name}
+
+
+def _functions(name):
+    """Yield the qualified name and the length in lines of every function of a file."""
+
+    def visit(node, prefix):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                qualified = f"{prefix}.{child.name}"
+                if not isinstance(child, ast.ClassDef):
+                    yield qualified, child.end_lineno - child.lineno + 1
+                yield from visit(child, qualified)
+
+    yield from visit(TREES[name], name)
+
+
+every_file = pytest.mark.parametrize("name", FILES)
+
+
+@every_file
+def test_every_file_has_its_layer(name):
+    assert _layer_of(name) is not None, f"{name} belongs to no layer, or to several: give it a place in LAYERS"
+
+
+@every_file
+def test_files_import_their_own_layer_and_lower_ones(name):
+    for imported in _imported_files(name):
+        assert _layer_of(imported) <= _layer_of(name), f"{name} must not import {imported}, which lies above it"
+
+
+def test_imports_have_no_cycles():
+    waiting = {name: _imported_files(name) for name in FILES}
+    while waiting:
+        ready = [name for name, imported in waiting.items() if not imported & waiting.keys()]
+        assert ready, f"these files import each other: {', '.join(sorted(waiting))}"
+        for name in ready:
+            del waiting[name]
+
+
+def test_the_parser_of_imports_sees_them():
+    assert _imported_files("generation") >= {"backbone", "callbacks", "denoising", "modeling_demask", "preparation"}
+    assert _imported_files("models/dream/modeling_dream") >= {"generation", "models/dream/configuration_dream"}
+    assert "ops" in _imported_files("strategies/klass")
+    assert _imported_files("ops") == set()
+
+
+@pytest.mark.parametrize("name", sorted(HEAD_FILES))
+def test_the_files_of_the_head_work_alone(name):
+    assert _imported_files(name) <= HEAD_FILES
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= HEAD_IMPORTS
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module.split(".")[0] in HEAD_IMPORTS
+
+
+def test_lowest_layer_imports_torch_only():
+    for name in LAYERS[0]:
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                assert {module.split(".")[0] for module in modules} <= {"torch", "collections", "dataclasses", "math"}
+
+
+@every_file
+def test_files_stay_short(name):
+    num_lines = len(FILES[name].read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_FILE_LINES, f"{name} has {num_lines} lines: split it"
+
+
+@every_file
+def test_functions_stay_short(name):
+    for function, num_lines in _functions(name):
+        if function not in LONG_FUNCTIONS:
+            assert num_lines <= MAX_FUNCTION_LINES, f"{function} has {num_lines} lines: split it"
+
+
+def test_exceptions_are_needed():
+    lengths = {function: length for name in FILES for function, length in _functions(name)}
+    for function in LONG_FUNCTIONS:
+        assert lengths[function] > MAX_FUNCTION_LINES, f"{function} is short enough now"
+
+
+@every_file
+def test_there_is_no_drawer_for_everything(name):
+    assert name.split("/")[-1] not in ("utils", "helpers", "misc", "common")
+
+
+@every_file
+def test_every_file_says_what_it_is_for(name):
+    assert ast.get_docstring(TREES[name])
+
+
+@every_file
+def test_there_are_no_assertions_in_the_source(name):
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(TREES[name]))
+
+
+@pytest.mark.parametrize("name", [name for name in demask_hf.__all__ if not name.startswith("TINY")])
+def test_public_names_are_documented(name):
+    documented = getattr(demask_hf, name)
+    # A docstring of its own, not one that is inherited or made up by `dataclass`.
+    docstring = documented.__dict__.get("__doc__") if inspect.isclass(documented) else documented.__doc__
+    assert docstring
+    assert not docstring.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", ["TINY_DREAM", "TINY_DEMASK"])
+def test_paths_of_the_shipped_checkpoint_lie_in_the_package(name):
+    assert Path(getattr(demask_hf, name)).parent == PACKAGE / "assets"
+
+
+def test_public_names_that_others_rely_on():
+    names = {"DemaskGenerationMixin", "DemaskGenerationConfig", "DemaskConfig", "DemaskHead", "DreamConfig"}
+    names |= {"DreamModel", "TINY_DREAM", "TINY_DEMASK", "attach", "register_strategy"}
+    assert names <= set(demask_hf.__all__)
+    assert all(hasattr(demask_hf, name) for name in demask_hf.__all__)
+    assert callable(demask_hf.DreamModel.load_demask_head)
+
+
+@pytest.mark.parametrize("method", ["generate", "load_demask_head", "set_demask_head"])
+def test_public_methods_are_documented(method):
+    assert inspect.getdoc(getattr(demask_hf.DemaskGenerationMixin, method))
+
+
+def _examples():
+    finder = doctest.DocTestFinder()
+    for name in FILES:
+        if name.split("/")[-1] == "__main__":
+            continue
+        module = importlib.import_module(".".join(["demask_hf", *name.split("/")]).removesuffix(".__init__"))
+        for test in finder.find(module, module=module):
+            if test.examples:
+                yield pytest.param(test, id=test.name)
+
+
+@pytest.mark.parametrize("example", _examples())
+def test_examples_in_docstrings(example, monkeypatch):
+    source = "".join(line.source for line in example.examples)
+    for asset in ("TINY_DREAM", "TINY_DEMASK"):
+        if asset in source and not Path(getattr(demask_hf, asset)).is_dir():
+            pytest.skip(f"needs the shipped checkpoint {asset}, which is not built yet")
+    # Strategies that examples register must not stay.
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner.run(example, out=report.append)
+    assert runner.failures == 0, "".join(report)
+
+
+def test_examples_are_found():
+    names = {parameter.id for parameter in _examples()}
+    assert "demask_hf.ops.total_variation" in names
+    assert "demask_hf.strategies.base.register_strategy" in names
+    assert "demask_hf.generation.DemaskGenerationMixin.generate" in names

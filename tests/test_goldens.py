@@ -1,0 +1,140 @@
+"""Recorded outputs of public decoders, see `goldens/README.md`."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from demask_hf.backbone import Backbone
+
+
+FOLDER = Path(__file__).parent / "goldens"
+NUM_NEW_TOKENS = 24
+FILES = [
+    "R1_dream_official",
+    "R1_fastdllm_threshold",
+    "R1_klass",
+    "T_dream_official_ties",
+    "T_fastdllm_threshold",
+    "T_klass_ties",
+    "Tsoft_dream_official",
+    "Tsoft_fastdllm_threshold",
+    "Tsoft_klass",
+]
+# Of the trained checkpoint's cases, the default run takes every sixth; all are run with `-m "slow or not slow"`.
+SAMPLE_EVERY = 6
+
+
+@cache
+def _recorded(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def _cases():
+    for name in FILES:
+        known = [case for case in _recorded(name)["cases"] if _arguments(case["settings"]) is not None]
+        for index, case in enumerate(known):
+            is_sampled = name.startswith("R1") or index % SAMPLE_EVERY == 0
+            marks = [] if is_sampled else [pytest.mark.slow]
+            yield pytest.param(name, case, id=f"{name}-{case['id']}", marks=marks)
+
+
+def _arguments(settings):
+    """Return the arguments of `generate` for recorded settings, or `None` if they name no rule of ours."""
+    filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
+    if settings["alg"] in ("maskgit_plus", "topk_margin", "entropy"):
+        rule = {"algorithm": settings["alg"], "eps": settings["eps"], "max_denoising_steps": settings["steps"]}
+        return {"strategy": "schedule", **rule, **filters}
+    if settings["alg"] == "klass":
+        rule = {"confidence_threshold": settings["conf_threshold"], "kl_threshold": settings["kl_threshold"]}
+        return {"strategy": "klass", **rule, "history_length": settings["kl_history_length"], **filters}
+    if settings["steps"] == 1:
+        return {"strategy": "threshold", "confidence_threshold": settings["threshold"], **filters}
+    return None
+
+
+@cache
+def _model(checkpoint, scale=1.0):
+    model = AutoModel.from_pretrained(FOLDER / "checkpoints" / checkpoint).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(scale)
+    return model
+
+
+@pytest.mark.parametrize(("name", "case"), _cases())
+def test_decoding_equals_the_public_code(name, case):
+    recorded = _recorded(name)
+    model = _model(recorded["checkpoint"], recorded.get("lm_head_scale", 1.0))
+    attention_mask = case.get("attention_mask")
+    output = model.generate(
+        torch.tensor(case["prompt"]),
+        None if attention_mask is None else torch.tensor(attention_mask),
+        max_new_tokens=NUM_NEW_TOKENS,
+        stop_at_eos=False,
+        return_dict_in_generate=True,
+        **_arguments(case["settings"]),
+    )
+    assert output.sequences.tolist() == case["sequences"]
+    assert set(output.num_forward_passes.tolist()) == {case["nfe"]}
+    if not case.get("step_order_unreliable"):
+        assert output.unmask_step[:, -NUM_NEW_TOKENS:].tolist() == case["unmask_step"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_recordings_belong_to_the_checkpoints_and_are_many(name):
+    recorded = _recorded(name)
+    weights = (FOLDER / "checkpoints" / recorded["checkpoint"] / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == recorded["weights_sha256"]
+    assert recorded["mask_token_id"] == _model(recorded["checkpoint"]).config.mask_token_id
+    assert sum(_arguments(case["settings"]) is not None for case in recorded["cases"]) >= 30
+
+
+def test_first_step_of_a_full_schedule_is_empty_in_the_recordings_too():
+    steps = {
+        tuple(case["n_unmasked_per_step"])
+        for case in _recorded("R1_dream_official")["cases"]
+        if case["settings"]["steps"] == NUM_NEW_TOKENS
+    }
+    assert steps == {(0, *[1] * 22, 2)}
+
+
+@pytest.mark.parametrize("checkpoint", ["R1", "T"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("rows", ["nomask", "single", "padded"])
+def test_logits_and_hidden_states_equal_the_official_model(checkpoint, attention, rows):
+    tensors = load_file(FOLDER / f"{checkpoint}_logits.safetensors")
+    model = AutoModel.from_pretrained(FOLDER / "checkpoints" / checkpoint, attn_implementation=attention).eval()
+    inputs = {"input_ids": tensors[f"{rows}.input_ids"]}
+    is_real = torch.ones_like(inputs["input_ids"], dtype=torch.bool)
+    if rows == "padded":
+        inputs["attention_mask"] = tensors["padded.attention_mask"]
+        is_real = inputs["attention_mask"].bool()
+        assert not is_real.all()
+    with torch.no_grad():
+        logits, states = model(**inputs).logits, model.model(**inputs).last_hidden_state
+    torch.testing.assert_close(logits[is_real], tensors[f"{rows}.logits"][is_real], atol=1e-4, rtol=0)
+    if f"{rows}.hidden" in tensors:
+        torch.testing.assert_close(states[is_real], tensors[f"{rows}.hidden"][is_real], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("checkpoint", ["R1", "T"])
+@pytest.mark.parametrize("rows", ["nomask", "padded"])
+def test_gathered_logits_are_the_official_ones_shifted_by_one(checkpoint, rows):
+    tensors = load_file(FOLDER / f"{checkpoint}_logits.safetensors")
+    ids, attention_mask = tensors[f"{rows}.input_ids"], tensors.get(f"{rows}.attention_mask")
+    is_asked = torch.zeros_like(ids, dtype=torch.bool)
+    is_asked[:, -5:] = True
+    prediction = Backbone.of(_model(checkpoint)).predict(ids, is_asked, attention_mask)
+    torch.testing.assert_close(prediction.logits, tensors[f"{rows}.logits"][:, -6:-1].flatten(0, 1), atol=1e-4, rtol=0)
+    states = tensors[f"{rows}.hidden"][:, -6:-1].flatten(0, 1)
+    torch.testing.assert_close(prediction.hidden_states, states, atol=1e-4, rtol=0)
+
+
+def test_default_call_of_the_public_code_filters_to_fifty_tokens():
+    settings = [case["settings"] for case in _recorded("R1_dream_official")["cases"]]
+    assert {setting["top_k"] for setting in settings} == {None, 50}
