@@ -250,7 +250,7 @@ def test_the_native_class_wins_where_demask_hf_is_imported(report):
         (
             "empty",
             "OSError",
-            "got 'org/empty', where a file is missing: a head needs config.json and model.safetensors",
+            "got 'org/empty', which has no model.safetensors.",
         ),
         ("unfinished", "ValueError", "got 'org/unfinished' without "),
     ],

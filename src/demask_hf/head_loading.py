@@ -12,12 +12,18 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
+from transformers.utils import has_file
 
 from .modeling_demask import DemaskHead
 
 
-# Of a head, or of a PEFT adapter of one.
-_CONFIGS = ("config.json", "adapter_config.json")
+# What there must be one of, first of a head, then of a sharded one or a PEFT adapter of a head.
+_NEEDED = (
+    ("config.json", "adapter_config.json"),
+    ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
+)
+# Arguments that say where a repository is and who asks.
+_ACCESS = ("revision", "token", "cache_dir", "local_files_only", "proxies")
 # What the Hub client says, most special first, and how the sentence goes on after "got".
 _REASONS = (
     (RevisionNotFoundError, "{name}, which has no revision {revision!r}"),
@@ -42,10 +48,8 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         ValueError: if the file is broken or does not hold all tensors of the head.
     """
     name = repr(str(name_or_path))
-    if os.path.isdir(name_or_path) and not any(os.path.isfile(os.path.join(name_or_path, file)) for file in _CONFIGS):
-        # transformers would go on with the defaults of the configuration.
-        raise OSError(f"`head` must be a folder or Hub repository of a head, got {name}, which has no config.json.")
     try:
+        _check_files(name_or_path, kwargs)
         head, info = DemaskHead.from_pretrained(
             name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}
         )
@@ -70,6 +74,19 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
             f"{missing[0]}."
         )
     return head
+
+
+def _check_files(name_or_path: str, kwargs: dict[str, Any]) -> None:
+    """Raise if there is no configuration or no weights.
+
+    Without the one transformers goes on with default settings, and without the other it asks a service on the Hub to
+    convert the repository.
+    """
+    access = {name: kwargs[name] for name in _ACCESS if name in kwargs}
+    for needed in _NEEDED:
+        files = [os.path.join(kwargs.get("subfolder", ""), file) for file in needed]
+        if not any(has_file(str(name_or_path), file, **access) for file in files):
+            raise OSError(f"there is no {needed[0]}")
 
 
 def _reason(error: BaseException, revision: str | None) -> str | None:
