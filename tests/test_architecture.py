@@ -19,13 +19,14 @@ PACKAGE = Path(demask_hf.__file__).parent
 LAYERS = [
     ["ops", "sampling", "dependency", "masking"],
     ["configuration_demask", "models/*/configuration_*", "models/__init__", "models/*/__init__"],
-    ["modeling_demask", "backbone", "probes"],
+    ["modeling_demask", "head_loading", "backbone", "probes"],
     ["strategies/*"],
     ["configuration_generation", "denoising", "callbacks", "preparation", "generation"],
     ["models/*/modeling_*", "models/*/tokenization_*"],
-    ["targets", "data", "training", "hub", "tasks/*", "evaluation", "verification", "calibration", "statistics"],
-    ["benchmark", "report", "tiny/*", "demo"],
-    ["commands", "cli", "__init__", "__main__"],
+    ["prompts", "targets", "states", "data", "collection", "fit", "training", "finetuning", "hub"],
+    ["tasks/*", "evaluation", "verification", "calibration", "statistics"],
+    ["benchmark", "report", "figures", "tiny/*", "demo"],
+    ["commands", "head_commands", "cli", "cli_head", "custom_generate", "__init__", "__main__"],
 ]
 MAX_FILE_LINES = 320
 MAX_FUNCTION_LINES = 70

@@ -55,12 +55,28 @@ def test_add_a_backbone_decodes_with_a_model_of_its_own():
     assert 1 <= int(passes.removeprefix("forward passes: ")) <= 8
 
 
+@needs_checkpoint
+def test_train_head_prints_the_fit_and_decodes_with_the_new_head():
+    *_, fit, answer = _run("train_head.py")
+    assert -5 < float(fit.split()[1]) < 1
+    assert answer.startswith("sort: DACB -> ")
+
+
+@needs_checkpoint
+def test_finetune_head_peft_decodes_with_the_adapted_head():
+    *_, sizes, answer = _run("finetune_head_peft.py")
+    assert int(sizes.split()[1]) < int(sizes.split()[4])
+    assert answer.startswith("sort: DACB -> ")
+
+
 def test_no_example_is_left_out():
     assert [path.name for path in EXAMPLES] == [
         "add_a_backbone.py",
         "add_a_strategy.py",
         "compare_strategies.py",
+        "finetune_head_peft.py",
         "generate.py",
+        "train_head.py",
     ]
 
 

@@ -2,97 +2,113 @@ import pytest
 import torch
 
 from demask_hf.backbone import Backbone
+from demask_hf.modeling_demask import dependency_loss
 from demask_hf.probes import measure_dependencies
-from demask_hf.targets import DependencyExample, collate_examples, measure_examples
+from demask_hf.targets import collate_examples, measure_examples
 
 
 MASK = 1
-# Three states: two masks, four masks, and three masks behind padding.
-SEQUENCES = torch.tensor([[5, 6, MASK, 7, MASK, 8], [MASK, 5, MASK, MASK, MASK, 6], [0, 0, 9, MASK, MASK, MASK]])
-ATTENTION_MASK = torch.tensor([[1] * 6, [1] * 6, [0, 0, 1, 1, 1, 1]])
 
 
-def _measure(model, num_sources, seed=0, **kwargs):
+def _states():
+    """Return two states, the first left-padded by two, with 3 and 5 masked positions."""
+    sequences = torch.tensor([[0, 0, 4, MASK, 5, MASK, MASK, 7], [3, MASK, MASK, 9, MASK, MASK, 6, MASK]])
+    attention_mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1] * 8])
+    return sequences, attention_mask, sequences == MASK
+
+
+def _measure(model, num_sources=2, seed=0, rows=slice(None), **options):
+    sequences, attention_mask, candidates = _states()
     generator = torch.Generator().manual_seed(seed)
-    candidates = SEQUENCES == MASK
-    return measure_examples(
-        Backbone.of(model), SEQUENCES, ATTENTION_MASK, candidates, num_sources, generator, **kwargs
-    )
+    parts = (sequences[rows], attention_mask[rows], candidates[rows])
+    return measure_examples(Backbone.of(model), *parts, num_sources, generator, **options)
 
 
-def test_there_is_one_example_for_each_state(dream):
-    examples = _measure(dream, num_sources=9)
-    assert [example.positions.tolist() for example in examples] == [[2, 4], [0, 2, 3, 4], [1, 2, 3]]
-    for example in examples:
-        size = example.positions.numel()
-        assert example.hidden_states.shape == (size, dream.config.hidden_size)
-        assert example.hidden_states.dtype == example.labels.dtype == torch.float32
-        assert example.labels.shape == (size, size)
+def test_an_example_describes_its_state(dream):
+    first, second = _measure(dream)
+    assert first.positions.tolist() == [1, 3, 4]
+    assert second.positions.tolist() == [1, 2, 4, 5, 7]
+    sequences, attention_mask, candidates = _states()
+    prediction = Backbone.of(dream).predict(sequences, candidates, attention_mask)
+    probabilities = prediction.logits.softmax(-1)[:3]
+    torch.testing.assert_close(first.hidden_states, prediction.hidden_states[:3])
+    torch.testing.assert_close(first.confidence, probabilities.max(-1).values)
+    assert first.tokens.tolist() == probabilities.argmax(-1).tolist()
+    assert first.targets.shape == (2, 3)
+    assert second.targets.shape == (2, 5)
 
 
-def test_labels_are_the_measured_dependencies(dream):
-    examples = _measure(dream, num_sources=9, min_probability=0.0)
+def test_labels_hold_the_measured_rows_and_minus_one_elsewhere(dream):
+    for example in _measure(dream):
+        labels = example.labels
+        torch.testing.assert_close(labels[example.sources], example.targets)
+        assert ((labels == -1).all(-1).sum() == example.positions.numel() - 2).item()
+        assert (labels.diagonal()[example.sources] == 0).all()
+
+
+def test_targets_are_those_of_the_probes(dream):
+    sequences, attention_mask, candidates = _states()
     backbone = Backbone.of(dream)
 
-    def predict(sequences, rows, asked):
-        return backbone.predict(sequences, asked, ATTENTION_MASK[rows]).logits.softmax(dim=-1)
+    def predict(revealed, rows, asked):
+        return backbone.predict(revealed, asked, attention_mask[rows]).logits.softmax(-1)
 
-    candidates = SEQUENCES == MASK
-    before = predict(SEQUENCES, torch.arange(3), candidates)
-    measured = measure_dependencies(predict, SEQUENCES, candidates, before, MASK).dependencies
-    for example, expected in zip(examples, measured, strict=True):
+    probabilities = backbone.predict(sequences, candidates, attention_mask).logits.softmax(-1)
+    exact = measure_dependencies(predict, sequences, candidates, probabilities, MASK)
+    for row, example in enumerate(_measure(dream, num_sources=9, min_probability=1e-7)):
         size = example.positions.numel()
-        torch.testing.assert_close(example.labels, expected[:size, :size], atol=1e-5, rtol=0)
+        assert example.sources.tolist() == list(range(size))
+        torch.testing.assert_close(example.labels, exact.dependencies[row, :size, :size], atol=1e-5, rtol=0)
 
 
-def test_states_are_those_that_the_head_will_see(dream):
-    examples = _measure(dream, num_sources=1)
-    prediction = Backbone.of(dream).predict(SEQUENCES, SEQUENCES == MASK, ATTENTION_MASK)
-    torch.testing.assert_close(torch.cat([example.hidden_states for example in examples]), prediction.hidden_states)
-
-
-@pytest.mark.parametrize("num_sources", [1, 2, 3])
-def test_rows_of_other_sources_are_not_labelled(dream, num_sources):
-    for example in _measure(dream, num_sources):
-        is_measured = (example.labels >= 0).all(dim=-1)
-        assert is_measured.sum() == min(num_sources, example.positions.numel())
-        assert (example.labels[~is_measured] == -1).all()
-
-
-def test_sources_follow_the_generator(dream):
-    def rows(seed):
-        return [(example.labels >= 0).all(dim=-1).tolist() for example in _measure(dream, 1, seed)]
-
-    assert rows(0) == rows(0)
-    assert len({str(rows(seed)) for seed in range(8)}) > 1
-
-
-def test_argmax_targets_are_cheaper_and_differ(dream):
-    expectation, argmax = (_measure(dream, 9, estimator=estimator) for estimator in ("expectation", "argmax"))
-    assert any(
-        (first.labels - second.labels).abs().max() > 1e-3 for first, second in zip(expectation, argmax, strict=True)
-    )
-
-
-def test_examples_are_padded_to_the_longest():
-    examples = [
-        DependencyExample(torch.ones(2, 4), torch.tensor([3, 5]), torch.full((2, 2), 0.25)),
-        DependencyExample(torch.ones(3, 4), torch.tensor([1, 2, 4]), torch.full((3, 3), 0.5)),
+def test_sampled_targets_average_to_the_expectation(dream):
+    exact = _measure(dream, num_sources=9, rows=slice(0, 1), min_probability=1e-7)[0].labels
+    draws = [
+        _measure(dream, num_sources=9, rows=slice(0, 1), seed=seed, estimator="sample")[0].labels
+        for seed in range(300)
     ]
-    batch = collate_examples(examples)
-    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
-        "hidden_states": (2, 3, 4),
-        "positions": (2, 3),
-        "is_position": (2, 3),
-        "labels": (2, 3, 3),
-    }
-    assert batch["is_position"].tolist() == [[True, True, False], [True, True, True]]
-    assert batch["labels"][0].tolist() == [[0.25, 0.25, -1.0], [0.25, 0.25, -1.0], [-1.0, -1.0, -1.0]]
-    assert batch["positions"].tolist() == [[3, 5, 0], [1, 2, 4]]
+    mean, deviation = torch.stack(draws).mean(0), torch.stack(draws).std(0)
+    assert deviation.max() > 0.01
+    assert ((mean - exact).abs() <= 4 * deviation / 300**0.5 + 1e-4).all()
 
 
-def test_a_batch_of_examples_is_what_the_head_takes(dream, make_head):
-    batch = collate_examples(_measure(dream, num_sources=2))
-    output = make_head(dream)(**batch)
-    assert output.loss.isfinite()
-    assert output.dependencies.shape == batch["labels"].shape
+def test_a_sampled_token_is_reproducible_and_never_the_mask(dream):
+    seen = []
+
+    def predict(revealed, rows, asked):
+        seen.append(revealed.clone())
+        return torch.full((int(asked.sum()), 4), 0.25)
+
+    sequences = torch.full((1, 2), MASK)
+    probabilities = torch.tensor([[0.0, 0.9, 0.1, 0.0], [0.25, 0.25, 0.25, 0.25]])
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(7)
+        for _ in range(50):
+            measure_dependencies(
+                predict, sequences, sequences == MASK, probabilities, MASK, "sample", generator=generator
+            )
+    first, second = torch.cat(seen[:50]), torch.cat(seen[50:])
+    assert torch.equal(first, second)
+    assert (first[::2, 0] == 2).all()
+    assert set(first[1::2, 1].tolist()) == {0, 2, 3}
+
+
+def test_an_unknown_estimator_is_refused(dream):
+    with pytest.raises(ValueError, match=r"`estimator` must be one of expectation, argmax, sample, got 'guess'\."):
+        _measure(dream, estimator="guess")
+
+
+def test_padding_does_not_change_the_loss(dream_with_head, dream):
+    head, examples = dream_with_head.demask_head, _measure(dream)
+    together = collate_examples(examples)
+    assert together["labels"].shape == (2, 5, 5)
+    assert (together["labels"][0, 3:] == -1).all()
+    losses, pairs = [], []
+    for example in examples:
+        batch = collate_examples([example])
+        size = example.positions.numel()
+        is_pair = ~torch.eye(size, dtype=torch.bool)[None]
+        losses.append(dependency_loss(head(**batch).logits, batch["labels"], is_pair))
+        pairs.append(2 * (size - 1))
+    expected = (losses[0] * pairs[0] + losses[1] * pairs[1]) / sum(pairs)
+    torch.testing.assert_close(head(**together).loss, expected)

@@ -3,7 +3,9 @@
 Importing the package registers Dream, LLaDA and the dependency head with transformers' Auto classes.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -48,11 +50,34 @@ for _config, _model in ((DreamConfig, DreamModel), (LLaDAConfig, LLaDAModelLM)):
         _auto.register(_config, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
+# The head's life, imported when it is asked for: decoding needs neither Trainer nor PEFT.
+_LATER = {
+    "CollectionSettings": "states",
+    "MeasuredStates": "states",
+    "StoredExamples": "data",
+    "add_lora": "finetuning",
+    "collect": "collection",
+    "export_head": "hub",
+    "new_head": "training",
+    "push_head": "hub",
+    "read_prompts": "prompts",
+    "split_by_prompt": "training",
+    "train_head": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
 __all__ = [
     "TINY_DEMASK",
     "TINY_DREAM",
     "Backbone",
     "BackboneQuirks",
+    "CollectionSettings",
     "DemaskConfig",
     "DemaskGenerationConfig",
     "DemaskGenerationMixin",
@@ -64,14 +89,24 @@ __all__ = [
     "DreamTokenizer",
     "LLaDAConfig",
     "LLaDAModelLM",
+    "MeasuredStates",
+    "StoredExamples",
     "UnmaskingStrategy",
+    "add_lora",
     "attach",
+    "collect",
     "declare_backbone",
     "dependency_bound_of",
+    "export_head",
     "low_dependency_subset",
     "make_strategy",
     "measure_dependencies",
+    "new_head",
+    "push_head",
+    "read_prompts",
     "register_strategy",
+    "split_by_prompt",
     "strategy_fields",
     "strategy_names",
+    "train_head",
 ]

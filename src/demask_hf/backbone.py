@@ -74,8 +74,15 @@ class Backbone:
     def device(self) -> torch.device | None:
         """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
         if isinstance(self.model, PreTrainedModel):
-            return self.model.device
-        return next((parameter.device for parameter in self.model.parameters()), None)
+            device = self.model.device
+        else:
+            device = next((parameter.device for parameter in self.model.parameters()), None)
+        if device is None or device.type != "meta":
+            return device
+        # Offloaded by accelerate: the weights are elsewhere, the hook of the module says where it computes.
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        devices = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((device for device in devices if device not in (None, "disk", "meta")), "cpu"))
 
     @property
     def states_module(self) -> torch.nn.Module | None:
@@ -190,6 +197,18 @@ class _StatesGather:
         return output
 
 
+def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
+    """Return what a dependency head must know of a backbone, by the names of [`DemaskConfig`]; `None` if unknown."""
+    config = getattr(model, "config", None)
+    return {
+        "backbone_hidden_size": getattr(config, "hidden_size", None),
+        "backbone_model_type": getattr(config, "model_type", None),
+        "backbone_num_layers": getattr(config, "num_hidden_layers", None),
+        "backbone_vocab_size": getattr(config, "vocab_size", None),
+        "logits_shift": quirks_of(model).logits_shift,
+    }
+
+
 def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
     """Refuse a dependency head that was made for another backbone.
 
@@ -202,14 +221,11 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
     Raises:
         ValueError: if width, model type, number of layers, vocabulary or shift differ.
     """
-    config = getattr(model, "config", None)
-    facts = {
-        "backbone_hidden_size": getattr(config, "hidden_size", None),
-        "backbone_model_type": getattr(config, "model_type", None),
-        "backbone_num_layers": getattr(config, "num_hidden_layers", None),
-        "backbone_vocab_size": getattr(config, "vocab_size", None),
-        "logits_shift": quirks_of(model).logits_shift,
-    }
+    check_head_facts(backbone_facts(model), head)
+
+
+def check_head_facts(facts: dict[str, int | str | None], head: PreTrainedModel) -> None:
+    """Refuse a dependency head that was made for a backbone with other facts, see [`check_head`]."""
     for name, actual in facts.items():
         expected = getattr(head.config, name)
         if expected is not None and actual is not None and expected != actual:

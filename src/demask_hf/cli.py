@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .cli_head import add_head_commands
+
 
 _GENERATE_EXAMPLES = r"""examples:
   demask-hf generate "pairs: =07, =12, =05, =18, =03, =11 -> "
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of the output has gone; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, OSError, TypeError) as error:
+    except (ValueError, OSError, TypeError, ImportError) as error:
         message = str(error).strip() or type(error).__name__
         print(f"demask-hf: error: {message.splitlines()[0]}", file=sys.stderr)
         return 2
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--temperature", type=float, default=0.0, metavar="T", help="sampling temperature (0)")
     demo.add_argument("--seed", type=int, default=0, help="seed of prompts and sampling (0)")
     _add_model_options(demo)
+    add_head_commands(commands, _add_model_options)
     return parser
 
 
@@ -90,8 +93,13 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "strategies":
         commands.strategies(arguments)
         return
-    if arguments.model is None:
+    if getattr(arguments, "model", None) is None:
         arguments.model = TINY_DREAM
+    if arguments.command in ("collect", "train", "export", "push"):
+        from . import head_commands
+
+        getattr(head_commands, arguments.command)(arguments)
+        return
     if arguments.head is None and arguments.model == TINY_DREAM:
         arguments.head = TINY_DEMASK
     run = {"generate": commands.generate, "demo": commands.demo}[arguments.command]

@@ -30,7 +30,7 @@ def generate(arguments: argparse.Namespace) -> None:
         raise ValueError("`--stream` must be used without --json and --compare.")
     prompts = _read_prompts(arguments)
     strategies = _chosen_strategies(arguments)
-    model, tokenizer = _load(arguments)
+    model, tokenizer = load_model(arguments)
     texts = _model_texts(prompts, tokenizer, arguments)
     settings = {name: getattr(arguments, name) for name in _SETTINGS if getattr(arguments, name) is not None}
     if is_comparison:
@@ -70,7 +70,7 @@ def strategies(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Load the model and run the demonstration."""
-    model, tokenizer = _load(arguments)
+    model, tokenizer = load_model(arguments)
     run_demo(model, tokenizer, arguments.num_examples, arguments.temperature, arguments.seed)
 
 
@@ -102,13 +102,13 @@ def _chosen_strategies(arguments: argparse.Namespace) -> dict[str, UnmaskingStra
         specs = [arguments.strategy or ("demask" if has_head else "threshold")]
     else:
         specs = arguments.compare or [name for name in strategy_names() if has_head or name != "demask"]
-    common = dict(map(_field, arguments.set))
+    common = dict(map(field_of, arguments.set))
     chosen, used = {}, set()
     for spec in specs:
         name, _, listed = spec.partition(":")
         shared = common.keys() & strategy_fields(name).keys()
         used |= shared
-        own = dict(map(_field, listed.split(","))) if listed else {}
+        own = dict(map(field_of, listed.split(","))) if listed else {}
         chosen[spec] = make_strategy(**{"name": name, **{field: common[field] for field in shared}, **own})
     for field in common.keys() - used:
         # Raises, naming the fields that the first strategy does have.
@@ -116,7 +116,7 @@ def _chosen_strategies(arguments: argparse.Namespace) -> dict[str, UnmaskingStra
     return chosen
 
 
-def _field(text: str) -> tuple[str, Any]:
+def field_of(text: str) -> tuple[str, Any]:
     """Split `FIELD=VALUE`; the value is JSON, or else text."""
     name, equals, value = text.partition("=")
     if not equals:
@@ -127,15 +127,16 @@ def _field(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def _load(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
+def load_model(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
     """Return the model, with its head if there is one, and the tokenizer."""
     device = _device(arguments.device)
     for name, path in (("model", arguments.model), ("head", arguments.head)):
         if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
             raise ValueError(f"`--{name}` must be a folder or a Hub repository, got {path!r}, which is not there.")
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForMaskedLM.from_pretrained(arguments.model, dtype=arguments.dtype).to(device)
+    revision = getattr(arguments, "revision", None) or "main"
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model, revision=revision)
+    model = AutoModelForMaskedLM.from_pretrained(arguments.model, dtype=arguments.dtype, revision=revision).to(device)
     if not isinstance(model, DemaskGenerationMixin):
         attach(model, tokenizer=tokenizer)
     if arguments.head is not None:

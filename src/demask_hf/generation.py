@@ -11,6 +11,7 @@ from .backbone import Backbone, check_head
 from .callbacks import StepRecorder, StepStopper, StepStreamer
 from .configuration_generation import DemaskGenerationConfig
 from .denoising import DecodingState, DenoisingLoop
+from .head_loading import load_head
 from .modeling_demask import DemaskHead
 from .preparation import check_prompts, prepare_loop, prepare_state, resolve_config
 from .strategies import UnmaskingStrategy
@@ -84,9 +85,10 @@ class DemaskGenerationMixin(GenerationMixin):
             [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
 
         Raises:
-            ValueError: if the head was made for another backbone.
+            OSError: if repository, revision or a file is not there.
+            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
         """
-        head = DemaskHead.from_pretrained(name_or_path, use_safetensors=True, **kwargs)
+        head = load_head(name_or_path, **kwargs)
         self.set_demask_head(head)
         return head
 

@@ -5,6 +5,7 @@ With its configuration this file imports only torch and transformers, so that th
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,6 +88,11 @@ class DemaskHead(PreTrainedModel):
         self.scorer = nn.Linear(width, 2)
         self.distance = nn.Embedding(config.num_distance_buckets, 1)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, use_safetensors: bool | None = True, **kwargs: Any) -> "DemaskHead":
+        """Load a head, from safetensors only unless `use_safetensors` says otherwise."""
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -8,7 +8,9 @@ import torch
 from .ops import total_variation
 
 
+# Deterministic, so that decoding can use them; for training targets a drawn token will do as well.
 ESTIMATORS = ("expectation", "argmax")
+TARGET_ESTIMATORS = (*ESTIMATORS, "sample")
 # Up to this vocabulary the expectation runs over all tokens; beyond, over the most likely `_NUM_TOP_TOKENS`.
 _LARGEST_FULL_VOCABULARY = 1024
 _NUM_TOP_TOKENS = 32
@@ -39,7 +41,7 @@ class MeasuredDependencies:
 
 
 @torch.no_grad()
-def measure_dependencies(
+def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the state or a choice of the caller
     predict: Predict,
     sequences: torch.LongTensor,
     candidates: torch.BoolTensor,
@@ -48,6 +50,7 @@ def measure_dependencies(
     estimator: str = "expectation",
     sources: torch.BoolTensor | None = None,
     min_probability: float = 1e-7,
+    generator: torch.Generator | None = None,
 ) -> MeasuredDependencies:
     """Measure `D[i, j] = E_{a ~ q_i} TV(q_j, q_j given x_i = a)` among the candidates of each row.
 
@@ -64,22 +67,30 @@ def measure_dependencies(
             Token that is never revealed; its mass is spread over the others.
         estimator (`str`, *optional*, defaults to "expectation"):
             "expectation" weighs every token (for vocabularies above 1,024 the 32 most likely) by its probability;
-            "argmax" reveals the most likely token only, which is a proxy and can be far below the expectation.
+            "argmax" reveals the most likely token only, which is a proxy and can be far below the expectation;
+            "sample" reveals one drawn token, which is an unbiased estimate of the expectation.
         sources (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
             Probe these candidates only.
         min_probability (`float`, *optional*, defaults to 1e-7):
             Tokens less likely than this are not probed by "expectation"; their mass is reported as uncovered.
+        generator (`torch.Generator`, *optional*):
+            Draws the tokens of "sample"; on the CPU.
 
     Returns:
         [`MeasuredDependencies`]
+
+    Raises:
+        ValueError: if `estimator` is unknown.
     """
+    if estimator not in TARGET_ESTIMATORS:
+        raise ValueError(f"`estimator` must be one of {', '.join(TARGET_ESTIMATORS)}, got {estimator!r}.")
     batch = sequences.shape[0]
     rows, columns = candidates.nonzero(as_tuple=True)
     size = int(candidates.sum(dim=-1).max())
     flat_index = torch.full_like(sequences, -1)
     flat_index[rows, columns] = torch.arange(rows.numel(), device=rows.device)
     place = candidates.long().cumsum(dim=-1) - 1
-    source, token, weight, uncovered = _plan(probabilities, mask_token_id, estimator, min_probability)
+    source, token, weight, uncovered = _plan(probabilities, mask_token_id, estimator, min_probability, generator)
     if sources is not None:
         is_chosen = sources[rows, columns][source]
         source, token, weight = source[is_chosen], token[is_chosen], weight[is_chosen]
@@ -104,14 +115,23 @@ def measure_dependencies(
 
 
 def _plan(
-    probabilities: torch.Tensor, mask_token_id: int, estimator: str, min_probability: float
+    probabilities: torch.Tensor,
+    mask_token_id: int,
+    estimator: str,
+    min_probability: float,
+    generator: torch.Generator | None,
 ) -> tuple[torch.LongTensor, torch.LongTensor, torch.Tensor, torch.Tensor]:
     """Return source, token and weight of every probe, and the uncovered mass of every source."""
     mask_index = torch.tensor([mask_token_id], device=probabilities.device)
     weights = probabilities.float().index_fill(-1, mask_index, 0.0)
     weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-30)
-    if estimator == "argmax":
+    if estimator != "expectation":
         token = weights.argmax(dim=-1)
+        if estimator == "sample":
+            # The first token whose cumulative probability exceeds a uniform number; never one of probability 0.
+            cumulative = weights.double().cumsum(dim=-1)
+            uniform = torch.rand(token.shape, generator=generator, dtype=torch.float64).to(token.device)
+            token = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(dim=-1)
         source = torch.arange(token.numel(), device=token.device)
         return source, token, torch.ones_like(weights[:, 0]), torch.zeros_like(weights[:, 0])
     is_probed = weights > min_probability

@@ -1,11 +1,13 @@
 """Training examples for a dependency head: states of a backbone with dependencies measured from some sources."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .backbone import Backbone
-from .probes import measure_dependencies
+from .ops import confidence, entropy
+from .probes import MeasuredDependencies, measure_dependencies
 
 
 @dataclass
@@ -17,13 +19,37 @@ class DependencyExample:
             Final hidden states that speak for the masked positions.
         positions (`torch.LongTensor` of shape `(positions,)`):
             Where they lie, counted from the first real token.
-        labels (`torch.Tensor` of shape `(positions, positions)`):
-            `D[source, target]` in [0, 1]; -1 in the rows of sources that were not measured.
+        sources (`torch.LongTensor` of shape `(sources,)`):
+            Which of the positions were revealed, as indices into `positions`, ascending.
+        targets (`torch.Tensor` of shape `(sources, positions)`):
+            `D[source, target]` in [0, 1], measured; 0 where source and target are the same position.
+        confidence (`torch.Tensor` of shape `(positions,)`):
+            Probability of the most likely token of each position.
+        entropy (`torch.Tensor` of shape `(positions,)`):
+            Entropy of its prediction, in nats.
+        tokens (`torch.LongTensor` of shape `(positions,)`):
+            Its most likely token.
+        uncovered_mass (`float`, *optional*, defaults to 0.0):
+            Largest probability mass of a source that the estimator left out.
+        record (`int`, *optional*, defaults to -1):
+            Number of the prompt that the state belongs to, -1 if there is none.
     """
 
     hidden_states: torch.Tensor
     positions: torch.LongTensor
-    labels: torch.Tensor
+    sources: torch.LongTensor
+    targets: torch.Tensor
+    confidence: torch.Tensor
+    entropy: torch.Tensor
+    tokens: torch.LongTensor
+    uncovered_mass: float = 0.0
+    record: int = -1
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """`D[source, target]` of shape `(positions, positions)`, -1 in the rows of sources that were not measured."""
+        size = self.positions.numel()
+        return self.targets.new_full((size, size), -1.0).index_copy_(0, self.sources, self.targets)
 
 
 @torch.no_grad()
@@ -51,20 +77,21 @@ def measure_examples(
         num_sources (`int`):
             Sources drawn in each state, fewer where there are fewer candidates.
         generator (`torch.Generator`):
-            Draws the sources; on the CPU.
+            Draws the sources, and the tokens of the estimator "sample"; on the CPU.
         estimator (`str`, *optional*, defaults to "expectation"):
             As in [`measure_dependencies`].
         min_probability (`float`, *optional*, defaults to 1e-3):
             As in [`measure_dependencies`]; the default leaves out little mass and saves most of the forwards.
 
     Returns:
-        `list[DependencyExample]`, one per state, on the CPU in float32.
+        `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
     prediction = backbone.predict(sequences, candidates, attention_mask)
+    probabilities = prediction.logits.softmax(dim=-1)
 
     def predict(revealed, rows, asked):
         mask = None if attention_mask is None else attention_mask[rows]
-        return backbone.predict(revealed, asked, mask).logits.softmax(dim=-1)
+        return backbone.predict(revealed, asked, mask, with_hidden_states=False).logits.softmax(dim=-1)
 
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
@@ -72,30 +99,57 @@ def measure_examples(
         predict,
         sequences,
         candidates,
-        prediction.logits.softmax(dim=-1),
+        probabilities,
         backbone.mask_token_id,
         estimator,
         sources,
         min_probability,
+        generator,
     )
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
         positions = attention_mask.long().cumsum(dim=-1) - 1
+    facts = {
+        "hidden_states": prediction.hidden_states,
+        "positions": positions[candidates],
+        "confidence": confidence(probabilities),
+        "entropy": entropy(probabilities),
+        "tokens": probabilities.argmax(dim=-1),
+    }
+    return _split(facts, measured, candidates, sources)
+
+
+def _split(
+    facts: dict[str, torch.Tensor],
+    measured: MeasuredDependencies,
+    candidates: torch.BoolTensor,
+    sources: torch.BoolTensor,
+) -> list[DependencyExample]:
+    """Return one example per row from facts whose first dimension runs over all candidates."""
     counts = candidates.sum(dim=-1).tolist()
+    columns = {name: fact.cpu().split(counts) for name, fact in facts.items()}
+    is_source = sources[candidates].cpu().split(counts)
+    dependencies, uncovered = measured.dependencies.cpu(), measured.uncovered_mass.tolist()
     examples = []
-    for row, states in enumerate(prediction.hidden_states.float().cpu().split(counts)):
-        labels = measured.dependencies[row, : counts[row], : counts[row]].cpu()
-        is_source = sources[row][candidates[row]].cpu()
-        labels = labels.masked_fill(~is_source[:, None], -1.0)
-        examples.append(DependencyExample(states, positions[row][candidates[row]].cpu(), labels))
+    for row, count in enumerate(counts):
+        chosen = is_source[row].nonzero().squeeze(-1)
+        examples.append(
+            DependencyExample(
+                # A copy, so that keeping one row does not keep the whole batch.
+                **{name: parts[row].clone() for name, parts in columns.items()},
+                sources=chosen,
+                targets=dependencies[row, chosen, :count].clone(),
+                uncovered_mass=uncovered[row],
+            )
+        )
     return examples
 
 
-def collate_examples(examples: list[DependencyExample]) -> dict[str, torch.Tensor]:
+def collate_examples(examples: Sequence[DependencyExample]) -> dict[str, torch.Tensor]:
     """Pad examples to the longest and stack them, as keyword arguments of [`DemaskHead`].
 
     Args:
-        examples (`list[DependencyExample]`):
+        examples (`Sequence[DependencyExample]`):
             Examples of one backbone.
 
     Returns:
@@ -106,7 +160,7 @@ def collate_examples(examples: list[DependencyExample]) -> dict[str, torch.Tenso
     size = int(sizes.max())
     labels = torch.full((len(examples), size, size), -1.0)
     for row, example in enumerate(examples):
-        labels[row, : sizes[row], : sizes[row]] = example.labels
+        labels[row, example.sources, : sizes[row]] = example.targets.float()
     pad = torch.nn.utils.rnn.pad_sequence
     return {
         "hidden_states": pad([example.hidden_states for example in examples], batch_first=True),

@@ -1,24 +1,32 @@
-"""Training of a dependency head with `transformers.Trainer`, and how well it fits."""
+"""Training of a dependency head with `transformers.Trainer`."""
 
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import Dataset, Subset
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
+from .configuration_demask import DemaskConfig
+from .data import StoredExamples
+from .fit import calibration_of, fit_of, predict_pairs
 from .modeling_demask import DemaskHead
 from .targets import DependencyExample, collate_examples
 
 
-LARGE_DEPENDENCY = 0.1
+TRAINING_RECORD = "training.json"
 
 
 def train_head(
     head: DemaskHead,
-    examples: list[DependencyExample],
-    held_out: list[DependencyExample],
+    examples: Sequence[DependencyExample] | Dataset,
+    held_out: Sequence[DependencyExample] | Dataset,
     output_dir: str | Path,
+    patience: int | None = None,
     **arguments: Any,
 ) -> dict[str, float]:
     """Train a head on measured dependencies and return its fit on held-out states.
@@ -27,13 +35,15 @@ def train_head(
 
     Args:
         head ([`DemaskHead`]):
-            The head, changed in place.
-        examples (`list[DependencyExample]`):
-            Training states.
-        held_out (`list[DependencyExample]`):
+            The head, or a PEFT model around one; changed in place.
+        examples (`Sequence[DependencyExample]`):
+            Training states; stored, in memory, or measured when they are asked for.
+        held_out (`Sequence[DependencyExample]`):
             States that are not trained on.
         output_dir (`str` or `Path`):
             Folder of the checkpoints.
+        patience (`int`, *optional*):
+            Stop when the held-out loss has not improved for this many evaluations.
         arguments:
             Arguments of `TrainingArguments`, such as `max_steps`, `learning_rate` or `seed`.
 
@@ -46,100 +56,114 @@ def train_head(
             output_dir=str(output_dir),
             remove_unused_columns=False,
             label_names=["labels"],
-            report_to="none",
-            **arguments,
+            prediction_loss_only=True,
+            **{"report_to": "none", **_device_arguments(), **arguments},
         ),
         train_dataset=examples,
         eval_dataset=held_out,
         data_collator=collate_examples,
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
-    has_checkpoint = any(Path(output_dir).glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=has_checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
     head.eval()
     return fit_of(head, examples, held_out)
 
 
-@torch.no_grad()
-def fit_of(
-    head: DemaskHead, examples: list[DependencyExample], held_out: list[DependencyExample], batch_size: int = 64
-) -> dict[str, float]:
-    """Compare a head on held-out states with two trivial predictors learned from the training states.
+def _device_arguments() -> dict[str, Any]:
+    """Return what `TrainingArguments` must be told on a machine without an accelerator."""
+    has_accelerator = torch.accelerator.is_available()
+    return {"dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
 
-    Args:
-        head ([`DemaskHead`]):
-            The head.
-        examples (`list[DependencyExample]`):
-            Training states, from which the trivial predictors take the mean, and the mean by distance.
-        held_out (`list[DependencyExample]`):
-            States to report on.
-        batch_size (`int`, *optional*, defaults to 64):
-            States in a batch.
 
-    Returns:
-        `dict[str, float]` with `mae`, `r2` and `auc` (of "dependency above 0.1") for the head, and `r2_distance`,
-        `mae_distance`, `mae_mean` of the trivial predictors, `mean` and `num_pairs` of the held-out pairs.
-    """
-    predicted, measured, distance = [], [], []
-    for start in range(0, len(held_out), batch_size):
-        batch = collate_examples(held_out[start : start + batch_size])
-        batch = {name: tensor.to(head.device) for name, tensor in batch.items()}
-        is_labelled = _labelled(batch["labels"], batch["is_position"])
-        predicted.append(head(**batch).dependencies[is_labelled].cpu().numpy())
-        measured.append(batch["labels"][is_labelled].cpu().numpy())
-        distance.append(_distances(batch["positions"])[is_labelled].cpu().numpy())
-    prediction, target, distances = map(np.concatenate, (predicted, measured, distance))
-    mean, by_distance = _trivial_predictors(examples)
-    trivial = np.array([by_distance.get(int(d), mean) for d in distances])
-    variance = ((target - target.mean()) ** 2).mean()
+def best_kept(every_steps: int) -> dict[str, Any]:
+    """Return the arguments of `TrainingArguments` that evaluate and save regularly and keep the best checkpoint."""
     return {
-        "mae": float(np.abs(prediction - target).mean()),
-        "r2": float(1 - ((prediction - target) ** 2).mean() / variance),
-        "auc": area_under_curve(prediction, target > LARGE_DEPENDENCY),
-        "mae_mean": float(np.abs(mean - target).mean()),
-        "mae_distance": float(np.abs(trivial - target).mean()),
-        "r2_distance": float(1 - ((trivial - target) ** 2).mean() / variance),
-        "mean": float(target.mean()),
-        "num_pairs": int(target.size),
+        "eval_strategy": "steps",
+        "eval_steps": every_steps,
+        "save_strategy": "steps",
+        "save_steps": every_steps,
+        # The best and the last.
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
     }
 
 
-def area_under_curve(scores: np.ndarray, is_positive: np.ndarray) -> float:
-    """Return the probability that a positive scores above a negative, ties counting half (Mann-Whitney).
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, or `None`."""
+    found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
+    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+
+
+def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:
+    """Return an untrained head for a backbone.
 
     Args:
-        scores (`np.ndarray` of shape `(n,)`):
-            Scores.
-        is_positive (`np.ndarray` of bool of shape `(n,)`):
-            Classes.
+        backbone (`dict`):
+            Fields of [`DemaskConfig`] that describe it, as a collection records them.
+        seed (`int`):
+            Seed of the weights.
+        fields:
+            Further fields of [`DemaskConfig`], such as `width`.
+    """
+    torch.manual_seed(seed)
+    return DemaskHead(DemaskConfig(**{**backbone, **fields}))
+
+
+def split_by_prompt(collection: StoredExamples, held_out_share: float, seed: int) -> tuple[Subset, Subset]:
+    """Split a collection so that the states of a prompt are all trained on or all held out.
+
+    Args:
+        collection ([`StoredExamples`]):
+            The measured states.
+        held_out_share (`float`):
+            Share of the prompts to hold out, in (0, 1); at least one prompt.
+        seed (`int`):
+            Seed of the choice.
 
     Returns:
-        `float` in [0, 1]; NaN if a class is empty.
+        `tuple[Subset, Subset]`: training and held-out states.
+
+    Raises:
+        ValueError: if the share is outside its interval or there is only one prompt.
     """
-    num_positive, num_negative = int(is_positive.sum()), int((~is_positive).sum())
-    if not num_positive or not num_negative:
-        return float("nan")
-    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[is_positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
+    if not 0.0 < held_out_share < 1.0:
+        raise ValueError(f"`eval_share` must be in (0, 1), got {held_out_share}.")
+    prompts = sorted(set(collection.records.tolist()))
+    if len(prompts) < 2:
+        raise ValueError(f"`data` must hold states of at least 2 prompts to hold some out, got {len(prompts)}.")
+    count = min(max(1, round(held_out_share * len(prompts))), len(prompts) - 1)
+    chosen = torch.tensor(Random(f"{seed}/held out").sample(prompts, count))
+    is_held_out = torch.isin(collection.records, chosen)
+    return tuple(Subset(collection, part.nonzero().squeeze(-1).tolist()) for part in (~is_held_out, is_held_out))
 
 
-def _labelled(labels: torch.Tensor, is_position: torch.BoolTensor) -> torch.BoolTensor:
-    off_diagonal = ~torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
-    return (labels >= 0) & off_diagonal & is_position[:, None, :]
+def write_training_record(
+    folder: str | Path,
+    head: DemaskHead,
+    held_out: Sequence[DependencyExample] | Dataset,
+    fit: dict[str, float],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write what a head was trained on and how well it fits, for its model card, and return it.
 
-
-def _distances(positions: torch.LongTensor) -> torch.LongTensor:
-    return positions[:, None, :] - positions[:, :, None]
-
-
-def _trivial_predictors(examples: list[DependencyExample]) -> tuple[float, dict[int, float]]:
-    """Return the mean dependency, and the mean at each signed distance."""
-    values, distances = [], []
-    for example in examples:
-        is_labelled = _labelled(example.labels[None], torch.ones(1, example.positions.numel(), dtype=torch.bool))[0]
-        values.append(example.labels[is_labelled].numpy())
-        distances.append(_distances(example.positions[None])[0][is_labelled].numpy())
-    value, distance = np.concatenate(values), np.concatenate(distances)
-    keys, inverse = np.unique(distance, return_inverse=True)
-    means = np.bincount(inverse, value) / np.bincount(inverse)
-    return float(value.mean()), dict(zip(keys.tolist(), means.tolist(), strict=True))
+    Args:
+        folder (`str` or `Path`):
+            Folder of the head.
+        head ([`DemaskHead`]):
+            The trained head.
+        held_out (`Sequence[DependencyExample]`):
+            States it is judged on.
+        fit (`dict[str, float]`):
+            The metrics of [`fit_of`].
+        facts (`dict`):
+            Data and arguments of the training, of JSON types.
+    """
+    calibration = calibration_of(predict_pairs(head, held_out))
+    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "calibration": calibration}
+    file = Path(folder) / TRAINING_RECORD
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, file)
+    return record

@@ -1,7 +1,5 @@
 """Training of the small checkpoint's dependency head on measured dependencies."""
 
-import os
-import time
 from pathlib import Path
 from random import Random
 
@@ -9,7 +7,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from ..backbone import Backbone
+from ..collection import fill_shards
 from ..configuration_demask import DemaskConfig
+from ..data import StoredExamples, write_collection
 from ..masking import random_mask
 from ..modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
@@ -95,27 +95,18 @@ class StateSampler:
 
 
 def measured_states(
-    sampler: StateSampler, file: Path, num_batches: int, split: str, is_visited: bool
+    sampler: StateSampler, folder: Path, num_batches: int, split: str, is_visited: bool
 ) -> list[DependencyExample]:
-    """Measure batches of states with progress and remaining time, saving them to resume from."""
-    batches: list[list[DependencyExample]] = []
-    if file.exists():
-        saved = torch.load(file, weights_only=True)
-        batches = [[DependencyExample(**example) for example in batch] for batch in saved]
-    started, first, last_save = time.monotonic(), len(batches), time.monotonic()
-    while len(batches) < num_batches:
-        batches.append(sampler.measure(len(batches), split, is_visited))
-        is_done = len(batches) == num_batches
-        if is_done or time.monotonic() - last_save > 60:
-            temporary = file.with_suffix(".new")
-            torch.save([[vars(example) for example in batch] for batch in batches], temporary)
-            os.replace(temporary, file)
-            last_save = time.monotonic()
-        if is_done or len(batches) % 10 == 0:
-            seconds = (time.monotonic() - started) / (len(batches) - first)
-            left = seconds * (num_batches - len(batches)) / 60
-            print(f"{file.stem}: {len(batches)}/{num_batches} batches of states, {left:.1f} min left", flush=True)
-    return [example for batch in batches for example in batch]
+    """Measure batches of states, one shard each, and read them all; resumes after the last whole shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"num_shards": num_batches, "seed": sampler.seed, "split": split, "is_visited": is_visited}
+    write_collection(folder, facts)
+
+    def measure(index: int) -> list[list[DependencyExample]]:
+        return [sampler.measure(index, split, is_visited)]
+
+    fill_shards(folder, dict.fromkeys(range(num_batches), STATES_PER_BATCH), measure, torch.float32)
+    return list(StoredExamples(folder))
 
 
 def build_head(
@@ -127,12 +118,12 @@ def build_head(
     second head, trained from scratch on both, is the one that is kept.
     """
     sampler = StateSampler(model, tokenizer, seed)
-    states = measured_states(sampler, work / "random.pt", NUM_RANDOM_BATCHES, "train", False)
-    held_out = measured_states(sampler, work / "held_out.pt", NUM_HELD_OUT_BATCHES, "validation", False)
+    states = measured_states(sampler, work / "random", NUM_RANDOM_BATCHES, "train", False)
+    held_out = measured_states(sampler, work / "held_out", NUM_HELD_OUT_BATCHES, "validation", False)
     head, _ = _train(model, states, held_out, seed, work / "head-1", NUM_HEAD_STEPS // 2)
     model.set_demask_head(head)
-    states += measured_states(sampler, work / "visited.pt", NUM_VISITED_BATCHES, "train", True)
-    held_out += measured_states(sampler, work / "held_out_visited.pt", NUM_HELD_OUT_BATCHES, "validation", True)
+    states += measured_states(sampler, work / "visited", NUM_VISITED_BATCHES, "train", True)
+    held_out += measured_states(sampler, work / "held_out_visited", NUM_HELD_OUT_BATCHES, "validation", True)
     return _train(model, states, held_out, seed, work / "head-2", NUM_HEAD_STEPS)
 
 

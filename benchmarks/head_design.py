@@ -1,0 +1,154 @@
+"""Find the smallest head that is within noise of the best, on the shipped checkpoint.
+
+    python benchmarks/head_design.py --out docs/results/head_design.json
+
+Every design is trained on the same measured states with several seeds and judged on held-out states and by decoding.
+Designs and seeds that are in the results already are not run again.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from family_states import NAMES, decode_with, family_states, load_backbone
+
+from demask_hf import DemaskConfig, DemaskHead
+from demask_hf.modeling_demask import DependencyOutput
+from demask_hf.ops import confidence, entropy
+from demask_hf.training import train_head
+
+
+BOUND = 0.1
+DESIGNS: dict[str, dict[str, Any]] = {
+    "width 64, 1 layer": {},
+    "width 32": {"width": 32},
+    "width 128": {"width": 128},
+    "no mixing layer": {"num_mixing_layers": 0},
+    "2 mixing layers": {"num_mixing_layers": 2},
+    "width 32, no mixing layer": {"width": 32, "num_mixing_layers": 0},
+    "with confidence and entropy": {"inputs": "scores"},
+    "with the predicted token's embedding": {"inputs": "token"},
+    "without relative position": {"has_distance": False},
+    "squared error of square roots": {"loss": "sqrt"},
+}
+
+
+class DesignHead(DemaskHead):
+    """A head with further inputs or another loss; what it adds is computed from the hidden states.
+
+    Args:
+        config ([`DemaskConfig`]): Its `backbone_hidden_size` counts the further inputs.
+        model ([`DreamModel`]): The backbone, for the predictions that the hidden states stand for.
+        inputs (`str`, *optional*): "scores" or "token".
+        has_distance (`bool`): Whether the head sees the distance of a pair.
+        loss (`str`): "bce" or "sqrt".
+    """
+
+    def __init__(self, config, model, inputs=None, has_distance=True, loss="bce"):
+        super().__init__(config)
+        # Past nn.Module: the backbone is no part of the head.
+        self.__dict__["_facts"] = (model, inputs, has_distance, loss)
+
+    @torch.no_grad()
+    def _inputs(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        model, inputs, _, _ = self._facts
+        if inputs is None:
+            return hidden_states
+        probabilities = model.lm_head(hidden_states).float().softmax(dim=-1)
+        if inputs == "token":
+            added = model.get_input_embeddings()(probabilities.argmax(dim=-1))
+            added = added / added.std().clamp(min=1e-6)
+        else:
+            added = torch.stack([confidence(probabilities), entropy(probabilities)], dim=-1)
+        return torch.cat([hidden_states, added], dim=-1)
+
+    def _distance_buckets(self, positions: torch.LongTensor) -> torch.LongTensor:
+        buckets = super()._distance_buckets(positions)
+        return buckets if self._facts[2] else torch.zeros_like(buckets)
+
+    def forward(self, hidden_states, positions, is_position=None, labels=None, return_dict=True) -> DependencyOutput:
+        is_sqrt = self._facts[3] == "sqrt"
+        output = super().forward(
+            self._inputs(hidden_states.to(self.dtype)), positions, is_position, None if is_sqrt else labels
+        )
+        if is_sqrt and labels is not None:
+            weights = (labels >= 0).float() * (1 - torch.eye(labels.shape[-1], device=labels.device))
+            difference = output.logits.sigmoid().sqrt() - labels.clamp(min=0).sqrt()
+            output.loss = (difference**2 * weights).sum() / weights.sum().clamp(min=1)
+        return output
+
+
+def build(design: dict[str, Any], model, backbone: dict[str, Any], seed: int) -> DesignHead:
+    """Return an untrained head of a design."""
+    special = {name: design[name] for name in ("inputs", "has_distance", "loss") if name in design}
+    fields = {name: value for name, value in design.items() if name not in special}
+    size = backbone["backbone_hidden_size"]
+    size += {"scores": 2, "token": size, None: 0}[special.get("inputs")]
+    torch.manual_seed(seed)
+    config = DemaskConfig(**{"width": 64, **backbone, **fields, "backbone_hidden_size": size})
+    return DesignHead(config, model, **special)
+
+
+def run(design: dict[str, Any], seed: int, model, tokenizer, states, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train one head and judge it."""
+    training, held_out = states
+    head = build(design, model, training.facts["backbone"], seed)
+    started = time.monotonic()
+    fit = train_head(
+        head,
+        training,
+        held_out,
+        arguments.work / "checkpoints",
+        max_steps=arguments.steps,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=50,
+        seed=seed,
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    seconds = time.monotonic() - started
+    # Past the check of widths: this head adds its further inputs to the hidden states by itself.
+    model.__dict__["_demask_head"] = head
+    decoding = decode_with(
+        model, tokenizer, NAMES, arguments.num_prompts, {"name": "demask", "dependency_bound": BOUND}
+    )
+    fit = {key: round(value, 4) for key, value in fit.items()}
+    return {"seed": seed, "parameters": head.num_parameters(), "train_seconds": round(seconds), **fit, **decoding}
+
+
+def main() -> None:
+    """Read the arguments, run what is missing, and write the results after each run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/head_design"), help="the measured states")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/head_design.json"), help="the results")
+    parser.add_argument("--num-states", type=int, default=4000, help="training states")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of each head")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and batches")
+    parser.add_argument("--num-prompts", type=int, default=100, help="test prompts of each family")
+    arguments = parser.parse_args()
+    model, tokenizer = load_backbone()
+    training = family_states(model, tokenizer, arguments.work / "train", NAMES, "train", arguments.num_states)
+    held_out = family_states(model, tokenizer, arguments.work / "validation", NAMES, "validation", 512, 1)
+    results = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else []
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        for name, design in DESIGNS.items():
+            if any((result["design"], result["seed"]) == (name, seed) for result in results):
+                continue
+            found = run(design, seed, model, tokenizer, (training, held_out), arguments)
+            results.append({"design": name, **found})
+            temporary = arguments.out.with_suffix(".part")
+            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, arguments.out)
+            print(results[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Fine-tuning of a dependency head with PEFT. Needs peft (`pip install demask-hf[train]`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import nn
+
+from .modeling_demask import DemaskHead
+
+
+LORA_TARGETS = (
+    "input_projection",
+    "position_projection",
+    "mix_qkv",
+    "mix_output",
+    "mlp_up",
+    "mlp_down",
+    "query",
+    "key",
+)
+
+
+def add_lora(
+    head: DemaskHead,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: Sequence[str] | None = None,
+    modules_to_save: Sequence[str] = ("scorer",),
+    dropout: float = 0.0,
+) -> PeftModel:
+    """Wrap a head in low-rank adapters; only they and `modules_to_save` are trained.
+
+    Args:
+        head ([`DemaskHead`]):
+            The head to adapt.
+        rank (`int`, *optional*, defaults to 8):
+            Rank of the updates.
+        alpha (`float`, *optional*):
+            The update is scaled by `alpha / rank`; by default `2 * rank`.
+        targets (`Sequence[str]`, *optional*):
+            Names of the linear modules to adapt; by default all but the scorer.
+        modules_to_save (`Sequence[str]`, *optional*, defaults to `("scorer",)`):
+            Modules that are trained and saved whole.
+        dropout (`float`, *optional*, defaults to 0.0):
+            Dropout of the adapters' input, in [0, 1).
+
+    Returns:
+        `PeftModel`: the wrapped head; its `save_pretrained` writes the adapter alone.
+
+    Raises:
+        ValueError: if a number is outside its range or a name is no module of the head.
+    """
+    if rank < 1:
+        raise ValueError(f"`rank` must be at least 1, got {rank}.")
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+    linear = {name.rsplit(".")[-1] for name, module in head.named_modules() if isinstance(module, nn.Linear)}
+    known = {"targets": linear, "modules_to_save": {name.rsplit(".")[-1] for name, _ in head.named_modules() if name}}
+    targets = [name for name in LORA_TARGETS if name in linear] if targets is None else list(targets)
+    for field, names in (("targets", targets), ("modules_to_save", modules_to_save)):
+        for name in names:
+            if name not in known[field]:
+                raise ValueError(f"`{field}` must be among {', '.join(sorted(known[field]))}, got {name!r}.")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        target_modules=targets,
+        modules_to_save=list(modules_to_save) or None,
+        lora_dropout=dropout,
+    )
+    return get_peft_model(head, config)
+
+
+def load_merged(adapter: str | Path, head: str | Path | None = None) -> DemaskHead:
+    """Load an adapter with its head and merge the two.
+
+    Args:
+        adapter (`str` or `Path`):
+            Folder or repository of the adapter.
+        head (`str` or `Path`, *optional*):
+            The head it was trained on; by default the one that the adapter names.
+
+    Returns:
+        [`DemaskHead`]: a head as any other, without PEFT.
+    """
+    head = head or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    if not head:
+        raise ValueError(f"`head` must be given for an adapter that names none, got {str(adapter)!r}.")
+    base = DemaskHead.from_pretrained(head, use_safetensors=True)
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()

@@ -1,0 +1,113 @@
+"""Loading of a dependency head: from safetensors only, complete, and with one sentence where it fails."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
+from transformers.utils import has_file
+
+from .modeling_demask import DemaskHead
+
+
+# What there must be one of, first of a head, then of a sharded one or a PEFT adapter of a head.
+_NEEDED = (
+    ("config.json", "adapter_config.json"),
+    ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
+)
+# Arguments that say where a repository is and who asks.
+_ACCESS = ("revision", "token", "cache_dir", "local_files_only", "proxies")
+# What the Hub client says, most special first, and how the sentence goes on after "got".
+_REASONS = (
+    (RevisionNotFoundError, "{name}, which has no revision {revision!r}"),
+    (GatedRepoError, "{name}, which is gated: pass a `token` that has access"),
+    (RepositoryNotFoundError, "{name}, which does not exist or is private: check the name, or pass a `token`"),
+    (LocalEntryNotFoundError, "{name}, which is not on this machine while the Hub cannot be reached"),
+    (EntryNotFoundError, "{name}, where a file is missing: a head needs config.json and model.safetensors"),
+)
+
+
+def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
+    """Load a dependency head from a folder or the Hub.
+
+    Args:
+        name_or_path (`str`):
+            Folder or Hub repository of a head, or of a PEFT adapter of one.
+        kwargs:
+            Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
+
+    Raises:
+        OSError: if repository, revision or a file is not there.
+        ValueError: if the file is broken or does not hold all tensors of the head.
+    """
+    name = repr(str(name_or_path))
+    try:
+        _check_files(name_or_path, kwargs)
+        head, info = DemaskHead.from_pretrained(
+            name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}
+        )
+    except SafetensorError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"`head` must have a whole model.safetensors, got {name}, whose file is corrupted or truncated ({reason})."
+        ) from error
+    except OSError as error:
+        reason = _reason(error, kwargs.get("revision")) or _missing_reason(error)
+        raise OSError(
+            f"`head` must be a folder or Hub repository of a head, got {reason.format(name=name)}."
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(
+            f"`head` must have tensors of the shapes that its config.json says, got {name} with others."
+        ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"`head` must hold every tensor of a dependency head, got {name} without {len(missing)} of them, such as "
+            f"{missing[0]}."
+        )
+    return head
+
+
+def _check_files(name_or_path: str, kwargs: dict[str, Any]) -> None:
+    """Raise if there is no configuration or no weights.
+
+    Without the one transformers goes on with default settings, and without the other it asks a service on the Hub to
+    convert the repository.
+    """
+    access = {name: kwargs[name] for name in _ACCESS if name in kwargs}
+    for needed in _NEEDED:
+        files = [os.path.join(kwargs.get("subfolder", ""), file) for file in needed]
+        if not any(has_file(str(name_or_path), file, **access) for file in files):
+            raise OSError(f"there is no {needed[0]}")
+
+
+def _reason(error: BaseException, revision: str | None) -> str | None:
+    """Return what the Hub client said at the bottom of an error, `{name}` left open."""
+    for cause in _chain(error):
+        for kind, text in _REASONS:
+            if isinstance(cause, kind):
+                return text.format(name="{name}", revision=revision or "main")
+    return None
+
+
+def _missing_reason(error: OSError) -> str:
+    """Return the reason for an error that transformers raised by itself, for a folder without a file."""
+    if "model.safetensors" in str(error):
+        return "{name}, which has no model.safetensors"
+    if "config.json" in str(error):
+        return "{name}, which has no config.json"
+    return "{name}: " + str(error).splitlines()[0].rstrip(".").replace("{", "(").replace("}", ")")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

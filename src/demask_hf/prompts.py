@@ -1,0 +1,137 @@
+"""Prompts with answers: from JSON Lines, saved datasets or the Hub to the token ids that a model is asked about."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt with one valid answer, as the model reads them.
+
+    Args:
+        prompt (`tuple[int, ...]`): Token ids of the prompt.
+        answer (`tuple[int, ...]`): Token ids of the answer, without an end-of-sequence token.
+    """
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def read_prompts(
+    source: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    split: str = "train",
+    revision: str | None = None,
+    use_chat_template: bool | None = None,
+) -> list[TokenizedPrompt]:
+    """Read prompts with answers.
+
+    A record has the fields `prompt` and `answer`, or a field `messages` in the form of chat templates whose last
+    message is the answer.
+
+    Args:
+        source (`str` or `Path`):
+            A JSON Lines file, a folder written by `datasets.save_to_disk`, or a dataset of the Hub.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's tokenizer.
+        split (`str`, *optional*, defaults to "train"):
+            Split of a dataset that has several.
+        revision (`str`, *optional*):
+            Revision of a dataset of the Hub.
+        use_chat_template (`bool`, *optional*):
+            Put prompts into the tokenizer's chat template; by default where the tokenizer has one.
+
+    Returns:
+        `list[TokenizedPrompt]`, in the order of the source.
+
+    Raises:
+        ValueError: if the source holds no record, or a record is broken; the message has its line.
+        OSError: if the source cannot be found.
+        ImportError: if a dataset is asked for and `datasets` is not installed.
+    """
+    if use_chat_template is None:
+        use_chat_template = tokenizer.chat_template is not None
+    if use_chat_template and tokenizer.chat_template is None:
+        raise ValueError("`use_chat_template` must be False for a tokenizer without a chat template, got True.")
+    prompts = []
+    for place, row in _rows(source, split, revision):
+        try:
+            prompts.append(_tokenized(row, tokenizer, use_chat_template))
+        except ValueError as error:
+            raise ValueError(f"{place} of {str(source)!r} {error}") from None
+    if not prompts:
+        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+    return prompts
+
+
+def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a source, each with the words that say where it stands."""
+    path = Path(source)
+    if path.is_file():
+        with open(path, encoding="utf-8") as file:
+            yield from _parsed_lines(file, path)
+        return
+    is_local = path.suffix in (".jsonl", ".json") or str(source).startswith(("/", "."))
+    if is_local and not path.is_dir():
+        raise OSError(f"`data` must be a file, a folder or a dataset of the Hub, got {str(source)!r}, not there.")
+    try:
+        import datasets
+    except ImportError:
+        raise ImportError("`datasets` must be installed to read this data: pip install demask-hf[train].") from None
+    if path.is_dir():
+        table = datasets.load_from_disk(str(path))
+        if isinstance(table, datasets.DatasetDict):
+            if split not in table:
+                raise ValueError(f"`split` must be one of {', '.join(table)}, got {split!r}.")
+            table = table[split]
+    else:
+        table = datasets.load_dataset(str(source), split=split, revision=revision)
+    for number, row in enumerate(table, start=1):
+        yield f"record {number}", row
+
+
+def _parsed_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} of {str(path)!r} must be a JSON object ({error}).") from None
+
+
+def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: bool) -> TokenizedPrompt:
+    """Return a record's token ids; the message of an error goes on after the name of the record."""
+    if not isinstance(row, dict):
+        raise ValueError(f"must be a JSON object, got {type(row).__name__}.")
+    if row.get("messages") is not None:
+        messages = _checked_messages(row["messages"])
+        if not use_chat_template:
+            raise ValueError("must have `prompt` and `answer` where no chat template is used, got `messages`.")
+    else:
+        for name in ("prompt", "answer"):
+            if not isinstance(row.get(name), str) or not row[name]:
+                raise ValueError(f"must have a text `{name}` of at least one character, got {row.get(name)!r}.")
+        messages = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["answer"]}]
+    prompt, answer = messages[-2]["content"], messages[-1]["content"]
+    if use_chat_template:
+        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        # With the template's end of turn, without the line break that some put after it.
+        answer = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else answer
+    return TokenizedPrompt(
+        tuple(tokenizer(prompt)["input_ids"]), tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    )
+
+
+def _checked_messages(messages: Any) -> list[dict[str, str]]:
+    is_list = isinstance(messages, list) and len(messages) >= 2
+    if not is_list or not all(isinstance(message, dict) and message.get("content") for message in messages):
+        raise ValueError("must have at least two `messages` with a `role` and a `content` each.")
+    if messages[-1].get("role") != "assistant":
+        raise ValueError(f"must end with a message of the assistant, got {messages[-1].get('role')!r}.")
+    return messages
