@@ -55,7 +55,6 @@ FROM_WHEEL = [
 ]
 SETTINGS = {
     "sequential, confidence": {"name": "sequential"},
-    "sequential, left to right": {"name": "sequential", "score": "left_to_right"},
     "schedule, 5 steps": {"name": "schedule", "max_denoising_steps": 5},
     **{f"threshold {limit:g}": {"name": "threshold", "confidence_threshold": limit} for limit in (0.9, 0.7, 0.5)},
     "factor 1": {"name": "threshold", "factor": 1.0},
@@ -63,6 +62,7 @@ SETTINGS = {
     "klass 0.9": {"name": "klass"},
     **{f"demask token {limit:g}": {"name": "demask", "dependency_bound": limit} for limit in (0.03, 0.1, 0.3)},
     "demask total 0.3": {"name": "demask", "rule": "total", "dependency_bound": 0.3},
+    "sequential, left to right": {"name": "sequential", "score": "left_to_right"},
 }
 
 

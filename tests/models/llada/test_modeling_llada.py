@@ -279,7 +279,7 @@ def test_answers_are_decoded_in_blocks_of_32_by_default(llada):
 
 
 def test_sequential_decoding_is_that_of_the_public_script(llada):
-    """LLaDA's "low_confidence" with one step per token: in each block in turn, the most certain position is written."""
+    """LLaDA's "low_confidence", one step per token: in each block in turn the most certain position is written."""
     expected = torch.cat([IDS, torch.full((1, 64), MASK)], dim=1)
     for block in (slice(6, 38), slice(38, 70)):
         for _ in range(32):
