@@ -33,7 +33,7 @@ MAX_FUNCTION_LINES = 70
 LONG_FUNCTIONS = {"generation.DemaskGenerationMixin.generate": "its docstring numbers the algorithm and shows its use"}
 # The two files of a head's Hub repository must work alone.
 HEAD_FILES = {"modeling_demask", "configuration_demask"}
-HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "math", "dataclasses"}
+HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "math", "dataclasses", "typing"}
 
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}

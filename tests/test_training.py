@@ -120,7 +120,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, collection, part
     process.wait()
     assert last_checkpoint(tmp_path).endswith("checkpoint-4")
     # What a kill in the middle of saving would leave must not be resumed from.
-    (tmp_path / "checkpoint-99").mkdir()
+    (tmp_path / "checkpoint-8").mkdir()
     head = _head(collection)
     fit = train_head(head, *parts, tmp_path, **ARGUMENTS)
     _assert_same_weights(head, trained[1])

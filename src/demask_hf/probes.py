@@ -109,9 +109,8 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
         at = (probe_rows[probe], place[probe_rows, probe_columns][probe], place[probe_rows[probe], target])
         dependencies.index_put_(at, weight[part][probe] * distance, accumulate=True)
     dependencies.diagonal(dim1=1, dim2=2).zero_()
-    num_probes = torch.bincount(rows[source], minlength=batch)
     worst = torch.zeros(batch, device=rows.device).scatter_reduce(0, rows, uncovered.float(), "amax")
-    return MeasuredDependencies(dependencies.clamp(max=1.0), num_probes, worst)
+    return MeasuredDependencies(dependencies.clamp(max=1.0), torch.bincount(rows[source], minlength=batch), worst)
 
 
 def _plan(
