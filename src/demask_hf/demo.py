@@ -96,7 +96,7 @@ def table(records: dict[str, list[Record]]) -> list[str]:
     if EXCEPTION in families:
         lines += ["", f"(*) {FAMILIES[EXCEPTION].description}."]
         lines += ["    No two of the digits depend on each other, all three do, which no rule about pairs can see:"]
-        lines += ["    the known limit of the method. The shipped model has learned this family badly; it is not pooled."]
+        lines += ["    the known limit of the method. The shipped model learned this family badly; it is not pooled."]
     return lines
 
 
