@@ -133,11 +133,11 @@ def test_prompts_that_end_differently_are_refused(brackets):
         model.generate(torch.tensor([[CLS, 5, SEP], [CLS, 5, 6]]), max_new_tokens=2)
 
 
-def test_going_on_needs_to_know_the_closing_token():
+def test_without_a_tokenizer_text_goes_on_after_the_last_token():
     model = demask_hf.attach(build("Bert"), mask_token_id=MASK)
-    message = r"`tokenizer` must be given to `demask_hf\.attach` before a BertForMaskedLM continues text, got none"
-    with pytest.raises(ValueError, match=message):
-        model.generate(torch.tensor([[CLS, 5, SEP]]), max_new_tokens=2)
+    sequences = model.generate(torch.tensor([[CLS, 5, SEP]]), max_new_tokens=2)
+    assert sequences[0, :3].tolist() == [CLS, 5, SEP]
+    assert sequences.shape == (1, 5)
     assert model.generate(torch.tensor([[CLS, MASK, SEP]]), max_new_tokens=0).shape == (1, 3)
 
 

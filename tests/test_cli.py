@@ -126,8 +126,9 @@ def test_masks_in_the_prompt_are_filled(generate):
 
 
 def test_stream_shows_drafts_and_ends_with_the_answer(generate):
-    answer = generate("w3 w4")[1]
-    code, out, _ = generate("w3 w4", "--stream")
+    one_by_one = ("--strategy", "sequential")
+    answer = generate("w3 w4", *one_by_one)[1]
+    code, out, _ = generate("w3 w4", *one_by_one, "--stream")
     assert code == 0
     assert "\033[33m" in out
     assert out.split("\033[J")[-1].strip().split()[-1:] == answer.split()[-1:]

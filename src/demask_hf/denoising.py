@@ -29,7 +29,6 @@ class DecodingSettings:
         top_k (`int`, *optional*): Number of tokens to keep.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
         pad_token_id (`int`, *optional*): What is written after the end.
-        num_closing_tokens (`int`): Columns behind the answer that hold the end of the prompt, such as [SEP].
     """
 
     prompt_length: int
@@ -43,7 +42,6 @@ class DecodingSettings:
     top_k: int | None
     eos_token_ids: list[int]
     pad_token_id: int | None
-    num_closing_tokens: int = 0
 
 
 @dataclass

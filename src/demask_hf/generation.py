@@ -172,9 +172,10 @@ class DemaskGenerationMixin(GenerationMixin):
         state = prepare_state(loop, input_ids, attention_mask, config.seed, generator, token_type_ids)
         rule.bind(self)
         recorder = StepRecorder(state.sequences) if config.output_history else None
-        stopper = StepStopper(stopping_criteria, loop, state) if stopping_criteria else None
+        stopper = StepStopper(StoppingCriteriaList(stopping_criteria), loop, state) if stopping_criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
-        loop.run(state, logits_processor, [callback for callback in (stopper, recorder, sender) if callback])
+        processors = LogitsProcessorList(logits_processor or ())
+        loop.run(state, processors, [callback for callback in (stopper, recorder, sender) if callback])
         if sender is not None:
             sender.end()
         output = _finish(loop, state)

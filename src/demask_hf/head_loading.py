@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -58,7 +59,7 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         raise ValueError(
             f"`head` must have a whole model.safetensors, got {name}, whose file is corrupted or truncated ({reason})."
         ) from error
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         reason = _reason(error, kwargs.get("revision")) or _missing_reason(error)
         raise OSError(
             f"`head` must be a folder or Hub repository of a head, got {reason.format(name=name)}."
@@ -98,7 +99,7 @@ def _reason(error: BaseException, revision: str | None) -> str | None:
     return None
 
 
-def _missing_reason(error: OSError) -> str:
+def _missing_reason(error: OSError | HFValidationError) -> str:
     """Return the reason for an error that transformers raised by itself, for a folder without a file."""
     if "model.safetensors" in str(error):
         return "{name}, which has no model.safetensors"

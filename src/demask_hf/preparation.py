@@ -96,7 +96,6 @@ def prepare_loop(
         pad = eos_token_ids[0]
     settings = DecodingSettings(
         prompt_length=prompt_length - num_closing,
-        num_closing_tokens=num_closing,
         num_new_tokens=num_new,
         block_length=block_length,
         num_blocks=num_blocks,
@@ -231,14 +230,9 @@ def _default_block_length(backbone: Backbone, num_new: int) -> int:
 
 def _num_closing_tokens(backbone: Backbone, prompts: torch.LongTensor) -> int:
     """Return 1 if all prompts end with a special token that stays last, such as [SEP], and 0 if none does."""
-    if not backbone.quirks.keeps_special_tokens:
-        return 0
     closing = backbone.quirks.closing_token_id
     if closing is None:
-        raise ValueError(
-            f"`tokenizer` must be given to `demask_hf.attach` before a {type(backbone.model).__name__} continues "
-            "text, got none: it names the token that closes a text."
-        )
+        return 0
     is_closed = prompts[:, -1] == closing
     if is_closed.any() and not is_closed.all():
         row = int((~is_closed).nonzero()[0])

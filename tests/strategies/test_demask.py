@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from demask_hf import make_strategy
+from demask_hf import make_strategy, strategy_fields
 from demask_hf.dependency import RULES
 from demask_hf.strategies.demask import ORDERS
 
@@ -50,9 +50,11 @@ def test_rules_by_hand(scripted, scripted_head, fields, expected):
     assert output.sequences.tolist() == [[9, 5, 6, 7]]
 
 
-def test_default_is_rule_token_with_a_bound_of_a_tenth(scripted, scripted_head):
-    for dependency, expected in ((0.09375, [0, 0, 0]), (0.125, [0, 1, 0])):
-        model = scripted(SCRIPT, head=scripted_head(_table(4, d12=dependency)))
+def test_default_is_rule_token_at_the_default_bound(scripted, scripted_head):
+    bound = strategy_fields("demask")["dependency_bound"]
+    # Position 3 depends on both others: the sum of two shares passes the bound where each alone does not.
+    for share, expected in ((0.45, [0, 0, 0]), (0.55, [0, 0, 1])):
+        model = scripted(SCRIPT, head=scripted_head(_table(4, d13=share * bound, d23=share * bound)))
         assert _decode(model).unmask_step[0, 1:].tolist() == expected
 
 
