@@ -1151,3 +1151,19 @@ def test_nothing_is_decoded_before_the_checks(scripted):
         with pytest.raises(ValueError, match=r"`.+` must"):
             _decode(model, **kwargs)
     assert model.calls == []
+
+
+def test_naming_the_strategy_that_is_set_keeps_its_fields(make_dream):
+    model = make_dream()
+    model.generation_config = DemaskGenerationConfig(strategy="sequential", score="left_to_right")
+    kwargs = {"max_new_tokens": 4, "stop_at_eos": False, "return_dict_in_generate": True}
+    output = model.generate(PROMPT, strategy="sequential", **kwargs)
+    start = PROMPT.shape[1]
+    assert output.unmask_step[0, start:].tolist() == [0, 1, 2, 3]
+
+
+def test_a_temperature_asked_for_comes_before_an_inherited_do_sample(make_dream):
+    model = make_dream()
+    model.generation_config = DemaskGenerationConfig(do_sample=False)
+    kwargs = {"max_new_tokens": 8, "temperature": 5.0, "stop_at_eos": False}
+    assert not torch.equal(model.generate(PROMPT, seed=1, **kwargs), model.generate(PROMPT, seed=2, **kwargs))

@@ -113,7 +113,9 @@ class DemaskGenerationConfig(GenerationConfig):
                 check_keywords(fields, {})
             chosen = dict(self.strategy) if self.strategy else None
         elif isinstance(strategy, str):
-            chosen = {"name": strategy}
+            # Naming the strategy that is set already keeps its fields.
+            is_set = isinstance(self.strategy, dict) and self.strategy["name"] == strategy
+            chosen = dict(self.strategy) if is_set else {"name": strategy}
         elif isinstance(strategy, UnmaskingStrategy):
             chosen = strategy.to_dict()
         elif isinstance(strategy, dict):

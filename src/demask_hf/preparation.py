@@ -49,6 +49,9 @@ def resolve_config(
     _fill(config, inherited)
     if "max_length" in settings:
         config.max_new_tokens = None
+    if settings.get("temperature") and "do_sample" not in settings:
+        # Asking for a temperature is asking to sample, whatever the checkpoint says.
+        config.do_sample = None
     for name, value in settings.items():
         setattr(config, name, value)
     fields = {name: value for name, value in overrides.items() if name not in settings}
