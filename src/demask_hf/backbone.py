@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .masking import left_padded_positions
 from .quirks import BackboneQuirks, quirks_of
 
 
@@ -139,7 +140,7 @@ class Backbone:
             first_real = attention_mask.long().argmax(dim=-1)
             inputs["attention_mask"] = attention_mask
             if self.takes("position_ids") and not self.quirks.counts_positions:
-                inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+                inputs["position_ids"] = left_padded_positions(attention_mask)
         rows, columns = candidates.nonzero(as_tuple=True)
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])

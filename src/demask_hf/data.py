@@ -83,6 +83,11 @@ def write_collection(folder: Path, facts: dict[str, Any]) -> None:
                     f"{written.get(name)!r} instead of {facts.get(name)!r}."
                 )
         return
+    write_json(file, facts)
+
+
+def write_json(file: Path, facts: dict[str, Any]) -> None:
+    """Write facts of JSON types under another name, then put the file in place."""
     temporary = file.with_suffix(".part")
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, file)

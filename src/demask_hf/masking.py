@@ -26,6 +26,19 @@ def random_mask(maskable: torch.BoolTensor, generator: torch.Generator | None = 
     return maskable & ((noise < ratios[:, None]) | is_first)
 
 
+def left_padded_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
+    """Return the position of each column counted from the first real token of its row.
+
+    Args:
+        attention_mask (`torch.Tensor` of shape `(batch, length)`):
+            0 at left padding.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch, length)`; 1 at padding, as in Dream's public code.
+    """
+    return (attention_mask.long().cumsum(dim=-1) - 1).masked_fill(attention_mask == 0, 1)
+
+
 def steps_of_blocks(num_steps: int, num_blocks: int) -> list[int]:
     """Split a number of denoising steps over blocks as evenly as it goes, earlier blocks first.
 

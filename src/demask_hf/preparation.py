@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from .backbone import Backbone
 from .configuration_generation import DemaskGenerationConfig, check_keywords
 from .denoising import DecodingSettings, DecodingState, DenoisingLoop
+from .masking import left_padded_positions
 from .strategies import UnmaskingStrategy, make_strategy
 
 
@@ -141,7 +142,7 @@ def prepare_state(
             attention_mask = None
         else:
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
-            positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+            positions = left_padded_positions(attention_mask)
     seeds = row_seeds(seed, generator, sequences.shape[0]).to(sequences.device)
     return DecodingState(sequences, attention_mask, positions, seeds, token_type_ids)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from .backbone import Backbone
+from .masking import left_padded_positions
 from .ops import confidence, entropy
 from .probes import MeasuredDependencies, measure_dependencies
 
@@ -108,7 +109,7 @@ def measure_examples(
     )
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
-        positions = attention_mask.long().cumsum(dim=-1) - 1
+        positions = left_padded_positions(attention_mask)
     facts = {
         "hidden_states": prediction.hidden_states,
         "positions": positions[candidates],

@@ -1,7 +1,5 @@
 """Training of a dependency head with `transformers.Trainer`."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -12,7 +10,7 @@ from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from .configuration_demask import DemaskConfig
-from .data import StoredExamples
+from .data import StoredExamples, write_json
 from .fit import calibration_of, fit_of, predict_pairs
 from .modeling_demask import DemaskHead
 from .targets import DependencyExample, collate_examples
@@ -162,8 +160,5 @@ def write_training_record(
     """
     calibration = calibration_of(predict_pairs(head, held_out))
     record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "calibration": calibration}
-    file = Path(folder) / TRAINING_RECORD
-    temporary = file.with_suffix(".part")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    write_json(Path(folder) / TRAINING_RECORD, record)
     return record

@@ -5,6 +5,8 @@ from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from ..masking import left_padded_positions
+
 
 class BidirectionalMixin:
     """Goes before the class of a causal model's body: every position attends to every position that is not padding.
@@ -36,8 +38,7 @@ class BidirectionalMixin:
             inputs_embeds = self.embed_tokens(input_ids)
         if not isinstance(attention_mask, dict):
             if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-                # Left padding: positions count real tokens only.
-                position_ids = (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 1)
+                position_ids = left_padded_positions(attention_mask)
             attention_mask = self._attention_mask(inputs_embeds, attention_mask)
         kwargs["use_cache"] = False
         return super().forward(

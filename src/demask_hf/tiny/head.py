@@ -6,16 +6,15 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ..backbone import Backbone
+from ..backbone import Backbone, backbone_facts
 from ..collection import fill_shards
-from ..configuration_demask import DemaskConfig
 from ..data import StoredExamples, write_collection
 from ..masking import random_mask
 from ..modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
 from ..targets import DependencyExample, measure_examples
 from ..tasks import FAMILIES
-from ..training import train_head
+from ..training import new_head, train_head
 from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 
 
@@ -135,16 +134,7 @@ def _train(
     output_dir: Path,
     num_steps: int,
 ) -> tuple[DemaskHead, dict]:
-    torch.manual_seed(seed)
-    head = DemaskHead(
-        DemaskConfig(
-            backbone_hidden_size=model.config.hidden_size,
-            backbone_num_layers=model.config.num_hidden_layers,
-            backbone_vocab_size=model.config.vocab_size,
-            base_model_name_or_path="demask_hf.TINY_DREAM",
-            width=64,
-        )
-    )
+    head = new_head(backbone_facts(model), seed, base_model_name_or_path="demask_hf.TINY_DREAM", width=64)
     fit = train_head(
         head,
         states,
