@@ -120,10 +120,15 @@ def choose(runner: Runner, settings: list[dict], num_prompts: int, reference: fl
     return min(scored, key=lambda entry: entry[:2])[2]
 
 
-def row_of(name: str, setting: dict, outcome: dict, reference: dict) -> dict:
-    """Return what is reported about a setting, beside the reference."""
+def row_of(name: str, setting: dict, outcomes: dict[str, dict]) -> dict:
+    """Return what is reported about a setting, beside the reference and the sequential rule with the same order."""
+    outcome, reference = outcomes[name], outcomes["sequential, entropy"]
+    alike = outcomes.get(f"sequential, {setting.get('order')}", reference)
     is_pooled = np.isin(outcome["family"], POOLED)
-    difference = paired_difference(outcome["is_correct"][is_pooled], reference["is_correct"][is_pooled])
+    difference, difference_alike = (
+        paired_difference(outcome["is_correct"][is_pooled], other["is_correct"][is_pooled])
+        for other in (reference, alike)
+    )
     passes = mean_of(outcome, "num_forward_passes", POOLED)
     return {
         "row": name,
@@ -131,9 +136,12 @@ def row_of(name: str, setting: dict, outcome: dict, reference: dict) -> dict:
         "accuracy": mean_of(outcome, "is_correct", POOLED),
         "difference": difference.mean,
         "difference_lower": difference.lower,
+        "difference_same_order": difference_alike.mean,
+        "difference_same_order_lower": difference_alike.lower,
         "num_forward_passes": passes,
         "tokens_per_forward": mean_of(outcome, "num_tokens", POOLED) / passes,
         "speed_up": mean_of(reference, "num_forward_passes", POOLED) / passes,
+        "speed_up_same_order": mean_of(alike, "num_forward_passes", POOLED) / passes,
         "families": {
             family: [mean_of(outcome, field, [family]) for field in ("is_correct", "num_forward_passes")]
             for family in FAMILIES
@@ -160,9 +168,7 @@ def main() -> None:
     reference = mean_of(runner.run(reference_setting, "validation", arguments.validation, 1), "is_correct", POOLED)
     chosen = {name: choose(runner, settings, arguments.validation, reference) for name, settings in rows.items()}
     outcomes = {name: runner.run(setting, "test", arguments.test, arguments.seeds) for name, setting in chosen.items()}
-    report = [
-        row_of(name, chosen[name], outcome, outcomes["sequential, entropy"]) for name, outcome in outcomes.items()
-    ]
+    report = [row_of(name, chosen[name], outcomes) for name in outcomes]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print("| strategy | limit | right | difference (95 % lower bound) | forward passes | tokens/forward | speed-up |")
