@@ -32,7 +32,7 @@ def _inputs(*lengths, seed=1):
     generator = torch.Generator().manual_seed(seed)
     size = max(lengths)
     states = torch.randn(len(lengths), size, HIDDEN_SIZE, generator=generator)
-    positions = torch.rand(len(lengths), size, generator=generator).cumsum(dim=-1).mul(9).long() + 3
+    positions = torch.rand(len(lengths), size, generator=generator).cumsum(dim=-1).mul(9).long() + torch.arange(size)
     is_position = torch.arange(size) < torch.tensor(lengths)[:, None]
     return states, positions, is_position
 
@@ -135,9 +135,12 @@ def test_loading_in_half_precision(tmp_path):
     assert loaded(*_inputs(3)).dependencies.isfinite().all()
 
 
-def test_there_are_no_buffers_that_loading_could_leave_uninitialised():
+def test_loading_restores_what_is_not_saved(tmp_path):
     head = _head()
-    assert dict(head.named_buffers()) == {}
+    head.save_pretrained(tmp_path)
+    loaded = DemaskHead.from_pretrained(tmp_path)
+    assert list(dict(head.named_buffers())) == ["distance_bias.buckets"]
+    assert loaded.distance_bias.buckets.tolist() == head.distance_bias.buckets.tolist()
 
 
 def test_saved_config_names_the_backbone(tmp_path):
@@ -225,15 +228,15 @@ def test_wrong_types_are_refused():
 
 def test_buckets_are_exact_for_near_distances_and_shared_by_far_ones():
     head = DemaskHead(DemaskConfig(backbone_hidden_size=8, width=8, num_distance_buckets=16, max_distance=32))
-    buckets = head._distance_buckets(torch.device("cpu"))
+    buckets = head.distance_bias.buckets
     # 8 buckets for each sign; the nearer 4 are exact.
     assert buckets.shape == (65,)
     assert buckets[32 - 3 : 32 + 4].tolist() == [3, 2, 1, 0, 9, 10, 11]
     assert (buckets[33:].diff() >= 0).all()
     assert buckets[-1] == 15
     assert buckets[0] == 7
-    distances = head._distances(torch.tensor([[0, 5, 500]]))
-    assert distances[0].tolist() == [[32, 37, 64], [27, 32, 64], [0, 0, 32]]
+    offsets = head._offsets(torch.tensor([[0, 5, 500]]))
+    assert offsets[0].tolist() == [[32, 37, 64], [27, 32, 64], [0, 0, 32]]
 
 
 def test_certainty_matters_to_heads_that_read_it():

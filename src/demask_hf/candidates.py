@@ -70,6 +70,11 @@ class CandidateIndex:
         """Row, counted among the active rows, and column of each candidate."""
         return self.ranks, self.columns
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all active rows have the same number of candidates, so that nothing is padded."""
+        return len(self.host_active) * self.width == self.ranks.numel()
+
     def padded(self, values: torch.Tensor) -> torch.Tensor:
         """Arrange values of the candidates by active row, zeros after those of shorter rows.
 
@@ -81,8 +86,12 @@ class CandidateIndex:
             `torch.Tensor` of shape `(num_active, width, ...)`, on the device of `values`.
         """
         shape = (len(self.host_active), self.width, *values.shape[1:])
-        if shape[0] * shape[1] == values.shape[0]:
+        if self.is_full:
             return values.view(shape)
         arranged = values.new_zeros(shape)
         arranged[self.ranks.to(values.device), self.slots.to(values.device)] = values
         return arranged
+
+    def flat(self, arranged: torch.Tensor) -> torch.Tensor:
+        """Return the values of the candidates from how [`padded`] arranges them, shape `(num_candidates, ...)`."""
+        return arranged.flatten(0, 1) if self.is_full else arranged[self.ranks, self.slots]

@@ -64,34 +64,32 @@ def low_dependency_subset(
     Returns:
         `torch.BoolTensor` of shape `(batch, positions)`: a subset of `eligible`.
     """
-    order = scores.masked_fill(~eligible, float("-inf")).argsort(dim=-1, descending=True, stable=True)
-    # 1. Permute into the order of the walk and keep the pairs from earlier to later.
+    # 1. Keep the pairs from earlier to later. Only the order among eligible positions matters, as no other is kept.
+    order = scores.argsort(dim=-1, descending=True, stable=True)
     size = order.shape[-1]
-    rows = dependencies.gather(1, order[:, :, None].expand(-1, -1, size))
-    ordered = rows.gather(2, order[:, None, :].expand(-1, size, -1))
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(size, device=order.device).expand_as(order))
+    is_earlier = (ranks[:, :, None] < ranks[:, None, :]).float()
     if symmetric:
-        ordered = torch.maximum(ordered, ordered.transpose(1, 2))
-    earlier = ordered.float().triu(diagonal=1)
-    allowed = eligible.gather(1, order)
-    # 2. Iterate to the fixed point: a fixed number of rounds first, so that most calls synchronise once.
-    num_blind_rounds = _NUM_BLIND_ROUNDS.get(allowed.device.type, _NUM_BLIND_ROUNDS_ELSEWHERE)
-    kept = allowed
+        dependencies = torch.maximum(dependencies, dependencies.transpose(1, 2))
+    earlier = dependencies * is_earlier
+    # 2. Iterate to the fixed point: a fixed number of rounds first, so that most calls synchronise once. No cost is
+    #    low enough for a position that may not be kept.
+    limits = torch.where(eligible, bound, -1.0)
+    num_blind_rounds = _NUM_BLIND_ROUNDS.get(eligible.device.type, _NUM_BLIND_ROUNDS_ELSEWHERE)
+    kept = eligible.float()
     for round_index in range(size + 1):
-        updated = allowed & _decide(earlier, kept, bound, rule)
+        updated = (_costs(earlier, is_earlier, kept, rule) <= limits).float()
         if round_index >= num_blind_rounds and torch.equal(updated, kept):
             break
         kept = updated
-    # 3. Undo the permutation.
-    return torch.zeros_like(kept).scatter(1, order, kept)
+    return kept.bool()
 
 
-def _decide(earlier: torch.Tensor, kept: torch.BoolTensor, bound: float, rule: str) -> torch.BoolTensor:
-    """Decide for every position at once, given which are kept; both arguments in the order of the walk."""
-    weights = kept.to(earlier.dtype)
+def _costs(earlier: torch.Tensor, is_earlier: torch.Tensor, kept: torch.Tensor, rule: str) -> torch.Tensor:
+    """Return what the rule limits at every position, given which are kept; both are 0 or 1 except for `earlier`."""
     if rule == "max":
-        return (earlier * weights[:, :, None]).amax(dim=1) <= bound
-    costs = (weights[:, None] @ earlier).squeeze(1)
-    if rule == "token":
-        return costs <= bound
-    kept_costs = costs * weights
-    return costs + kept_costs.cumsum(dim=-1) - kept_costs <= bound
+        return (earlier * kept[:, :, None]).amax(dim=1)
+    costs = (kept[:, None] @ earlier).squeeze(1)
+    if rule == "total":
+        costs = costs + ((costs * kept)[:, None] @ is_earlier).squeeze(1)
+    return costs

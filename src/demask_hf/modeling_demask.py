@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_demask import DemaskConfig
@@ -33,6 +34,28 @@ class DependencyOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
 
 
+class DemaskDistanceBias(nn.Module):
+    """What the signed distance of each pair adds: to its logit, and to every attention head of the mixing layers.
+
+    One table holds them all: on few positions the number of operations decides what a head costs.
+    """
+
+    def __init__(self, config: DemaskConfig):
+        super().__init__()
+        self.sizes = [1] + config.num_mixing_layers * [config.num_attention_heads]
+        self.weight = nn.Parameter(torch.empty(sum(self.sizes), config.num_distance_buckets))
+        self.register_buffer("buckets", _distance_buckets(config), persistent=False)
+
+    def forward(self, offsets: torch.IntTensor) -> tuple[torch.Tensor, ...]:
+        """Return the biases, each of shape `(batch, 1 or heads, positions, positions)`.
+
+        `offsets` are the distances, limited to both ends, plus `max_distance`.
+        """
+        by_offset = self.weight.index_select(1, self.buckets)
+        biases = by_offset.index_select(1, offsets.flatten()).view(-1, *offsets.shape)
+        return biases.transpose(0, 1).split(self.sizes, dim=1)
+
+
 class DemaskMixingLayer(nn.Module):
     """A pre-norm transformer layer over the masked positions, with a bias for the distance of each pair."""
 
@@ -45,22 +68,11 @@ class DemaskMixingLayer(nn.Module):
         self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
         self.mlp_up = nn.Linear(config.width, 2 * config.width)
         self.mlp_down = nn.Linear(2 * config.width, config.width)
-        self.mix_distance = nn.Embedding(config.num_distance_buckets, config.num_attention_heads)
 
-    def forward(
-        self,
-        states: torch.Tensor,
-        buckets: torch.LongTensor,
-        distances: torch.IntTensor,
-        is_position: torch.BoolTensor,
-    ) -> torch.Tensor:
+    def forward(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         batch, size, width = states.shape
         qkv = self.mix_qkv(self.attention_norm(states)).view(batch, size, 3, self.num_heads, self.head_size)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        # A large finite value, so that rows without any position do not become NaN.
-        bias = self.mix_distance(buckets).T.index_select(1, distances.flatten()).view(-1, batch, size, size)
-        bias = bias.transpose(0, 1)
-        bias = bias.masked_fill(~is_position[:, None, None, :], -1e4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         states = states + self.mix_output(mixed.transpose(1, 2).reshape(batch, size, width))
         return states + self.mlp_down(nn.functional.silu(self.mlp_up(self.mlp_norm(states))))
@@ -95,7 +107,7 @@ class DemaskHead(PreTrainedModel):
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.scorer = nn.Linear(width, 2)
-        self.distance = nn.Embedding(config.num_distance_buckets, 1)
+        self.distance_bias = DemaskDistanceBias(config)
         self.post_init()
 
     @classmethod
@@ -106,6 +118,9 @@ class DemaskHead(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        if module is self.distance_bias:
+            init.normal_(module.weight, std=self.config.initializer_range)
+            init.copy_(module.buckets, _distance_buckets(self.config))
         if module is self.scorer:
             # Half of the prior's logit comes from the source, half from the target.
             prior = self.config.initial_dependency
@@ -126,7 +141,7 @@ class DemaskHead(PreTrainedModel):
             hidden_states (`torch.Tensor` of shape `(batch, positions, backbone_hidden_size)`):
                 Final hidden states that speak for the masked positions, rows padded to the longest.
             positions (`torch.LongTensor` of shape `(batch, positions)`):
-                Where the positions lie, counted from the first real token of the row.
+                Where the positions lie, counted from the first real token of the row; a pair at one place is none.
             is_position (`torch.BoolTensor` of shape `(batch, positions)`, *optional*):
                 False where a row is padded; by default nothing is.
             certainty (`torch.Tensor` of shape `(batch, positions, 2)`, *optional*):
@@ -149,25 +164,29 @@ class DemaskHead(PreTrainedModel):
                 f"`hidden_states` must have the width this head was made for ({self.config.backbone_hidden_size}), "
                 f"got {hidden_states.shape[-1]}."
             )
-        if is_position is None:
-            is_position = torch.ones_like(positions, dtype=torch.bool)
-        buckets, distances = self._distance_buckets(positions.device), self._distances(positions)
-        states = self.input_projection(self.input_norm(hidden_states.to(self.dtype)))
+        dtype = self.dtype
+        states = self.input_projection(self.input_norm(hidden_states.to(dtype)))
         if self.config.reads_certainty:
             if certainty is None:
                 raise ValueError("`certainty` must be given to a head that reads it, got None.")
-            states = states + self.certainty_projection(certainty.to(self.dtype))
-        states = states + self.position_projection(self._sinusoids(positions).to(self.dtype))
-        for layer in self.mixing_layers:
-            states = layer(states, buckets, distances, is_position)
+            states = states + self.certainty_projection(certainty.to(dtype))
+        states = states + self.position_projection(self._sinusoids(positions).to(dtype))
+        offsets = self._offsets(positions)
+        by_distance, *mixing_biases = self.distance_bias(offsets)
+        is_pair = offsets != self.config.max_distance
+        if is_position is not None:
+            is_pair = is_pair & is_position[:, :, None] & is_position[:, None, :]
+            # A large finite value, so that rows without any position do not become NaN.
+            is_padding = ~is_position[:, None, None, :]
+            mixing_biases = [bias.masked_fill(is_padding, -1e4) for bias in mixing_biases]
+        for layer, bias in zip(self.mixing_layers, mixing_biases, strict=True):
+            states = layer(states, bias)
         states = self.norm(states)
         source_bias, target_bias = self.scorer(states).float().unbind(-1)
-        products = self.query(states) @ self.key(states).transpose(1, 2)
-        by_distance = self.distance(buckets).squeeze(-1).float().index_select(0, distances.flatten())
-        logits = products.float() / math.sqrt(self.config.width) + by_distance.view(products.shape)
+        query, key = self.query(states).float(), self.key(states).float()
+        scale = 1 / math.sqrt(self.config.width)
+        logits = torch.baddbmm(by_distance[:, 0].float(), query, key.transpose(1, 2), alpha=scale)
         logits = logits + source_bias[:, :, None] + target_bias[:, None, :]
-        is_pair = is_position[:, :, None] & is_position[:, None, :]
-        is_pair = is_pair & ~torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
         loss = None if labels is None else dependency_loss(logits, labels, is_pair)
         return DependencyOutput(loss=loss, dependencies=logits.sigmoid() * is_pair, logits=logits)
 
@@ -175,27 +194,27 @@ class DemaskHead(PreTrainedModel):
         """Return sine and cosine features of the positions, of shape `(batch, positions, width)`."""
         half = self.config.width // 2
         rates = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=positions.device))
-        angles = positions[..., None].float() * rates
+        angles = positions[..., None] * rates
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    def _distances(self, positions: torch.LongTensor) -> torch.IntTensor:
-        """Return for each pair which entry of `_distance_buckets` is that of its signed distance."""
+    def _offsets(self, positions: torch.LongTensor) -> torch.IntTensor:
+        """Return for each pair, source first, its signed distance plus `max_distance`, limited to both ends."""
         limit, positions = self.config.max_distance, positions.int()
-        return (positions[:, None, :] - positions[:, :, None]).clamp_(-limit, limit).add_(limit)
+        return (positions[:, None, :] + limit - positions[:, :, None]).clamp_(0, 2 * limit)
 
-    def _distance_buckets(self, device: torch.device) -> torch.LongTensor:
-        """Return the bucket of each distance from -max_distance on, from where on all share one.
 
-        Half of the buckets are for each sign, the nearer half of them exact, the farther logarithmic.
-        """
-        limit = self.config.max_distance
-        distance = torch.arange(-limit, limit + 1, device=device)
-        half = self.config.num_distance_buckets // 2
-        num_exact = half // 2
-        size = distance.abs()
-        log_share = torch.log(size.clamp(min=1) / num_exact) / math.log(limit / num_exact)
-        far = (num_exact + (log_share * (half - num_exact)).long()).clamp(max=half - 1)
-        return torch.where(size < num_exact, size, far) + half * (distance > 0)
+def _distance_buckets(config: DemaskConfig) -> torch.IntTensor:
+    """Return the bucket of each distance from -max_distance to max_distance, beyond which all share one.
+
+    Half of the buckets are for each sign, the nearer half of them exact, the farther logarithmic.
+    """
+    limit, half = config.max_distance, config.num_distance_buckets // 2
+    distance = torch.arange(-limit, limit + 1)
+    num_exact = half // 2
+    size = distance.abs()
+    log_share = torch.log(size.clamp(min=1) / num_exact) / math.log(limit / num_exact)
+    far = (num_exact + (log_share * (half - num_exact)).long()).clamp(max=half - 1)
+    return (torch.where(size < num_exact, size, far) + half * (distance > 0)).int()
 
 
 def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.BoolTensor) -> torch.Tensor:

@@ -113,16 +113,15 @@ class DemaskStrategy(UnmaskingStrategy):
         # Rows with candidates, padded to the longest: entry k of a row is its k-th candidate.
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
-        scores = index.padded(position_scores(step, self.order).double())
+        scores = index.padded(position_scores(step, self.order))
         eligible = is_position
         if self.confidence_threshold > 0:
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
-        kept = low_dependency_subset(
-            self._dependencies(step, is_position), scores, eligible, self.limit, self.rule, self.symmetric
-        )
-        return step.at_positions(kept[index.ranks, index.slots], False)
+        dependencies = self._dependencies(step, is_position)
+        kept = low_dependency_subset(dependencies, scores, eligible, self.limit, self.rule, self.symmetric)
+        return step.at_positions(index.flat(kept), False)
 
     def _first_of_walk(self, step: DenoisingStep) -> DenoisingStep:
         """Return the step with fewer candidates."""
@@ -148,12 +147,14 @@ class DemaskStrategy(UnmaskingStrategy):
         # With a backbone spread over devices the hidden states decide where the head computes.
         if next(self._head.parameters()).device != device:
             self._head.to(device)
-        inputs = {"positions": positions, "is_position": is_position}
+        inputs = {"positions": positions}
+        if not index.is_full:
+            inputs["is_position"] = is_position
         if getattr(self._head.config, "reads_certainty", False):
             inputs["certainty"] = index.padded(torch.stack([step.score("confidence"), step.score("entropy")], dim=-1))
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         output = self._head(index.padded(step.hidden_states), **inputs)
-        return output.dependencies.to(is_position.device)
+        return output.dependencies.to(index.ranks.device)
 
     def _measure(self, step: DenoisingStep) -> torch.Tensor:
         measured = measure_dependencies(
