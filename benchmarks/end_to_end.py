@@ -1,10 +1,12 @@
-"""The shipped checkpoint on its task families: wall clock beside forward passes, and what caches cost.
+"""The shipped checkpoint on its task families: wall clock beside forward passes, and what approximations cost.
 
     python benchmarks/end_to_end.py strategies --prompts 30 --batch-size 1 --out docs/results/end_to_end.json
     python benchmarks/end_to_end.py caches --prompts 100 --out docs/results/caches.json
+    python benchmarks/end_to_end.py candidates --prompts 100 --out docs/results/candidates.json
 
 strategies: seconds for all prompts with each strategy, in turn, over those of one token per forward pass, beside the
-same ratio of forward passes. caches: right answers, forward passes and seconds with each cache, blocks of 8.
+same ratio of forward passes. caches: right answers and forward passes with each cache, blocks of 8. candidates: the
+same with demask looking at some candidates only, the whole answer in one block.
 """
 
 import argparse
@@ -58,32 +60,36 @@ def strategies(arguments: argparse.Namespace) -> list[dict]:
 
 def caches(arguments: argparse.Namespace) -> list[dict]:
     """Compare the answers with each cache to those without."""
+    variants = [
+        {"cache": cache, "cache_refresh_interval": interval}
+        for cache, interval in (("none", None), ("prefix", None), ("dual", None), ("prefix", 2), ("dual", 2))
+    ]
+    rules = ("threshold", "demask")
+    return [row for rule in rules for row in _compared(arguments, rule, variants, block_length=8)]
+
+
+def candidates(arguments: argparse.Namespace) -> list[dict]:
+    """Compare the answers where demask looks at some candidates only to those where it looks at all."""
+    variants = [{"max_candidates": count} for count in (None, 32, 16, 8)]
+    return _compared(arguments, "demask", variants)
+
+
+def _compared(arguments: argparse.Namespace, strategy: str, variants: list[dict], **settings) -> list[dict]:
+    """Compare a rule's answers with each variant of its settings to those with the first."""
     run = _runner(arguments)
-    rows = []
-    for strategy in ("threshold", "demask"):
-        exact = None
-        for cache, interval in (("none", None), ("prefix", None), ("dual", None), ("prefix", 2), ("dual", 2)):
-            records = run(strategy, cache=cache, cache_refresh_interval=interval, block_length=8)
-            exact = records if exact is None else exact
-            summary = summarise(records)
-            # By prompt and seed, here one seed.
-            verdicts = (np.array([[record.is_correct] for record in which]) for which in (records, exact))
-            difference = paired_difference(*verdicts)
-            rows.append(
-                {
-                    "strategy": strategy,
-                    "cache": cache,
-                    "refresh": interval or "block",
-                    "prompts": summary.num_examples,
-                    "right": summary.accuracy,
-                    "difference": difference.mean,
-                    "95 % lower bound": difference.lower,
-                    "passes": summary.mean_forward_passes,
-                    "same answer": sum(a.answer == b.answer for a, b in zip(records, exact, strict=True))
-                    / summary.num_examples,
-                }
-            )
-            print(rows[-1], flush=True)
+    rows, exact = [], None
+    for variant in variants:
+        records = run(strategy, **variant, **settings)
+        exact = records if exact is None else exact
+        summary = summarise(records)
+        # By prompt and seed, here one seed.
+        verdicts = (np.array([[record.is_correct] for record in which]) for which in (records, exact))
+        difference = paired_difference(*verdicts)
+        same = sum(one.answer == other.answer for one, other in zip(records, exact, strict=True))
+        row = {"strategy": strategy, **variant, "prompts": summary.num_examples, "right": summary.accuracy}
+        row |= {"difference": difference.mean, "95 % lower bound": difference.lower}
+        rows.append(row | {"passes": summary.mean_forward_passes, "same answer": same / summary.num_examples})
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -97,16 +103,19 @@ def _runner(arguments: argparse.Namespace):
     return run
 
 
+BENCHMARKS = {"strategies": strategies, "caches": caches, "candidates": candidates}
+
+
 def main(argv: list[str] | None = None) -> list[dict]:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=("strategies", "caches"))
+    parser.add_argument("benchmark", choices=tuple(BENCHMARKS))
     parser.add_argument("--prompts", type=int, default=10, help="prompts of each family")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
-    rows = {"strategies": strategies, "caches": caches}[arguments.benchmark](arguments)
+    rows = BENCHMARKS[arguments.benchmark](arguments)
     report(rows, "cpu", arguments.out)
     return rows
 

@@ -1,6 +1,7 @@
 """Time of a denoising step: what DEMASK adds to it, how far it is from the floor, and how it grows.
 
     python benchmarks/speed.py overhead --shapes tiny 100m --out docs/results/speed_overhead.json
+    python benchmarks/speed.py overhead --shapes tiny --compile --out docs/results/speed_overhead_compiled.json
     python benchmarks/speed.py floor --shapes 100m --lengths 128 512 --out docs/results/speed_floor.json
     python benchmarks/speed.py share --shapes 2m 100m --lengths 64 512 2048 --out docs/results/speed_share.json
     python benchmarks/speed.py scaling --shapes 2m --lengths 64 256 1024 --batches 1 8 --out docs/results/x.json
@@ -47,14 +48,16 @@ def overhead(arguments: argparse.Namespace) -> list[dict]:
             for rule in ("threshold", "demask")
         }
         seconds = interleaved(variants, arguments.rounds)
+        row["compile"] = arguments.compile
         row |= {f"{rule} ms/step": 1e3 * median(spent) / arguments.steps for rule, spent in seconds.items()}
         rows.append(row | {"overhead": median_ratio(seconds["demask"], seconds["threshold"]) - 1})
     return rows
 
 
-def _decode(model, prompts, length, arguments, rule, **settings):
+def _decode(model, prompts, length, arguments, rule):
     strategy = FixedSchedule(rule=rule, num_per_step=-(-length // arguments.steps))
-    return model.generate(prompts, strategy=strategy, max_new_tokens=length, stop_at_eos=False, **settings)
+    settings = {"max_new_tokens": length, "stop_at_eos": False, "compile": arguments.compile}
+    return model.generate(prompts, strategy=strategy, **settings)
 
 
 def floor(arguments: argparse.Namespace) -> list[dict]:
@@ -92,10 +95,11 @@ def share(arguments: argparse.Namespace) -> list[dict]:
     """Measure which part of a step goes where while all, and then half, of the answer is masked."""
     rows = []
     for model, prompts, row in cases(arguments):
-        rule = FixedSchedule(rule="demask", num_per_step=-(-row["length"] // 2))
+        limits = {"max_candidates": arguments.max_candidates}
+        rule = FixedSchedule(rule="demask", num_per_step=-(-row["length"] // 2), limits=limits)
         settings = {"max_new_tokens": row["length"], "stop_at_eos": False}
         profile = profile_steps(model, prompts, None, rule, arguments.rounds, **settings)
-        row |= {"step ms": 1e3 * profile.median_step_seconds}
+        row |= {**limits, "step ms": 1e3 * profile.median_step_seconds}
         rows.append(row | {part: profile.share(part) for part in PARTS})
     return rows
 
@@ -131,6 +135,8 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--lengths", nargs="+", type=int, default=[64])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--steps", type=int, default=8, help="steps of the fixed schedule")
+    parser.add_argument("--compile", nargs="?", const=True, default=False, help="with overhead: as in generate")
+    parser.add_argument("--max-candidates", type=int, help="with share: as of the demask strategy")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from transformers import AutoModel
@@ -46,16 +47,18 @@ class FixedSchedule(demask_hf.UnmaskingStrategy):
     Args:
         rule (`str`): Name of the strategy that is asked.
         num_per_step (`int`): Positions to unmask in each row.
+        limits (`dict`): Fields of the strategy that is asked.
     """
 
     rule: str = "threshold"
     num_per_step: int = 1
+    limits: dict[str, Any] = field(default_factory=dict)
     _rule: demask_hf.UnmaskingStrategy = field(default=None, init=False, repr=False, compare=False)
 
     name = "fixed_schedule"
 
     def __post_init__(self):
-        self._rule = make_strategy(self.rule)
+        self._rule = make_strategy(self.rule, **self.limits)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -70,6 +73,10 @@ class FixedSchedule(demask_hf.UnmaskingStrategy):
     def bind(self, model: torch.nn.Module) -> None:
         """Give the rule its head."""
         self._rule.bind(model)
+
+    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:
+        """Let the rule run its head compiled."""
+        self._rule.compile(compiled)
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         """Ask the rule and return the most confident positions."""
@@ -138,7 +145,10 @@ def environment(device: str) -> dict[str, str | int]:
     """Return what the numbers depend on besides the code."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    return {"device": f"{device}: {name}", "cores": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+    # What glibc is told about giving memory back decides how often a large tensor costs page faults.
+    malloc = {name: value for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")}
+    machine = {"device": f"{device}: {name}", "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    return {**machine, **versions, **malloc}
 
 
 def report(rows: list[dict], device: str, out: Path | None) -> None:

@@ -197,8 +197,11 @@ def build_dream(seed: int = 0, sharpness: float = 12.0, **overrides) -> demask_h
     return model.eval()
 
 
-def build_head(model: demask_hf.DreamModel, seed: int = 1) -> demask_hf.DemaskHead:
-    """Build a random dependency head for a Dream; its predictions are spread over [0, 1]."""
+def build_head(model: demask_hf.DreamModel, seed: int = 5) -> demask_hf.DemaskHead:
+    """Build a random dependency head for a Dream; its predictions are spread over [0, 1].
+
+    With some seeds a head finds no two positions of the tests' prompts independent; with the default one it does.
+    """
     config = demask_hf.DemaskConfig(
         backbone_hidden_size=model.config.hidden_size,
         backbone_num_layers=model.config.num_hidden_layers,

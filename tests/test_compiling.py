@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from demask_hf.compiling import _filled
+from demask_hf.compiling import CompiledHead, _filled
 
 
 PROMPTS = torch.tensor([[0, 0, 5, 6, 7], [4, 8, 9, 10, 11], [0, 3, 12, 13, 14]])
@@ -59,6 +59,37 @@ def test_the_body_is_compiled_without_a_break_and_for_few_shapes(dream):
     assert len(set(output.num_forward_passes.tolist())) > 1
     assert counters["stats"]["unique_graphs"] in (1, 2, 3)
     assert not counters["graph_break"]
+
+
+def test_the_head_is_compiled_without_a_break_and_sees_powers_of_two(dream_with_head):
+    torch._dynamo.utils.counters.clear()
+    shapes = []
+    hook = dream_with_head.demask_head.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["positions"].shape)), with_kwargs=True
+    )
+    # An infilled mask makes one row longer than the others.
+    prompts = PROMPTS.clone()
+    prompts[1, 2] = dream_with_head.config.mask_token_id
+    settings = {"strategy": "demask", "max_new_tokens": 6, "return_dict_in_generate": True}
+    compiled = dream_with_head.generate(prompts, ATTENTION, compile=EAGER, **settings)
+    hook.remove()
+    eager = dream_with_head.generate(prompts, ATTENTION, **settings)
+    assert compiled.unmask_step.tolist() == eager.unmask_step.tolist()
+    assert {size for shape in shapes for size in shape} <= {1, 2, 4, 8}
+    assert shapes[0] == (4, 8)
+    assert not torch._dynamo.utils.counters["graph_break"]
+
+
+def test_dependencies_of_a_compiled_head_are_those_of_the_head(dream_with_head):
+    head = dream_with_head.demask_head
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 5, head.config.backbone_hidden_size, generator=generator)
+    inputs = {"positions": torch.arange(15).view(3, 5), "is_position": torch.arange(5) < torch.tensor([[5], [0], [3]])}
+    inputs["certainty"] = torch.rand(3, 5, 2, generator=generator)
+    for given in (inputs, {**inputs, "is_position": None}):
+        found = CompiledHead(head, EAGER)(states, **given).dependencies
+        torch.testing.assert_close(found, head(states, **given).dependencies)
+    assert "forward" not in vars(head)
 
 
 @pytest.mark.parametrize(("num_rows", "num_filled"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8)])

@@ -1,8 +1,9 @@
-"""`generate(compile=...)`: the model's body through `torch.compile`, with few distinct shapes."""
+"""`generate(compile=...)`: the model's body and the head through `torch.compile`, with few distinct shapes."""
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class CompiledBackbone(Backbone):
     up to a power of two with copies of a row, so that few shapes are compiled, or recorded as CUDA graphs. With a
     cache, whose rows are counted, it is left as it is.
 
-    The body's forward is exchanged while it runs: threads that decode with compiled bodies take turns.
+    The forward of a compiled module is exchanged while it runs: threads that decode with some take turns.
 
     Args:
         backbone ([`Backbone`]):
@@ -40,16 +41,7 @@ class CompiledBackbone(Backbone):
     def __init__(self, backbone: Backbone, compile: bool | str | dict[str, Any]):
         super().__init__(backbone.model, backbone.mask_token_id, backbone.quirks)
         module = self.states_module
-        self._body = self.model if module is None else module
-        with _TURN:
-            is_replaced = "forward" in vars(self._body)
-        if is_replaced:
-            raise ValueError(
-                f"`compile` must not be used with a model whose forward was replaced, got {compile!r} for a "
-                f"{type(self.model).__name__} with hooks of accelerate or another wrapper."
-            )
-        options = compile if isinstance(compile, dict) else {} if compile is True else {"mode": compile}
-        self._forward = _compiled(type(self._body).forward, _frozen(options))
+        self._body = _CompiledModule(self.model if module is None else module, compile)
 
     @torch.no_grad()
     def predict(
@@ -69,8 +61,55 @@ class CompiledBackbone(Backbone):
             tensors = (sequences, attention_mask, token_type_ids)
             sequences, attention_mask, token_type_ids = (_filled(tensor) for tensor in tensors)
         torch.compiler.cudagraph_mark_step_begin()
-        with _TURN, replaced_forward(self._body, functools.partial(self._forward, self._body)):
+        with self._body.running():
             return super().predict(sequences, places, attention_mask, token_type_ids, with_hidden_states, cache=cache)
+
+
+class CompiledHead:
+    """A dependency head whose forward is compiled; its rows and positions are filled up to powers of two.
+
+    Args:
+        head ([`DemaskHead`]):
+            The head.
+        compile (`bool`, `str` or `dict`):
+            As in [`CompiledBackbone`], and so is the error.
+    """
+
+    def __init__(self, head: torch.nn.Module, compile: bool | str | dict[str, Any]):
+        self.head, self._module = head, _CompiledModule(head, compile)
+
+    def __call__(self, hidden_states: torch.Tensor, **inputs: torch.Tensor) -> Any:
+        """Return what the head returns, see [`DemaskHead.forward`], with dependencies of the given positions only."""
+        rows, size = hidden_states.shape[:2]
+        if inputs.get("is_position") is None:
+            inputs["is_position"] = torch.ones((rows, size), dtype=torch.bool, device=hidden_states.device)
+        inputs["hidden_states"] = hidden_states
+        filled = {name: _filled_square(tensor) for name, tensor in inputs.items()}
+        with self._module.running():
+            output = self.head(**filled)
+        output.dependencies = output.dependencies[:rows, :size, :size]
+        return output
+
+
+class _CompiledModule:
+    """A module and its compiled forward, which takes the place of its own while it runs."""
+
+    def __init__(self, module: torch.nn.Module, compile: bool | str | dict[str, Any]):
+        with _TURN:
+            is_replaced = "forward" in vars(module)
+        if is_replaced:
+            raise ValueError(
+                f"`compile` must not be used with a model whose forward was replaced, got {compile!r} for a "
+                f"{type(module).__name__} with hooks of accelerate or another wrapper."
+            )
+        options = compile if isinstance(compile, dict) else {} if compile is True else {"mode": compile}
+        self._module, self._forward = module, _compiled(type(module).forward, _frozen(options))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let calls of the module run its compiled forward in this thread; its hooks stay outside of it."""
+        with _TURN, replaced_forward(self._module, functools.partial(self._forward, self._module)):
+            yield
 
 
 def check_compile(compile: bool | str | dict[str, Any] | None) -> None:
@@ -97,9 +136,21 @@ def _frozen(options: dict[str, Any]) -> tuple:
     )
 
 
+def _power_of_two(number: int) -> int:
+    """Return the least power of two that is no less."""
+    return 1 << (number - 1).bit_length()
+
+
 def _filled(tensor: torch.Tensor | None) -> torch.Tensor | None:
     """Repeat the last row until the number of rows is a power of two."""
     if tensor is None:
         return None
-    num_missing = (1 << (len(tensor) - 1).bit_length()) - len(tensor)
+    num_missing = _power_of_two(len(tensor)) - len(tensor)
     return torch.cat([tensor, tensor[-1:].expand(num_missing, -1)]) if num_missing else tensor
+
+
+def _filled_square(tensor: torch.Tensor) -> torch.Tensor:
+    """Append zeros until the numbers of rows and of positions are powers of two."""
+    rows, size = tensor.shape[:2]
+    padding = (tensor.ndim - 2) * [0, 0] + [0, _power_of_two(size) - size, 0, _power_of_two(rows) - rows]
+    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor

@@ -15,7 +15,7 @@ from .decoding import DecodingState
 from .denoising import DenoisingLoop
 from .head_loading import load_head
 from .modeling_demask import DemaskHead
-from .preparation import check_prompts, prepare_loop, prepare_state, resolve_config
+from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
 from .strategies import UnmaskingStrategy
 
 
@@ -172,7 +172,7 @@ class DemaskGenerationMixin(GenerationMixin):
         backbone = Backbone.of(self, config.mask_token_id)
         loop = prepare_loop(backbone, rule, config, check_prompts(input_ids, attention_mask))
         state = prepare_state(loop, input_ids, attention_mask, config.seed, generator, token_type_ids)
-        rule.bind(self)
+        bind_strategy(rule, self, config)
         warn_of_other_settings(self, rule, loop.settings)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(StoppingCriteriaList(stopping_criteria), loop, state) if stopping_criteria else None

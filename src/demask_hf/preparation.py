@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from numbers import Integral
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import GenerationConfig
 
 from .backbone import Backbone
 from .caching import check_can_cache
-from .compiling import CompiledBackbone
+from .compiling import CompiledBackbone, CompiledHead
 from .configuration_generation import DemaskGenerationConfig, check_keywords
 from .decoding import DecodingSettings, DecodingState
 from .denoising import DenoisingLoop
@@ -125,6 +126,17 @@ def prepare_loop(
     if config.compile:
         backbone = CompiledBackbone(backbone, config.compile)
     return DenoisingLoop(backbone, rule, settings)
+
+
+def bind_strategy(rule: UnmaskingStrategy, model: torch.nn.Module, config: DemaskGenerationConfig) -> None:
+    """Give a strategy what it needs from the model, compiled if the config says so.
+
+    Raises:
+        ValueError: if the model lacks what the strategy needs, or it cannot be compiled.
+    """
+    rule.bind(model)
+    if config.compile:
+        rule.compile(functools.partial(CompiledHead, compile=config.compile))
 
 
 def _check_nothing_hides_positions(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:

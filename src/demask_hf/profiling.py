@@ -12,7 +12,7 @@ import torch
 
 from .backbone import Backbone
 from .generation import DemaskGenerationMixin
-from .preparation import check_prompts, prepare_loop, prepare_state, resolve_config
+from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
 from .strategies import UnmaskingStrategy
 
 
@@ -94,7 +94,7 @@ def profile_steps(
         fresh = type(rule)(**{name: value for name, value in rule.to_dict().items() if name != "name"})
         loop = prepare_loop(backbone, fresh, config, check_prompts(input_ids, attention_mask))
         state = prepare_state(loop, input_ids, attention_mask, 0 if config.seed is None else config.seed, None)
-        fresh.bind(model)
+        bind_strategy(fresh, model, config)
         clock = _Clock(state.sequences.device)
         select = fresh.select
 

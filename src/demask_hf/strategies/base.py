@@ -49,6 +49,9 @@ class UnmaskingStrategy(ABC):
     def bind(self, model: torch.nn.Module) -> None:  # noqa: B027 - most strategies need nothing from the model
         """Take what the strategy needs from the model, once for each `generate` call; by default nothing."""
 
+    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:  # noqa: B027 - most run no network
+        """Run networks of the strategy's own as `compiled` returns them; asked for after `bind`, by default none."""
+
     @abstractmethod
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""

@@ -1,5 +1,6 @@
 """DEMASK: a maximal set of positions whose predicted dependencies on each other stay below a bound."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,6 +59,7 @@ class DemaskStrategy(UnmaskingStrategy):
     estimator: str = "expectation"
     max_candidates: int | None = None
     _head: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
+    _predict: Callable | None = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -105,7 +107,12 @@ class DemaskStrategy(UnmaskingStrategy):
                 "`model.load_demask_head(repository_or_folder)`, or pass `dependencies='exact'` to measure "
                 "dependencies with extra forwards."
             )
+        self._predict = self._head
         self._certified_bound = (self.certificate or {}).get("dependency_bound")
+
+    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:
+        if self.dependencies == "head":
+            self._predict = compiled(self._head)
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         if self.max_candidates is not None and step.index.width > self.max_candidates:
@@ -153,7 +160,7 @@ class DemaskStrategy(UnmaskingStrategy):
         if getattr(self._head.config, "reads_certainty", False):
             inputs["certainty"] = index.padded(torch.stack([step.score("confidence"), step.score("entropy")], dim=-1))
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        output = self._head(index.padded(step.hidden_states), **inputs)
+        output = self._predict(index.padded(step.hidden_states), **inputs)
         return output.dependencies.to(index.ranks.device)
 
     def _measure(self, step: DenoisingStep) -> torch.Tensor:
