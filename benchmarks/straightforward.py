@@ -87,32 +87,35 @@ def _inputs(arguments: argparse.Namespace):
 
 def compare(arguments: argparse.Namespace, argv: list[str]) -> dict:
     """Measure time in turn, and memory in processes of their own."""
+    row = {"shape": arguments.shape, "length": arguments.length, "batch": arguments.batch, "steps": arguments.steps}
+    row |= {"block": arguments.block_length or arguments.length, "rule": arguments.rule}
+    # The model is given up in between: a large one fits once.
+    row |= speed(arguments)
+    memory = {way: peak_in_own_process(way, argv) for way in WAYS}
+    row |= {f"{way} MiB": bytes_needed / 2**20 for way, bytes_needed in memory.items()}
+    return row | {"times less memory": memory["straightforward"] / max(memory["ours"], 1)}
+
+
+def speed(arguments: argparse.Namespace) -> dict:
+    """Measure time in turn."""
     model, prompts = _inputs(arguments)
     outcomes = {}
     variants = {way: lambda way=way: outcomes.update({way: decode(way, model, prompts, arguments)}) for way in WAYS}
     seconds = interleaved(variants, arguments.rounds)
-    memory = {}
-    for way in WAYS:
-        command = [sys.executable, __file__, *argv, "--memory-of", way]
-        # An allocator that keeps what it was given would count pieces that are free again.
-        usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=usual)
-        memory[way] = json.loads(done.stdout)
     return {
-        "shape": arguments.shape,
         "vocabulary": model.config.vocab_size,
-        "length": arguments.length,
-        "block": arguments.block_length or arguments.length,
-        "batch": arguments.batch,
-        "rule": arguments.rule,
-        "ours s": median(seconds["ours"]),
-        "straightforward s": median(seconds["straightforward"]),
+        **{f"{way} s": median(spent) for way, spent in seconds.items()},
         "times faster": median_ratio(seconds["straightforward"], seconds["ours"]),
-        "ours MiB": memory["ours"] / 2**20,
-        "straightforward MiB": memory["straightforward"] / 2**20,
-        "times less memory": memory["straightforward"] / max(memory["ours"], 1),
         "same tokens": float((outcomes["ours"] == outcomes["straightforward"]).float().mean()),
     }
+
+
+def peak_in_own_process(way: str, argv: list[str]) -> int:
+    """Return [`peak_memory`], measured in a process of its own."""
+    # An allocator that keeps what it was given would count pieces that are free again.
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, __file__, *argv, "--memory-of", way]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=usual).stdout)
 
 
 def main(argv: list[str] | None = None) -> list[dict] | None:

@@ -66,7 +66,9 @@ class CompiledBackbone(Backbone):
 
 
 class CompiledHead:
-    """A dependency head whose forward is compiled; its rows and positions are filled up to powers of two.
+    """A dependency head whose forward is compiled; its rows and positions are filled up, so that few shapes occur.
+
+    The rows up to a power of two, the positions up to one or to three quarters of one: pairs cost the square.
 
     Args:
         head ([`DemaskHead`]):
@@ -84,7 +86,7 @@ class CompiledHead:
         if inputs.get("is_position") is None:
             inputs["is_position"] = torch.ones((rows, size), dtype=torch.bool, device=hidden_states.device)
         inputs["hidden_states"] = hidden_states
-        filled = {name: _filled_square(tensor) for name, tensor in inputs.items()}
+        filled = {name: _filled_both(tensor) for name, tensor in inputs.items()}
         with self._module.running():
             output = self.head(**filled)
         output.dependencies = output.dependencies[:rows, :size, :size]
@@ -149,8 +151,11 @@ def _filled(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return torch.cat([tensor, tensor[-1:].expand(num_missing, -1)]) if num_missing else tensor
 
 
-def _filled_square(tensor: torch.Tensor) -> torch.Tensor:
-    """Append zeros until the numbers of rows and of positions are powers of two."""
+def _filled_both(tensor: torch.Tensor) -> torch.Tensor:
+    """Append zeros to rows and positions as [`CompiledHead`] says."""
     rows, size = tensor.shape[:2]
-    padding = (tensor.ndim - 2) * [0, 0] + [0, _power_of_two(size) - size, 0, _power_of_two(rows) - rows]
+    wanted = _power_of_two(size)
+    if size <= 3 * wanted // 4:
+        wanted = 3 * wanted // 4
+    padding = (tensor.ndim - 2) * [0, 0] + [0, wanted - size, 0, _power_of_two(rows) - rows]
     return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor
