@@ -51,13 +51,20 @@ def test_cuda_graphs_write_the_same_tokens(make_dream):
     assert_same(model, "reduce-overhead", strategy="threshold", confidence_threshold=0.5)
 
 
-def test_the_body_is_compiled_without_a_break_and_for_few_shapes(dream):
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_the_body_is_compiled_without_a_break_and_for_few_shapes(dream, cache):
     torch._dynamo.utils.counters.clear()
+    rows = []
+    hook = dream.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     # Rows end at different steps, so that the number of rows falls from three to one.
-    output = decode(dream, strategy="threshold", confidence_threshold=0.5, compile=EAGER)
+    output = decode(dream, strategy="threshold", confidence_threshold=0.5, compile=EAGER, cache=cache)
+    hook.remove()
     counters = torch._dynamo.utils.counters
     assert len(set(output.num_forward_passes.tolist())) > 1
-    assert counters["stats"]["unique_graphs"] in (1, 2, 3)
+    assert counters["stats"]["unique_graphs"] <= (3 if cache == "none" else 6)
+    assert set(rows) <= {1, 2, 4}
     assert not counters["graph_break"]
 
 

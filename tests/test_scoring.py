@@ -1,6 +1,7 @@
 """Scoring the candidates part by part gives what scoring them at once gives, with less memory."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -94,9 +95,13 @@ def test_logits_processors_see_all_candidates_at_once(dream, monkeypatch):
 
 
 def test_compiled_bodies_are_scored_in_parts(dream, monkeypatch):
-    expected = _decode(dream, strategy="threshold").sequences
+    expected, sizes = _decode(dream, strategy="threshold").sequences, []
     monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 4 * 24)
-    assert torch.equal(_decode(dream, strategy="threshold", compile={"backend": "eager"}).sequences, expected)
+    hook = dream.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
+    found = _decode(dream, strategy="threshold", compile={"backend": "eager"}).sequences
+    hook.remove()
+    assert torch.equal(found, expected)
+    assert max(sizes) == 4
 
 
 def test_parts_of_a_prediction_are_the_whole(dream):
@@ -136,3 +141,16 @@ def test_other_threads_run_the_usual_forward(dream):
         thread.join()
     assert torch.equal(found[0], expected)
     assert torch.equal(dream.model(ids).last_hidden_state, expected)
+
+
+def test_threads_score_in_parts_side_by_side(dream, monkeypatch):
+    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 2 * 24)
+    prompts = [PROMPTS[[row % 3]] for row in range(48)]
+
+    def decode(prompt):
+        return dream.generate(prompt, max_new_tokens=12, strategy="threshold").tolist()
+
+    expected = [decode(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(decode, prompts)) == expected
+    assert "forward" not in vars(dream.model)

@@ -1,20 +1,18 @@
 """`generate(compile=...)`: the model's body and the head through `torch.compile`, with few distinct shapes."""
 
 import functools
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from transformers import Cache
 
 from .backbone import Backbone
-from .prediction import Prediction, replaced_forward
+from .prediction import Prediction, has_forward_of_its_own, replaced_forward
 
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_TURN = threading.Lock()
 _OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
 
 
@@ -23,10 +21,9 @@ class CompiledBackbone(Backbone):
 
     The output layer sees as many positions as are asked for, another number in every step, and stays as it is. Of
     the body's shapes only the number of rows changes within a call, as finished rows leave the batch: it is filled
-    up to a power of two with copies of a row, so that few shapes are compiled, or recorded as CUDA graphs. With a
-    cache, whose rows are counted, it is left as it is.
+    up to a power of two with copies of a row, so that few shapes are compiled, or recorded as CUDA graphs.
 
-    The forward of a compiled module is exchanged while it runs: threads that decode with some take turns.
+    The forward of a compiled module is replaced while it runs: threads that decode with some take turns.
 
     Args:
         backbone ([`Backbone`]):
@@ -57,12 +54,16 @@ class CompiledBackbone(Backbone):
     ) -> Prediction:
         """Run the compiled model once, see [`Backbone.predict`]; its attention cannot be read."""
         places = candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
-        if cache is None:
-            tensors = (sequences, attention_mask, token_type_ids)
-            sequences, attention_mask, token_type_ids = (_filled(tensor) for tensor in tensors)
+        tensors = (sequences, attention_mask, token_type_ids)
+        sequences, attention_mask, token_type_ids = (_filled(tensor) for tensor in tensors)
+        if cache is not None:
+            # Copies of a row keep the same keys and values as the row.
+            cache.rows, cache.columns = _filled(cache.rows), _filled(cache.columns)
         torch.compiler.cudagraph_mark_step_begin()
         with self._body.running():
-            return super().predict(sequences, places, attention_mask, token_type_ids, with_hidden_states, cache=cache)
+            return super().predict(
+                sequences, places, attention_mask, token_type_ids, with_hidden_states, None, cache, part_size
+            )
 
 
 class CompiledHead:
@@ -97,9 +98,7 @@ class _CompiledModule:
     """A module and its compiled forward, which takes the place of its own while it runs."""
 
     def __init__(self, module: torch.nn.Module, compile: bool | str | dict[str, Any]):
-        with _TURN:
-            is_replaced = "forward" in vars(module)
-        if is_replaced:
+        if has_forward_of_its_own(module):
             raise ValueError(
                 f"`compile` must not be used with a model whose forward was replaced, got {compile!r} for a "
                 f"{type(module).__name__} with hooks of accelerate or another wrapper."
@@ -107,11 +106,9 @@ class _CompiledModule:
         options = compile if isinstance(compile, dict) else {} if compile is True else {"mode": compile}
         self._module, self._forward = module, _compiled(type(module).forward, _frozen(options))
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Let calls of the module run its compiled forward in this thread; its hooks stay outside of it."""
-        with _TURN, replaced_forward(self._module, functools.partial(self._forward, self._module)):
-            yield
+    def running(self) -> AbstractContextManager[None]:
+        """Let calls of the module run its compiled forward in this thread, see [`replaced_forward`]."""
+        return replaced_forward(self._module, functools.partial(self._forward, self._module))
 
 
 def check_compile(compile: bool | str | dict[str, Any] | None) -> None:
@@ -148,7 +145,7 @@ def _filled(tensor: torch.Tensor | None) -> torch.Tensor | None:
     if tensor is None:
         return None
     num_missing = _power_of_two(len(tensor)) - len(tensor)
-    return torch.cat([tensor, tensor[-1:].expand(num_missing, -1)]) if num_missing else tensor
+    return torch.cat([tensor, tensor[-1:].repeat_interleave(num_missing, dim=0)]) if num_missing else tensor
 
 
 def _filled_both(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,10 @@ from typing import Any
 import torch
 
 
+# A thread may replace a forward while it runs another one that was replaced.
+_TURN = threading.RLock()
+
+
 @dataclass
 class Prediction:
     """What one forward says about the candidates, in row-major order of `candidates`.
@@ -92,17 +96,27 @@ def _with_states(output: Any, states: torch.Tensor) -> Any:
 
 @contextmanager
 def replaced_forward(module: torch.nn.Module, forward: Callable) -> Iterator[None]:
-    """Let a module run another forward in this thread; its hooks stay outside of it."""
-    own, usual, thread = vars(module).get("forward"), module.forward, threading.get_ident()
+    """Let a module run another forward in this thread; its hooks stay outside of it.
 
-    def chosen(*args: Any, **kwargs: Any) -> Any:
-        return (forward if threading.get_ident() == thread else usual)(*args, **kwargs)
+    Threads that replace forwards take turns, so that each finds and leaves a module as it was; others are not held up.
+    """
+    with _TURN:
+        own, usual, thread = vars(module).get("forward"), module.forward, threading.get_ident()
 
-    module.forward = chosen
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
+        def chosen(*args: Any, **kwargs: Any) -> Any:
+            return (forward if threading.get_ident() == thread else usual)(*args, **kwargs)
+
+        module.forward = chosen
+        try:
+            yield
+        finally:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
+
+
+def has_forward_of_its_own(module: torch.nn.Module) -> bool:
+    """Return whether the forward of a module was replaced for good, as accelerate does to move weights."""
+    with _TURN:
+        return "forward" in vars(module)
