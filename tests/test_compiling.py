@@ -63,7 +63,8 @@ def test_the_body_is_compiled_without_a_break_and_for_few_shapes(dream, cache):
     hook.remove()
     counters = torch._dynamo.utils.counters
     assert len(set(output.num_forward_passes.tolist())) > 1
-    assert counters["stats"]["unique_graphs"] <= (3 if cache == "none" else 6)
+    # Three numbers of rows at most, full and short; and the scores of one candidate, and of any other number.
+    assert counters["stats"]["unique_graphs"] <= (3 if cache == "none" else 6) + 2
     assert set(rows) <= {1, 2, 4}
     assert not counters["graph_break"]
 

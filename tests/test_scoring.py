@@ -104,6 +104,15 @@ def test_compiled_bodies_are_scored_in_parts(dream, monkeypatch):
     assert max(sizes) == 4
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_compiled_scores_are_the_scores(dream_with_head, temperature):
+    for settings in ({"strategy": "demask"}, {"strategy": "threshold"}, {"strategy": "demask", "order": "margin"}):
+        expected = _decode(dream_with_head, temperature=temperature, **settings)
+        found = _decode(dream_with_head, temperature=temperature, compile={"backend": "aot_eager"}, **settings)
+        assert torch.equal(found.sequences, expected.sequences)
+        assert torch.equal(found.unmask_step, expected.unmask_step)
+
+
 def test_parts_of_a_prediction_are_the_whole(dream):
     candidates = torch.zeros(3, 4, dtype=torch.bool)
     candidates[:, 1:] = True

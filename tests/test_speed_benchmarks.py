@@ -70,3 +70,13 @@ def test_each_table_of_the_shipped_checkpoint_is_made(benchmark, name, num_rows)
     rows = benchmark("end_to_end").main([name, "--prompts", "1", "--rounds", "1"])
     assert len(rows) == num_rows
     assert all(0 <= row["right"] <= 1 for row in rows)
+
+
+def test_growth_is_drawn(benchmark, tmp_path):
+    share = {"shape": "2m", "batch": 1, "max_candidates": None, "head": 0.1, "selection": 0.01}
+    rows = [{**share, "length": length} for length in (64, 128)] + [{**share, "length": 128, "max_candidates": 32}]
+    times = {"shape": "2m", "batch": 1, "ms/token, none": 3.0, "ms/token, prefix": 2.0, "ms/token, dual": 1.0}
+    rows += [{**times, "length": length} for length in (64, 128)] + [{**times, "length": 64, "batch": 8}]
+    (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
+    benchmark("draw_speed").main([str(tmp_path / "rows.json"), "--out", str(tmp_path / "images" / "speed.png")])
+    assert (tmp_path / "images" / "speed.png").read_bytes().startswith(b"\x89PNG")

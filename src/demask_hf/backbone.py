@@ -87,6 +87,10 @@ class Backbone:
         """Return whether the model's forward has an argument of this name."""
         return name in inspect.signature(type(self.model).forward).parameters
 
+    def compiled(self, function: Callable) -> Callable:
+        """Return a function of the candidates as it is to be run: unchanged, unless the model is compiled."""
+        return function
+
     @torch.no_grad()
     def predict(
         self,

@@ -38,7 +38,7 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=int, metavar="N", help=text)
     group.add_argument("--cache", choices=("none", "prefix", "dual"), help="keep keys and values within a block")
     group.add_argument("--cache-refresh-interval", type=int, metavar="N", help="forwards between full ones")
-    group.add_argument("--compile", nargs="?", const=True, metavar="MODE", help="run the body through torch.compile")
+    group.add_argument("--compile", nargs="?", const=True, metavar="MODE", help="use torch.compile")
     group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this mass")
     group.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
     group.add_argument("--seed", type=int, default=0, help="prompt number i, from 0, is decoded with seed + i (0)")

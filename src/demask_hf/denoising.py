@@ -13,7 +13,7 @@ from .masking import steps_of_blocks
 from .ops import confidence
 from .prediction import Prediction
 from .sampling import filter_logits, uniform_noise
-from .scoring import part_size_of, score_candidates
+from .scoring import part_size_of, score_candidates, scores_of
 from .strategies import DenoisingStep, UnmaskingStrategy
 
 
@@ -28,7 +28,7 @@ class DenoisingLoop:
 
     def __init__(self, backbone: Backbone, strategy: UnmaskingStrategy, settings: DecodingSettings):
         self.backbone, self.strategy, self.settings = backbone, strategy, settings
-        self._plan, self._cached = None, None
+        self._plan, self._cached, self._score = None, None, backbone.compiled(scores_of)
         self._vocab_size = getattr(getattr(backbone.model, "config", None), "vocab_size", None)
         if settings.num_steps is not None:
             self._plan = torch.tensor(steps_of_blocks(settings.num_steps, settings.num_blocks))
@@ -174,7 +174,7 @@ class DenoisingLoop:
         hidden_states = prediction.hidden_states
         names = None if reads is None else {"confidence", *reads}
         tokens, scores, has_nan, probabilities = score_candidates(
-            prediction, names, distribution, self.backbone.mask_token_id, noise
+            prediction, names, distribution, self.backbone.mask_token_id, noise, self._score
         )
         step = DenoisingStep(
             sequences=state.sequences,

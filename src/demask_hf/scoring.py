@@ -27,6 +27,7 @@ def score_candidates(
     distribution: Callable[[slice, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
     mask_token_id: int,
     noise: torch.Tensor | None,
+    score: Callable[[tuple[str, ...], torch.Tensor, torch.LongTensor], list[torch.Tensor]],
 ) -> tuple[torch.LongTensor, dict[str, torch.Tensor], torch.BoolTensor, torch.Tensor | None]:
     """Return the token that each candidate would get, and what the strategy reads of its distribution.
 
@@ -42,28 +43,35 @@ def score_candidates(
             Token that is never written.
         noise (`torch.Tensor` of shape `(num_candidates,)`, *optional*):
             As in [`draw_tokens`].
+        score (`Callable`):
+            [`scores_of`], which may be compiled.
 
     Returns:
         `tuple`: tokens `(num_candidates,)`; the scores, each `(num_candidates,)`; whether a distribution is NaN, of
         shape `(1,)`; and the distributions `(num_candidates, vocabulary)` if `reads` is `None`.
     """
-    tokens, scores, has_nan, kept = [], {name: [] for name in reads or ()}, [], None
+    names, tokens, scores, has_nan, kept = tuple(sorted(reads or ())), [], [], [], None
     for part, logits in prediction.parts():
         logits, probabilities = distribution(part, logits)
         tokens.append(draw_tokens(logits, probabilities, mask_token_id, None if noise is None else noise[part]))
         has_nan.append(probabilities[:, 0].isnan().any())
-        for name, values in scores.items():
-            values.append(score_of(name, probabilities, tokens[-1]))
         if reads is None:
             # Without parts there is one round only.
             kept = probabilities
+        else:
+            scores.append(score(names, probabilities, tokens[-1]))
         del logits, probabilities
     return (
         torch.cat(tokens),
-        {name: torch.cat(values) for name, values in scores.items()},
+        {name: torch.cat(values) for name, *values in zip(names, *scores, strict=True)},
         torch.stack(has_nan).any()[None],
         kept,
     )
+
+
+def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.LongTensor) -> list[torch.Tensor]:
+    """Return several scores as [`score_of`] does; compiled, they take one pass over the vocabulary."""
+    return [score_of(name, probabilities, tokens) for name in names]
 
 
 def score_of(name: str, probabilities: torch.Tensor, tokens: torch.LongTensor) -> torch.Tensor:

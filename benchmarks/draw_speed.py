@@ -1,0 +1,64 @@
+"""Draw how the parts of a step and the time of a token grow, from what `speed.py share` and `speed.py scaling` wrote.
+
+    python benchmarks/draw_speed.py docs/results/speed_{share,scaling}*.json --out docs/images/speed.png
+
+Rows of batch 1 only.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+CACHES = {"none": "-", "prefix": "--", "dual": ":"}
+
+
+def draw(rows: list[dict], out: Path) -> None:
+    """Draw shares of rows with parts on the left, milliseconds a token of the others on the right."""
+    shares, times = defaultdict(list), defaultdict(list)
+    for row in (row for row in rows if row["batch"] == 1):
+        if "head" in row:
+            limit = f", {row['max_candidates']} candidates" if row["max_candidates"] else ""
+            shares[row["shape"] + limit].append((row["length"], 100 * (row["head"] + row["selection"])))
+            continue
+        for cache in CACHES:
+            times[row["shape"], cache].append((row["length"], row[f"ms/token, {cache}"]))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, points in sorted(shares.items()):
+        left.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    left.axhline(5, color="0.7", linewidth=1)
+    left.set(xscale="log", yscale="log", xlabel="masked positions", ylabel="% of a step")
+    left.set(title="Dependency head and selection")
+    colors = {shape: f"C{index}" for index, shape in enumerate(sorted({shape for shape, _ in times}))}
+    for (shape, cache), points in sorted(times.items()):
+        style = {"color": colors[shape], "linestyle": CACHES[cache], "marker": "o"}
+        right.plot(*zip(*sorted(points), strict=True), label=f"{shape}, {cache}", **style)
+    right.set(xscale="log", yscale="log", xlabel="answer length", ylabel="ms a token")
+    right.set(title="Blocks of 32 with each cache")
+    for axes in (left, right):
+        lengths = sorted({int(x) for line in axes.get_lines()[1:] for x in line.get_xdata()})
+        axes.set_xticks(lengths, labels=list(map(str, lengths)), minor=False)
+        axes.set_xticks([], minor=True)
+        axes.legend(fontsize="small")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the files and draw them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    draw(
+        [row for file in arguments.files for row in json.loads(file.read_text(encoding="utf-8"))["rows"]],
+        arguments.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
