@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 
 CACHES = {"none": "-", "prefix": "--", "dual": ":"}
@@ -26,24 +27,26 @@ def draw(rows: list[dict], out: Path) -> None:
             continue
         for cache in CACHES:
             times[row["shape"], cache].append((row["length"], row[f"ms/token, {cache}"]))
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
+    left.axhline(5, color="0.7", linewidth=1, label="goal")
     for name, points in sorted(shares.items()):
         left.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
-    left.axhline(5, color="0.7", linewidth=1)
-    left.set(xscale="log", yscale="log", xlabel="masked positions", ylabel="% of a step")
-    left.set(title="Dependency head and selection")
+    left.set(xlabel="masked positions", ylabel="% of a step", title="Dependency head and selection")
     colors = {shape: f"C{index}" for index, shape in enumerate(sorted({shape for shape, _ in times}))}
-    for (shape, cache), points in sorted(times.items()):
+    for (shape, cache), points in times.items():
         style = {"color": colors[shape], "linestyle": CACHES[cache], "marker": "o"}
         right.plot(*zip(*sorted(points), strict=True), label=f"{shape}, {cache}", **style)
-    right.set(xscale="log", yscale="log", xlabel="answer length", ylabel="ms a token")
-    right.set(title="Blocks of 32 with each cache")
-    for axes in (left, right):
-        lengths = sorted({int(x) for line in axes.get_lines()[1:] for x in line.get_xdata()})
-        axes.set_xticks(lengths, labels=list(map(str, lengths)), minor=False)
-        axes.set_xticks([], minor=True)
-        axes.legend(fontsize="small")
+    right.set(xlabel="answer length", ylabel="ms a token", title="Blocks of 32 with each cache")
+    for axes, lines in ((left, shares), (right, times)):
+        axes.set(xscale="log", yscale="log")
+        lengths = sorted({length for points in lines.values() for length, _ in points})
+        axes.set_xticks(lengths, labels=list(map(str, lengths)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
 

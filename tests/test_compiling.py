@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -39,16 +41,20 @@ def test_the_graph_of_aot_autograd_writes_the_same_tokens(dream_with_head):
     assert_same(dream_with_head, {"backend": "aot_eager"}, strategy="demask")
 
 
+RULES = [{"strategy": "threshold", "confidence_threshold": 0.5}, {"strategy": "demask", "dependency_bound": 0.3}]
+
+
 @pytest.mark.slow
-def test_generated_code_writes_the_same_tokens(dream_with_head):
-    assert_same(dream_with_head, True, strategy="threshold", confidence_threshold=0.5)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["strategy"])
+def test_generated_code_writes_the_same_tokens(dream_with_head, rule):
+    assert_same(dream_with_head, True, **rule)
 
 
 @pytest.mark.gpu
 @pytest.mark.slow
-def test_cuda_graphs_write_the_same_tokens(make_dream):
-    model = make_dream().cuda()
-    assert_same(model, "reduce-overhead", strategy="threshold", confidence_threshold=0.5)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["strategy"])
+def test_cuda_graphs_write_the_same_tokens(dream_with_head, rule):
+    assert_same(copy.deepcopy(dream_with_head).cuda(), "reduce-overhead", **rule)
 
 
 @pytest.mark.parametrize("cache", ["none", "dual"])

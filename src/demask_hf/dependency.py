@@ -72,12 +72,12 @@ def low_dependency_subset(
     is_earlier = ranks[:, :, None] < ranks[:, None, :]
     if symmetric:
         dependencies = torch.maximum(dependencies, dependencies.transpose(1, 2))
-    earlier = dependencies.float() * is_earlier
+    earlier = torch.where(is_earlier, dependencies.float(), 0.0)
     # What is summed over all positions up to one needs the order itself.
     sums = is_earlier.float() if rule == "total" else None
     # 2. Iterate to the fixed point: a fixed number of rounds first, so that most calls synchronise once. No cost is
     #    low enough for a position that may not be kept.
-    limits = torch.where(eligible, bound, -1.0)
+    limits = earlier.new_full(eligible.shape, bound).masked_fill_(~eligible, -1.0)
     num_blind_rounds = _NUM_BLIND_ROUNDS.get(eligible.device.type, _NUM_BLIND_ROUNDS_ELSEWHERE)
     kept = eligible.float()
     for round_index in range(size + 1):
