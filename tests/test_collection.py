@@ -37,7 +37,8 @@ prompts = [TokenizedPrompt(tuple(a), tuple(b)) for a, b in json.loads(sys.argv[4
 model = demask_hf.DreamModel.from_pretrained(model).eval()
 collection.collect(model, prompts, out, CollectionSettings(**json.loads(sys.argv[5])), is_verbose=False)
 from accelerate import PartialState
-print(f"process {PartialState().process_index + 1} of {PartialState().num_processes}")
+# In one piece: the launcher runs children without a buffer, where `print` writes text and end of line apart.
+sys.stdout.write(f"process {PartialState().process_index + 1} of {PartialState().num_processes}\\n")
 """
 
 
