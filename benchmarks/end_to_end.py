@@ -10,6 +10,7 @@ same with demask looking at some candidates only, the whole answer in one block.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -64,19 +65,18 @@ def caches(arguments: argparse.Namespace) -> list[dict]:
         {"cache": cache, "cache_refresh_interval": interval}
         for cache, interval in (("none", None), ("prefix", None), ("dual", None), ("prefix", 2), ("dual", 2))
     ]
-    rules = ("threshold", "demask")
-    return [row for rule in rules for row in _compared(arguments, rule, variants, block_length=8)]
+    run, rules = _runner(arguments), ("threshold", "demask")
+    return [row for rule in rules for row in _compared(run, rule, variants, block_length=8)]
 
 
 def candidates(arguments: argparse.Namespace) -> list[dict]:
     """Compare the answers where demask looks at some candidates only to those where it looks at all."""
     variants = [{"max_candidates": count} for count in (None, 32, 16, 8)]
-    return _compared(arguments, "demask", variants)
+    return _compared(_runner(arguments), "demask", variants)
 
 
-def _compared(arguments: argparse.Namespace, strategy: str, variants: list[dict], **settings) -> list[dict]:
+def _compared(run: Callable, strategy: str, variants: list[dict], **settings) -> list[dict]:
     """Compare a rule's answers with each variant of its settings to those with the first."""
-    run = _runner(arguments)
     rows, exact = [], None
     for variant in variants:
         records = run(strategy, **variant, **settings)

@@ -3,9 +3,12 @@ from collections import Counter
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModel, AutoTokenizer
 
+import demask_hf
 from demask_hf import dependency
 from demask_hf.strategies import strategy_names
+from demask_hf.tasks import FAMILIES
 
 
 MASK, EOS = 1, 2
@@ -53,6 +56,18 @@ def test_on_other_devices_a_selection_asks_once_more_where_four_rounds_suffice(d
     with OperationCounter() as operations:
         output = dream_with_head.generate(PROMPTS, return_dict_in_generate=True, **arguments)
     assert operations.counts["equal"] <= output.num_forward_passes.max()
+
+
+def test_four_rounds_suffice_for_the_shipped_checkpoint(monkeypatch):
+    monkeypatch.setattr(dependency, "_NUM_BLIND_ROUNDS", {})
+    tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
+    model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
+    model.load_demask_head(demask_hf.TINY_DEMASK)
+    prompts = [example.prompt for family in FAMILIES.values() for example in family.distinct("test", 4)]
+    inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    with OperationCounter() as operations:
+        output = model.generate(**inputs, strategy="demask", return_dict_in_generate=True)
+    assert 0 < operations.counts["equal"] <= output.num_forward_passes.max()
 
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])

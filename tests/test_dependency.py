@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demask_hf import dependency
-from demask_hf.dependency import RULES, dependency_bound_of, low_dependency_subset
+from demask_hf.dependency import RULES, dependency_bound_of, low_dependency_subset, ranks
 
 
 # Multiples of 1/64 add up exactly in float32, so that comparisons with the bound cannot differ by rounding.
@@ -110,6 +110,11 @@ def test_rows_do_not_influence_each_other(problem):
     for row in range(scores.shape[0]):
         alone = _solve((dependencies[[row]], scores[[row]], eligible[[row]], *rest))
         assert torch.equal(together[[row]], alone)
+
+
+def test_the_walk_begins_with_the_highest_score_and_ties_go_to_the_lower_index():
+    scores = torch.tensor([[0.1, 0.9, 0.9, float("-inf")], [3.0, 2.0, 1.0, 4.0]])
+    assert ranks(scores).tolist() == [[2, 0, 1, 3], [1, 2, 3, 0]]
 
 
 @given(selections())

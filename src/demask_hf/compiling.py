@@ -1,4 +1,4 @@
-"""`generate(compile=...)`: the model's body and the head through `torch.compile`, with few distinct shapes."""
+"""`generate(compile=...)`: body, head and scores through `torch.compile`, with few distinct shapes."""
 
 import functools
 from collections.abc import Callable
@@ -38,12 +38,11 @@ class CompiledBackbone(Backbone):
     def __init__(self, backbone: Backbone, compile: bool | str | dict[str, Any]):
         super().__init__(backbone.model, backbone.mask_token_id, backbone.quirks)
         module = self.states_module
-        self._options = _options_of(compile)
         self._body = _CompiledModule(self.model if module is None else module, compile)
 
     def compiled(self, function: Callable) -> Callable:
         """Compile a function for any number of candidates, without CUDA graphs: they would be one for each number."""
-        backend = {name: value for name, value in self._options.items() if name == "backend"}
+        backend = {name: value for name, value in self._body.options.items() if name == "backend"}
         return _compiled(function, _frozen({**backend, "dynamic": True}))
 
     @torch.no_grad()
@@ -109,16 +108,12 @@ class _CompiledModule:
                 f"`compile` must not be used with a model whose forward was replaced, got {compile!r} for a "
                 f"{type(module).__name__} with hooks of accelerate or another wrapper."
             )
-        self._module, self._forward = module, _compiled(type(module).forward, _frozen(_options_of(compile)))
+        self.options = compile if isinstance(compile, dict) else {} if compile is True else {"mode": compile}
+        self._module, self._forward = module, _compiled(type(module).forward, _frozen(self.options))
 
     def running(self) -> AbstractContextManager[None]:
         """Let calls of the module run its compiled forward in this thread, see [`replaced_forward`]."""
         return replaced_forward(self._module, functools.partial(self._forward, self._module))
-
-
-def _options_of(compile: bool | str | dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `torch.compile`."""
-    return compile if isinstance(compile, dict) else {} if compile is True else {"mode": compile}
 
 
 def check_compile(compile: bool | str | dict[str, Any] | None) -> None:

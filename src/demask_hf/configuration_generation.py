@@ -63,8 +63,8 @@ class DemaskGenerationConfig(GenerationConfig):
             With a cache, write the first position of a block after its full forward, whatever its confidence, and
             nothing else, as Fast-dLLM's code for Dream does; the default `False` leaves that to the strategy.
         compile (`bool`, `str` or `dict`, *optional*):
-            Run the model's body and the head through `torch.compile`: `True`, a mode such as "reduce-overhead" (CUDA
-            graphs), or arguments of `torch.compile`.
+            Run the model's body, the head and the scores through `torch.compile`: `True`, a mode such as
+            "reduce-overhead" (CUDA graphs), or arguments of `torch.compile`.
         return_dict_in_generate (`bool`, *optional*):
             Return a [`DemaskGenerationOutput`] rather than the sequences.
         output_history (`bool`, *optional*):

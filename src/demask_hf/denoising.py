@@ -171,7 +171,6 @@ class DenoisingLoop:
         def forward(sequences, probe_rows, asked):
             return self._probabilities(self._forward(state, sequences, probe_rows, asked).logits)
 
-        hidden_states = prediction.hidden_states
         names = None if reads is None else {"confidence", *reads}
         tokens, scores, has_nan, probabilities = score_candidates(
             prediction, names, distribution, self.backbone.mask_token_id, noise, self._score
@@ -187,7 +186,7 @@ class DenoisingLoop:
             num_block_steps=block_steps[1],
             seeds=state.seeds,
             mask_token_id=self.backbone.mask_token_id,
-            hidden_states=hidden_states,
+            hidden_states=prediction.hidden_states,
             forward=forward,
             ledger=state.ledger,
             known_index=index,

@@ -10,6 +10,21 @@ _NUM_BLIND_ROUNDS = {"cpu": 0}
 _NUM_BLIND_ROUNDS_ELSEWHERE = 4
 
 
+def ranks(scores: torch.Tensor) -> torch.LongTensor:
+    """Return the place of each position in a walk by descending score, from 0; ties go to the lower index.
+
+    Args:
+        scores (`torch.Tensor` of shape `(..., positions)`):
+            Scores.
+
+    Returns:
+        `torch.LongTensor` of the same shape.
+    """
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, places)
+
+
 def dependency_bound_of(dependencies: torch.Tensor, order: torch.LongTensor) -> torch.Tensor:
     """Return the sum of dependencies from earlier to later positions of an ordered set.
 
@@ -66,10 +81,8 @@ def low_dependency_subset(
         `torch.BoolTensor` of shape `(batch, positions)`: a subset of `eligible`.
     """
     # 1. Keep the pairs from earlier to later. Only the order among eligible positions matters, as no other is kept.
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    size = order.shape[-1]
-    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(size, device=order.device).expand_as(order))
-    is_earlier = ranks[:, :, None] < ranks[:, None, :]
+    places = ranks(scores)
+    is_earlier = places[:, :, None] < places[:, None, :]
     if symmetric:
         dependencies = torch.maximum(dependencies, dependencies.transpose(1, 2))
     earlier = torch.where(is_earlier, dependencies.float(), 0.0)
@@ -80,7 +93,7 @@ def low_dependency_subset(
     limits = earlier.new_full(eligible.shape, bound).masked_fill_(~eligible, -1.0)
     num_blind_rounds = _NUM_BLIND_ROUNDS.get(eligible.device.type, _NUM_BLIND_ROUNDS_ELSEWHERE)
     kept = eligible.float()
-    for round_index in range(size + 1):
+    for round_index in range(scores.shape[-1] + 1):
         updated = (_costs(earlier, kept, rule, sums) <= limits).float()
         if round_index >= num_blind_rounds and torch.equal(updated, kept):
             break

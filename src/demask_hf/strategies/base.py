@@ -82,7 +82,7 @@ def register_strategy(name: str) -> Callable[[type[UnmaskingStrategy]], type[Unm
     Example:
 
     ```python
-    >>> from dataclasses import dataclass, field
+    >>> from dataclasses import dataclass
     >>> from demask_hf import UnmaskingStrategy, register_strategy
 
     >>> @register_strategy("everything")

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 
 from ..candidates import CandidateIndex
+from ..dependency import ranks
 from ..probes import Predict
 from ..sampling import uniform_noise
 from ..scoring import score_of
@@ -157,6 +158,4 @@ class DenoisingStep:
 
     def rank(self, scores: torch.Tensor) -> torch.LongTensor:
         """Return the rank of each candidate in its row, 0 for the highest score, shape `(batch, length)`."""
-        order = self.at_positions(scores.double(), float("-inf")).argsort(dim=-1, descending=True, stable=True)
-        ranks = torch.arange(order.shape[-1], device=order.device).expand_as(order)
-        return torch.empty_like(order).scatter(-1, order, ranks)
+        return ranks(self.at_positions(scores.double(), float("-inf")))
