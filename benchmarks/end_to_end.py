@@ -19,8 +19,8 @@ from speed_common import build_model, interleaved, median_ratio, report
 from transformers import AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation import evaluate, summarise
-from demask_hf.statistics import paired_difference
+from demask_hf.evaluation.decoding import evaluate, summarise
+from demask_hf.evaluation.statistics import paired_difference
 from demask_hf.tasks import FAMILIES
 
 

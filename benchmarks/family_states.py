@@ -7,12 +7,12 @@ from random import Random
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.collection import collect
-from demask_hf.data import StoredExamples
-from demask_hf.evaluation import evaluate, summarise
-from demask_hf.prompts import TokenizedPrompt
-from demask_hf.states import CollectionSettings
+from demask_hf.evaluation.decoding import evaluate, summarise
 from demask_hf.tasks import FAMILIES
+from demask_hf.training.collection import collect
+from demask_hf.training.prompts import TokenizedPrompt
+from demask_hf.training.states import CollectionSettings
+from demask_hf.training.store import StoredExamples
 
 
 ANSWER_LENGTH = 32

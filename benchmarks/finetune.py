@@ -16,9 +16,9 @@ from torch.utils.data import ConcatDataset, Subset
 
 import demask_hf
 from demask_hf import DemaskHead
-from demask_hf.finetuning import add_lora, load_merged
-from demask_hf.fit import fit_of
-from demask_hf.training import best_kept, new_head, train_head
+from demask_hf.head.adapters import add_lora, load_merged
+from demask_hf.training.metrics import fit_of
+from demask_hf.training.trainer import best_kept, new_head, train_head
 
 
 BOUND = 0.1

@@ -18,8 +18,8 @@ import torch
 from family_states import NAMES, decode_with, family_states, load_backbone
 
 from demask_hf import DemaskConfig, DemaskHead
-from demask_hf.modeling_demask import DependencyOutput
-from demask_hf.training import train_head
+from demask_hf.head.modeling_demask import DependencyOutput
+from demask_hf.training.trainer import train_head
 
 
 BOUND = 0.1

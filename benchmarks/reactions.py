@@ -23,10 +23,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import AlbertConfig, AlbertForMaskedLM, PreTrainedTokenizerFast
 
 import demask_hf
-from demask_hf.backbone import backbone_facts
-from demask_hf.statistics import paired_difference
-from demask_hf.targets import DependencyExample, measure_examples
-from demask_hf.training import fit_of, new_head, train_head
+from demask_hf.backbones.backbone import backbone_facts
+from demask_hf.evaluation.statistics import paired_difference
+from demask_hf.training.examples import DependencyExample, measure_examples
+from demask_hf.training.trainer import fit_of, new_head, train_head
 
 
 # A benzene ring with a place for a group; groups that close a ring of their own number it 2.

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from speed_common import FixedSchedule, build_model, interleaved, median_ratio, random_prompts, report, seconds_of
 
-from demask_hf.profiling import PARTS, profile_steps
+from demask_hf.generation.profiling import PARTS, profile_steps
 
 
 PROMPT_LENGTH = 32

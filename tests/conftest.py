@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import ModelOutput
 
 import demask_hf
-from demask_hf.modeling_demask import DependencyOutput
+from demask_hf.head.modeling_demask import DependencyOutput
 from demask_hf.strategies import DenoisingStep, ProbeLedger
 
 

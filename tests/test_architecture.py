@@ -232,6 +232,6 @@ def test_examples_in_docstrings(example, monkeypatch):
 
 def test_examples_are_found():
     names = {parameter.id for parameter in _examples()}
-    assert "demask_hf.ops.total_variation" in names
+    assert "demask_hf.functional.distributions.total_variation" in names
     assert "demask_hf.strategies.base.register_strategy" in names
-    assert "demask_hf.generation.DemaskGenerationMixin.generate" in names
+    assert "demask_hf.generation.mixin.DemaskGenerationMixin.generate" in names

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from demask_hf.backbone import Backbone
+from demask_hf.backbones.backbone import Backbone
 
 
 FOLDER = Path(__file__).parent / "goldens"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from demask_hf.backbone import Backbone
+from demask_hf.backbones.backbone import Backbone
 
 
 def _has_wheel():

@@ -9,20 +9,20 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from .attachment import attach
-from .backbone import Backbone
-from .configuration_demask import DemaskConfig
-from .configuration_generation import DemaskGenerationConfig
-from .dependency import dependency_bound_of, low_dependency_subset
-from .generation import DemaskGenerationMixin, DemaskGenerationOutput
-from .modeling_demask import DemaskHead
+from .backbones.backbone import Backbone
+from .backbones.quirks import BackboneQuirks, declare_backbone
+from .functional.dependency import dependency_bound_of, low_dependency_subset
+from .functional.probes import measure_dependencies
+from .generation.configuration import DemaskGenerationConfig
+from .generation.mixin import DemaskGenerationMixin, DemaskGenerationOutput
+from .head.configuration_demask import DemaskConfig
+from .head.modeling_demask import DemaskHead
+from .models.attach import attach
 from .models.dream.configuration_dream import DreamConfig
 from .models.dream.modeling_dream import DreamModel
 from .models.dream.tokenization_dream import DreamTokenizer
 from .models.llada.configuration_llada import LLaDAConfig
 from .models.llada.modeling_llada import LLaDAModelLM
-from .probes import measure_dependencies
-from .quirks import BackboneQuirks, declare_backbone
 from .strategies import (
     DenoisingStep,
     UnmaskingStrategy,
@@ -52,17 +52,17 @@ AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
 # The head's life, imported when it is asked for: decoding needs neither Trainer nor PEFT.
 _LATER = {
-    "CollectionSettings": "states",
-    "MeasuredStates": "states",
-    "StoredExamples": "data",
-    "add_lora": "finetuning",
-    "collect": "collection",
-    "export_head": "hub",
-    "new_head": "training",
-    "push_head": "hub",
-    "read_prompts": "prompts",
-    "split_by_prompt": "training",
-    "train_head": "training",
+    "CollectionSettings": "training.states",
+    "MeasuredStates": "training.states",
+    "StoredExamples": "training.store",
+    "add_lora": "head.adapters",
+    "collect": "training.collection",
+    "export_head": "head.publishing",
+    "new_head": "training.trainer",
+    "push_head": "head.publishing",
+    "read_prompts": "training.prompts",
+    "split_by_prompt": "training.trainer",
+    "train_head": "training.trainer",
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation import decode_prompts, evaluate
+from demask_hf.evaluation.decoding import decode_prompts, evaluate
 from demask_hf.tasks import load_task
 
 

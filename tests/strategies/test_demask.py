@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from demask_hf import make_strategy, strategy_fields
-from demask_hf.dependency import RULES
+from demask_hf.functional.dependency import RULES
 from demask_hf.strategies.demask import DEFAULT_DEPENDENCY_BOUND, ORDERS
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation import evaluate, summarise
+from demask_hf.evaluation.decoding import evaluate, summarise
 from demask_hf.tasks import FAMILIES
 from demask_hf.tiny.tokenizer import build_tokenizer
 

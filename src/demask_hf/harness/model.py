@@ -11,8 +11,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from ..commands import load_model
-from ..evaluation import decode_prompts
+from ..cli.commands import load_model
+from ..evaluation.decoding import decode_prompts
 from ..tasks.base import before_stop
 
 

@@ -5,7 +5,7 @@ from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ..masking import left_padded_positions
+from ..functional.masking import left_padded_positions
 
 
 class BidirectionalMixin:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..dependency import low_dependency_subset
+from ..functional.dependency import low_dependency_subset
 from .base import UnmaskingStrategy, check_interval, register_strategy
 from .step import DenoisingStep
 

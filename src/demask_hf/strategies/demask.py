@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..dependency import RULES, low_dependency_subset
-from ..probes import ESTIMATORS, measure_dependencies
+from ..functional.dependency import RULES, low_dependency_subset
+from ..functional.probes import ESTIMATORS, measure_dependencies
 from .base import UnmaskingStrategy, check_choice, check_count, check_interval, register_strategy
 from .sequential import position_scores
 from .step import DenoisingStep

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..ops import kl_divergence
+from ..functional.distributions import kl_divergence
 from .base import UnmaskingStrategy, check_count, check_interval, register_strategy
 from .step import DenoisingStep
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..masking import unmask_shares
+from ..functional.masking import unmask_shares
 from .base import UnmaskingStrategy, check_choice, check_interval, register_strategy
 from .sequential import position_scores, scores_read
 from .step import DenoisingStep

@@ -5,11 +5,11 @@ from functools import cached_property
 
 import torch
 
-from ..candidates import CandidateIndex
-from ..dependency import ranks
-from ..probes import Predict
-from ..sampling import uniform_noise
-from ..scoring import score_of
+from ..functional.candidates import CandidateIndex
+from ..functional.dependency import ranks
+from ..functional.probes import Predict
+from ..functional.sampling import uniform_noise
+from ..generation.scoring import score_of
 
 
 @dataclass

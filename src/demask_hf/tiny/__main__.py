@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..configuration_generation import DemaskGenerationConfig
+from ..generation.configuration import DemaskGenerationConfig
 from .backbone import ANSWER_LENGTH, NUM_STEPS, BackboneTrainer
 from .head import build_head
 

@@ -8,7 +8,7 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ..masking import random_mask
+from ..functional.masking import random_mask
 from ..models.dream.configuration_dream import DreamConfig
 from ..models.dream.modeling_dream import DreamModel
 from ..tasks import FAMILIES

@@ -6,15 +6,15 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from ..backbone import Backbone, backbone_facts
-from ..collection import fill_shards
-from ..data import StoredExamples, write_collection
-from ..masking import random_mask
-from ..modeling_demask import DemaskHead
+from ..backbones.backbone import Backbone, backbone_facts
+from ..functional.masking import random_mask
+from ..head.modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
-from ..targets import DependencyExample, measure_examples
 from ..tasks import FAMILIES
-from ..training import new_head, train_head
+from ..training.collection import fill_shards
+from ..training.examples import DependencyExample, measure_examples
+from ..training.store import StoredExamples, write_collection
+from ..training.trainer import new_head, train_head
 from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 
 

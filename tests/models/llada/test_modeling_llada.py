@@ -10,7 +10,7 @@ from transformers.core_model_loading import rename_source_key
 
 import demask_hf
 from demask_hf import LLaDAConfig, LLaDAModelLM
-from demask_hf.backbone import Backbone
+from demask_hf.backbones.backbone import Backbone
 
 
 AUTO_CLASSES = [AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM]

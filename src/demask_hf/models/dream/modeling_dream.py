@@ -3,7 +3,7 @@
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Model
 
-from ...generation import DemaskGenerationMixin
+from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
 from .configuration_dream import DreamConfig
 

@@ -5,7 +5,7 @@ from transformers import LlamaForCausalLM, LlamaModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 
-from ...generation import DemaskGenerationMixin
+from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
 from .configuration_llada import LLaDAConfig
 

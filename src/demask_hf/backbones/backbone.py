@@ -1,0 +1,255 @@
+"""A model as the loop sees it: aligned hidden states and logits of chosen positions, read as its quirks say."""
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from ..functional.masking import left_padded_positions
+from .attention import AttentionReader
+from .prediction import Prediction, StatesGather, replaced_forward
+from .quirks import BackboneQuirks, quirks_of
+
+
+@dataclass
+class Backbone:
+    """A masked diffusion model as the loop sees it: aligned hidden states and logits of chosen positions.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model; its forward returns `logits`, and `hidden_states` where it is asked for them.
+        mask_token_id (`int`):
+            Id of the mask token.
+        quirks ([`BackboneQuirks`], *optional*):
+            What is special about the model.
+    """
+
+    model: torch.nn.Module
+    mask_token_id: int
+    quirks: BackboneQuirks = BackboneQuirks()
+
+    @classmethod
+    def of(cls, model: torch.nn.Module, mask_token_id: int | None = None) -> "Backbone":
+        """Describe a model from its attributes and configuration.
+
+        Args:
+            model (`torch.nn.Module`):
+                The model.
+            mask_token_id (`int`, *optional*):
+                Id from the generation config; comes after one that was attached and before the model's config.
+
+        Raises:
+            ValueError: if no mask token is known, or the id is outside the vocabulary.
+        """
+        config, quirks = getattr(model, "config", None), quirks_of(model)
+        known = (quirks.mask_token_id, mask_token_id, getattr(config, "mask_token_id", None))
+        mask_token_id = next((token for token in known if token is not None), None)
+        if mask_token_id is None:
+            raise ValueError(
+                "`mask_token_id` must be known to decode by unmasking, got None: set it in the model's config, in "
+                "the generation config, or pass it or the tokenizer to `demask_hf.attach`."
+            )
+        vocab_size = getattr(config, "vocab_size", None)
+        if mask_token_id < 0 or (vocab_size is not None and mask_token_id >= vocab_size):
+            raise ValueError(f"`mask_token_id` must be in [0, {vocab_size}), got {mask_token_id}.")
+        return cls(model, mask_token_id, quirks)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
+        if isinstance(self.model, PreTrainedModel):
+            device = self.model.device
+        else:
+            device = next((parameter.device for parameter in self.model.parameters()), None)
+        if device is None or device.type != "meta":
+            return device
+        # Offloaded by accelerate: the weights are elsewhere, the hook of the module says where it computes.
+        hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
+        devices = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((device for device in devices if device not in (None, "disk", "meta")), "cpu"))
+
+    @property
+    def states_module(self) -> torch.nn.Module | None:
+        """The submodule that returns the final hidden states; `None` if there is none apart from the model."""
+        if self.quirks.states is None:
+            return None
+        try:
+            module = operator.attrgetter(self.quirks.states)(self.model)
+        except AttributeError:
+            return None
+        return None if module is self.model else module
+
+    def takes(self, name: str) -> bool:
+        """Return whether the model's forward has an argument of this name."""
+        return name in inspect.signature(type(self.model).forward).parameters
+
+    def compiled(self, function: Callable) -> Callable:
+        """Return a function of the candidates as it is to be run: unchanged, unless the model is compiled."""
+        return function
+
+    @torch.no_grad()
+    def predict(
+        self,
+        sequences: torch.LongTensor,
+        candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor],
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.LongTensor | None = None,
+        with_hidden_states: bool = True,
+        attention_layers: Callable[[int], int] | None = None,
+        cache: Cache | None = None,
+        part_size: int | None = None,
+    ) -> Prediction:
+        """Run the model once and return what it says about the candidates.
+
+        Hidden states are gathered before the output layer, so no tensor of shape (length, vocabulary) exists where
+        the quirks say which submodule returns them.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(batch, length)`):
+                Token ids, masks included.
+            candidates (`torch.BoolTensor` of shape `(batch, length)`, or `tuple` of two `torch.LongTensor`):
+                Positions asked for, or row and column of each, row-major; the tuple spares a device synchronisation.
+            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                0 at left padding; `None` where there is none.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Segment of each token, for models that take it.
+            with_hidden_states (`bool`, *optional*, defaults to `True`):
+                Whether the hidden states are needed.
+            attention_layers (`Callable[[int], int]`, *optional*):
+                Maps the number of layers to that of the last ones whose attention is wanted; `None` wants none.
+            cache ([`BlockCache`], *optional*):
+                Keeps keys and values, and says which columns are to be computed; all if its `columns` are `None`.
+            part_size (`int`, *optional*):
+                Compute the logits of this many candidates only; [`Prediction.parts`] computes the others when they are
+                asked for. By default, and where the states of a model cannot be told from its output, all.
+
+        Returns:
+            [`Prediction`]
+
+        Raises:
+            ValueError: if hidden states or attention are needed and the model does not return them.
+        """
+        inputs: dict[str, Any] = {"input_ids": sequences}
+        first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        if attention_mask is not None:
+            first_real = attention_mask.long().argmax(dim=-1)
+            inputs["attention_mask"] = attention_mask
+            if self.takes("position_ids") and not self.quirks.counts_positions:
+                inputs["position_ids"] = left_padded_positions(attention_mask)
+        rows, columns = candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
+        # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
+        columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
+        forward = self.model if attention_layers is None else AttentionReader(self.model, attention_layers)
+        if cache is not None:
+            inputs["past_key_values"] = cache
+            if cache.columns is not None:
+                inputs["input_ids"] = sequences.gather(1, cache.columns)
+                inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)
+                columns = columns - cache.columns[rows, 0]
+        wanted = _Wanted(rows, columns, with_hidden_states, part_size)
+        found = self._gathered(forward, inputs, wanted, lambda logits: self._finished(logits, sequences.device))
+        if attention_layers is not None:
+            found.attentions = forward.attentions.to(sequences.device)
+            if attention_mask is not None:
+                found.attentions = found.attentions * attention_mask[..., None]
+        return found
+
+    def _finished(self, logits: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Return the model's output in float32 on the device of the sequences, tokens never written at the lowest."""
+        logits = logits.float().to(device)
+        if self.quirks.special_token_ids:
+            logits[:, list(self.quirks.special_token_ids)] = torch.finfo(logits.dtype).min
+        return logits
+
+    def _gathered(
+        self,
+        forward: Callable[..., Any],
+        inputs: dict[str, Any],
+        wanted: "_Wanted",
+        finished: Callable[[torch.Tensor], torch.Tensor],
+    ) -> Prediction:
+        """Run the model and return its output at the wanted places."""
+        module = self.states_module
+        if module is None:
+            outputs = forward(**inputs, **({"output_hidden_states": True} if wanted.with_states else {}))
+            states = getattr(outputs, "hidden_states", None)
+            if wanted.with_states and states is None:
+                raise ValueError(
+                    f"`model` must return `hidden_states` for a dependency head, got none from "
+                    f"{type(self.model).__name__}."
+                )
+            states = states[-1][wanted.rows, wanted.columns] if wanted.with_states else None
+            return Prediction(finished(outputs.logits[wanted.rows, wanted.columns]), states)
+        gather = StatesGather(wanted.rows, wanted.columns, wanted.part_size)
+        handle = module.register_forward_hook(gather)
+        try:
+            logits = finished(forward(**inputs).logits[0])
+        finally:
+            handle.remove()
+        if len(logits) == len(gather.states):
+            return Prediction(logits, gather.states)
+
+        def output(states: torch.Tensor) -> torch.Tensor:
+            with replaced_forward(module, lambda *args, **kwargs: gather.returned(states)):
+                return finished(self.model(**inputs).logits[0])
+
+        return Prediction(logits, gather.states, output=output, part_size=wanted.part_size)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Row and column of each state that is asked for, whether it is to be returned, and how many logits at a time."""
+
+    rows: torch.LongTensor
+    columns: torch.LongTensor
+    with_states: bool
+    part_size: int | None
+
+
+def _counted(sequences: torch.LongTensor) -> torch.LongTensor:
+    """Return the number of each column."""
+    return torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
+
+
+def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
+    """Return what a dependency head must know of a backbone, by the names of [`DemaskConfig`]; `None` if unknown."""
+    config = getattr(model, "config", None)
+    return {
+        "backbone_hidden_size": getattr(config, "hidden_size", None),
+        "backbone_model_type": getattr(config, "model_type", None),
+        "backbone_num_layers": getattr(config, "num_hidden_layers", None),
+        "backbone_vocab_size": getattr(config, "vocab_size", None),
+        "logits_shift": quirks_of(model).logits_shift,
+    }
+
+
+def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
+    """Refuse a dependency head that was made for another backbone.
+
+    Args:
+        model (`torch.nn.Module`):
+            The backbone.
+        head ([`DemaskHead`]):
+            The head.
+
+    Raises:
+        ValueError: if width, model type, number of layers, vocabulary or shift differ.
+    """
+    check_head_facts(backbone_facts(model), head)
+
+
+def check_head_facts(facts: dict[str, int | str | None], head: PreTrainedModel) -> None:
+    """Refuse a dependency head that was made for a backbone with other facts, see [`check_head`]."""
+    for name, actual in facts.items():
+        expected = getattr(head.config, name)
+        if expected is not None and actual is not None and expected != actual:
+            raise ValueError(
+                f"`head` must be made for this backbone, got a head with {name} {expected!r} for a model with "
+                f"{actual!r}."
+            )

@@ -1,0 +1,257 @@
+"""The product of marginals against the model's own chain joint: total variation, exactly or by Monte Carlo."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..functional.distributions import entropy, total_variation
+from ..functional.probes import Predict
+
+
+# Continuations of a state that one forward takes.
+_BATCH_SIZE = 256
+# Tokens times continuations that enumeration may hold.
+_MAX_ELEMENTS = 1 << 26
+
+
+@dataclass(frozen=True)
+class OrderedSet:
+    """Masked positions of one state that are unmasked together, in the order in which the joint reveals them.
+
+    Args:
+        predict (`Callable`):
+            Maps sequences, the batch row of each (always 0) and the positions asked for to the distributions that
+            tokens are drawn from, as in [`measure_dependencies`].
+        sequence (`torch.LongTensor` of shape `(length,)`):
+            The state, masks included.
+        order (`torch.LongTensor` of shape `(size,)`):
+            Columns of the set, at least one, in order.
+    """
+
+    predict: Predict
+    sequence: torch.LongTensor
+    order: torch.LongTensor
+
+    def marginals(self) -> torch.Tensor:
+        """Return the predictions for the set in this state, shape `(size, vocabulary)`, float64, in order."""
+        asked = torch.zeros_like(self.sequence, dtype=torch.bool)
+        asked[self.order] = True
+        row = torch.zeros(1, dtype=torch.long, device=self.sequence.device)
+        probabilities = self.predict(self.sequence[None], row, asked[None]).double()
+        return probabilities[self.order.argsort().argsort()]
+
+    def conditional(self, tokens: torch.LongTensor) -> torch.Tensor:
+        """Return the predictions for position `t` of the order after its first `t` positions are revealed.
+
+        Args:
+            tokens (`torch.LongTensor` of shape `(continuations, t)`):
+                Tokens of the first `t` positions, `t` at least 1. Equal rows are predicted once.
+
+        Returns:
+            `torch.Tensor` of shape `(continuations, vocabulary)`, float64.
+        """
+        distinct, inverse = tokens.unique(dim=0, return_inverse=True)
+        target = self.order[tokens.shape[1]]
+        predictions = []
+        for part in distinct.split(_BATCH_SIZE):
+            revealed = self.sequence.repeat(part.shape[0], 1)
+            revealed[:, self.order[: tokens.shape[1]]] = part
+            asked = torch.zeros_like(revealed, dtype=torch.bool)
+            asked[:, target] = True
+            rows = torch.zeros(part.shape[0], dtype=torch.long, device=revealed.device)
+            predictions.append(self.predict(revealed, rows, asked).double())
+        return torch.cat(predictions)[inverse]
+
+    def reordered(self, order: torch.LongTensor) -> "OrderedSet":
+        """Return the same positions in another order."""
+        return OrderedSet(self.predict, self.sequence, order)
+
+
+@dataclass(frozen=True)
+class ExactError:
+    """What enumeration says; true values lie between a value and the value plus the mass that was left out.
+
+    Args:
+        total_variation (`float`):
+            TV(product of marginals, chain joint), in [0, 1].
+        left_out (`float`):
+            Product mass of the continuations that were left out.
+        terms (`tuple[float, ...]`):
+            Telescoped terms `E_{x_<t ~ joint} TV(q_t, q_t given x_<t)` for t = 2, 3, ... in order.
+        terms_left_out (`tuple[float, ...]`):
+            Joint mass left out of each term.
+    """
+
+    total_variation: float
+    left_out: float
+    terms: tuple[float, ...]
+    terms_left_out: tuple[float, ...]
+
+
+@torch.no_grad()
+def exact_error(ordered: OrderedSet, max_continuations: int = 512, tolerance: float = 1e-4) -> ExactError | None:
+    """Enumerate the continuations of a set and compare the product of marginals with the chain joint.
+
+    The unlikeliest continuations, together at most `tolerance` of the product and of the joint, are left out; the
+    last position is summed over without a forward of its own, so a pair costs one forward for each token.
+
+    Args:
+        ordered ([`OrderedSet`]):
+            The set.
+        max_continuations (`int`, *optional*, defaults to 512):
+            Give up where more continuations of some length would have to be run.
+        tolerance (`float`, *optional*, defaults to 1e-4):
+            Mass that may be left out; 0 enumerates everything that can occur.
+
+    Returns:
+        [`ExactError`], or `None` where there are too many continuations.
+    """
+    marginals = ordered.marginals()
+    size, vocab_size = marginals.shape
+    if float(entropy(marginals[:-1]).sum().exp()) > 2 * max_continuations:
+        # About as many continuations are typical of the product: not worth a forward.
+        return None
+    # One empty continuation.
+    tokens = ordered.order.new_zeros(1, 0)
+    product = joint = torch.ones(1, dtype=torch.float64, device=marginals.device)
+    left_out = torch.zeros(2, dtype=torch.float64, device=marginals.device)
+    terms, terms_left_out = [], []
+    for place, marginal in enumerate(marginals):
+        conditional = ordered.conditional(tokens) if place else marginal[None]
+        if place:
+            terms.append(float((joint * total_variation(conditional, marginal)).sum()))
+            terms_left_out.append(float(left_out[1]))
+        product, joint = (product[:, None] * marginal).flatten(), (joint[:, None] * conditional).flatten()
+        if place == size - 1:
+            break
+        kept = _likeliest(torch.stack([product, joint]), tolerance / (size - 1))
+        if kept.numel() > max_continuations or kept.numel() * vocab_size > _MAX_ELEMENTS:
+            return None
+        left_out = left_out + torch.stack([product.sum() - product[kept].sum(), joint.sum() - joint[kept].sum()])
+        parents = torch.div(kept, vocab_size, rounding_mode="floor")
+        tokens = torch.cat([tokens[parents], (kept % vocab_size)[:, None]], dim=1)
+        product, joint = product[kept], joint[kept]
+    error = float((product - joint).clamp(min=0).sum())
+    return ExactError(error, max(float(left_out[0]), 0.0), tuple(terms), tuple(terms_left_out))
+
+
+def _likeliest(masses: torch.Tensor, allowance: float) -> torch.LongTensor:
+    """Return the indices without the smallest ones whose summed mass, of both rows together, is within `allowance`."""
+    order = masses.sum(dim=0).argsort()
+    is_left_out = masses.sum(dim=0)[order].cumsum(dim=0) <= allowance
+    return order[~is_left_out].sort().values
+
+
+@torch.no_grad()
+def sampled_errors(ordered: OrderedSet, num_draws: int, generator: torch.Generator) -> torch.Tensor:
+    """Return independent unbiased estimates of TV(product of marginals, chain joint).
+
+    Each is `max(0, 1 - joint(x) / product(x))` for one x drawn from the product, with the last position summed over
+    instead of drawn, which changes no expectation and makes the estimates less noisy. `size - 1` forwards a draw.
+
+    Args:
+        ordered ([`OrderedSet`]):
+            The set.
+        num_draws (`int`):
+            Number of estimates, at least 1.
+        generator (`torch.Generator`):
+            Draws the tokens; on the CPU.
+
+    Returns:
+        `torch.Tensor` of shape `(num_draws,)`, float64, in [0, 1].
+    """
+    marginals = ordered.marginals()
+    drawn = [_draw(marginal.expand(num_draws, -1), generator) for marginal in marginals[:-1]]
+    tokens = torch.stack([*drawn, torch.zeros(num_draws, dtype=torch.long, device=marginals.device)], dim=1)
+    ratio = torch.ones(num_draws, dtype=torch.float64, device=marginals.device)
+    for place in range(1, len(marginals)):
+        conditional = ordered.conditional(tokens[:, :place])
+        if place == len(marginals) - 1:
+            return (marginals[-1] - ratio[:, None] * conditional).clamp(min=0).sum(dim=-1).clamp(max=1.0)
+        token = tokens[:, place, None]
+        ratio = ratio * (conditional.gather(1, token) / marginals[place].expand_as(conditional).gather(1, token))[:, 0]
+    return torch.zeros_like(ratio)
+
+
+@dataclass(frozen=True)
+class JointDraws:
+    """Draws from a chain joint.
+
+    Args:
+        tokens (`torch.LongTensor` of shape `(draws, size)`):
+            Tokens of the set, in order.
+        log_probabilities (`torch.Tensor` of shape `(draws,)`):
+            Their log probability under the joint, in nats, float64.
+        terms (`torch.Tensor` of shape `(draws, size - 1)`):
+            `TV(q_t, q_t given x_<t)` for t = 2, 3, ...; their means estimate the telescoped terms without bias.
+        errors (`torch.Tensor` of shape `(draws,)`):
+            `max(0, 1 - product(x) / joint(x))` with the last position summed over: total variation is symmetric, so
+            their mean estimates it as without bias as that of [`sampled_errors`].
+    """
+
+    tokens: torch.LongTensor
+    log_probabilities: torch.Tensor
+    terms: torch.Tensor
+    errors: torch.Tensor
+
+
+@torch.no_grad()
+def draw_from_joint(ordered: OrderedSet, num_draws: int, generator: torch.Generator) -> JointDraws:
+    """Reveal the positions one after the other, each from its prediction given those before it.
+
+    Args:
+        ordered ([`OrderedSet`]):
+            The set.
+        num_draws (`int`):
+            Number of draws, at least 1.
+        generator (`torch.Generator`):
+            Draws the tokens; on the CPU.
+    """
+    marginals = ordered.marginals()
+    tokens = ordered.order.new_zeros(num_draws, 0)
+    log_probabilities = torch.zeros(num_draws, dtype=torch.float64, device=marginals.device)
+    log_product, errors, terms = log_probabilities, log_probabilities, []
+    for place, marginal in enumerate(marginals):
+        conditional = ordered.conditional(tokens) if place else marginal.expand(num_draws, -1)
+        if place:
+            terms.append(total_variation(conditional, marginal))
+            ratio = (log_product - log_probabilities).exp()[:, None]
+            errors = (conditional - ratio * marginal).clamp(min=0).sum(dim=-1).clamp(max=1.0)
+        token = _draw(conditional, generator)[:, None]
+        tokens = torch.cat([tokens, token], dim=1)
+        log_probabilities = log_probabilities + conditional.gather(1, token)[:, 0].log()
+        log_product = log_product + marginal[token[:, 0]].log()
+    stacked = torch.stack(terms, dim=1) if terms else log_probabilities.new_zeros(num_draws, 0)
+    return JointDraws(tokens, log_probabilities, stacked, errors)
+
+
+@torch.no_grad()
+def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.LongTensor) -> torch.Tensor:
+    """Return unbiased estimates of the total variation between the joints of two orders of one set.
+
+    Args:
+        ordered ([`OrderedSet`]):
+            The set in the order that the draws come from.
+        draws ([`JointDraws`]):
+            Draws from its joint.
+        order (`torch.LongTensor` of shape `(size,)`):
+            The same columns in another order.
+
+    Returns:
+        `torch.Tensor` of shape `(draws,)`, float64, in [0, 1]: `max(0, 1 - other(x) / joint(x))`.
+    """
+    other = ordered.reordered(order)
+    place = {column: index for index, column in enumerate(ordered.order.tolist())}
+    tokens = draws.tokens[:, [place[column] for column in order.tolist()]]
+    log_probabilities = torch.zeros_like(draws.log_probabilities)
+    for index, marginal in enumerate(other.marginals()):
+        conditional = other.conditional(tokens[:, :index]) if index else marginal.expand(len(tokens), -1)
+        log_probabilities = log_probabilities + conditional.gather(1, tokens[:, index, None])[:, 0].log()
+    return (1.0 - (log_probabilities - draws.log_probabilities).exp()).clamp(min=0)
+
+
+def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.LongTensor:
+    """Draw one token from each row of `(draws, vocabulary)` by inverse transform, never one of probability 0."""
+    cumulative = probabilities.cumsum(dim=-1)
+    noise = torch.rand(probabilities.shape[0], 1, generator=generator, dtype=torch.float64).to(probabilities.device)
+    return (cumulative <= noise * cumulative[:, -1:]).sum(dim=-1).clamp(max=probabilities.shape[-1] - 1)

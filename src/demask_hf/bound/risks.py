@@ -1,0 +1,198 @@
+"""Losses of decoded prompts for choosing the bound: every candidate is rolled out, resumably."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..backbones.backbone import Backbone
+from ..evaluation.decoding import Decoding, decode_prompts, evaluate
+from ..generation.mixin import DemaskGenerationMixin
+from ..strategies import DemaskStrategy, make_strategy
+from ..tasks import TaskExample
+from .joint import OrderedSet, sampled_errors
+from .visits import drawing_predict, sampling_config, visit
+
+
+RISKS = ("tv", "disagreement", "task")
+# Prompts decoded together; it changes no loss.
+_BATCH_SIZE = 32
+
+
+class Rollouts:
+    """Decode prompts with a bound and return one loss in [0, 1] for each.
+
+    - "tv": the mean, over the steps of the prompt's decoding, of the total variation between the product that the
+      step samples from and the chain joint in selection order; a fresh unbiased estimate for each step, 0 for steps
+      that unmask one position. Tokens come from draws of their own, so that they cannot depend on the number of steps.
+    - "disagreement": the share of tokens that differ from decoding one token a forward with the same seed and the
+      same order of positions; where one answer is longer, what it has more counts as different. At temperatures
+      above 0 the noise of a seed depends on the step, so that two samples differ even where both rules are right.
+    - "task": 1 if the checker of the task family calls the answer wrong, else 0.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model with its head.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]` or `Sequence[TaskExample]`):
+            The calibration prompts; examples for the risk "task".
+        rule ([`DemaskStrategy`]):
+            The rule; its bound is replaced by each candidate.
+        risk (`str`):
+            "tv", "disagreement" or "task".
+        num_draws (`int`, *optional*, defaults to 4):
+            For "tv": draws that estimate a step.
+        seed (`int`, *optional*, defaults to 0):
+            Prompt `i` is decoded with `seed + i`, for every bound.
+        work (`str` or `Path`, *optional*):
+            Folder where losses are kept, so that the same call goes on where it was interrupted.
+        generate_kwargs:
+            Further arguments of `generate`.
+
+    Raises:
+        ValueError: if `risk` is unknown or cannot be measured with these arguments.
+    """
+
+    def __init__(  # noqa: PLR0913, the facts of a calibration
+        self,
+        model: DemaskGenerationMixin,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[str] | Sequence[TaskExample],
+        rule: DemaskStrategy,
+        risk: str,
+        num_draws: int = 4,
+        seed: int = 0,
+        work: str | Path | None = None,
+        **generate_kwargs: Any,
+    ):
+        if risk not in RISKS:
+            raise ValueError(f"`risk` must be one of {', '.join(RISKS)}, got {risk!r}.")
+        if num_draws < 1:
+            raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
+        if not prompts:
+            raise ValueError("`prompts` must hold at least one prompt, got none.")
+        if risk == "task" and not all(isinstance(prompt, TaskExample) for prompt in prompts):
+            raise ValueError("`prompts` must be examples of task families for the risk 'task', got texts.")
+        self.model, self.tokenizer, self.prompts, self.rule = model, tokenizer, prompts, rule
+        self.risk, self.num_draws, self.seed, self.generate_kwargs = risk, num_draws, seed, generate_kwargs
+        self._references: dict[int, list[Decoding]] = {}
+        if risk == "tv":
+            config = sampling_config(model, rule, generate_kwargs)
+            self._predict = drawing_predict(Backbone.of(model, config.mask_token_id), config)
+        self._file = None if work is None else Path(work) / f"rollouts-{self._digest()}.jsonl"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the prompts in their order."""
+        return hashlib.sha256(json.dumps(self._texts(slice(None))).encode()).hexdigest()
+
+    def __call__(self, bound: float) -> np.ndarray:
+        """Return the losses of all prompts with a bound, shape `(prompts,)`."""
+        losses = self._stored(bound)
+        rule = dataclasses.replace(self.rule, dependency_bound=bound)
+        with tqdm(total=len(self.prompts), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
+            while len(losses) < len(self.prompts):
+                part = slice(len(losses), len(losses) + _BATCH_SIZE)
+                found = getattr(self, f"_{self.risk}_losses")(rule, part)
+                self._store(bound, found)
+                losses += found
+                bar.update(len(found))
+        return np.array(losses)
+
+    def _tv_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
+        texts, losses = self._texts(part), []
+        visited = visit(self.model, self.tokenizer, texts, rule, None, self.seed + part.start, **self.generate_kwargs)
+        for number, states in enumerate(visited, start=part.start):
+            random = Random(f"{self.seed}/{rule.dependency_bound}/{number}")
+            generator = torch.Generator().manual_seed(random.getrandbits(62))
+            sets = [OrderedSet(self._predict, state.sequence, state.selected) for state in states]
+            errors = [
+                float(sampled_errors(one, self.num_draws, generator).mean()) for one in sets if len(one.order) > 1
+            ]
+            losses.append(sum(errors) / max(len(sets), 1))
+        return losses
+
+    def _disagreement_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
+        # The same for every bound, and most of the work.
+        if part.start not in self._references:
+            self._references[part.start] = self._decoded(make_strategy("sequential", score=rule.order), part)
+        pairs = zip(self._decoded(rule, part), self._references[part.start], strict=True)
+        return [share_of_different_tokens(decoding, expected) for decoding, expected in pairs]
+
+    def _task_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
+        seed = self.seed + part.start
+        examples = self.prompts[part]
+        records = evaluate(
+            self.model, self.tokenizer, examples, rule, len(examples), seed=seed, **self.generate_kwargs
+        )
+        return [float(not record.is_correct) for record in records]
+
+    def _decoded(self, strategy: Any, part: slice) -> list[Decoding]:
+        texts, seed = self._texts(part), self.seed + part.start
+        return decode_prompts(
+            self.model, self.tokenizer, texts, strategy, len(texts), seed=seed, **self.generate_kwargs
+        )
+
+    def _texts(self, part: slice) -> list[str]:
+        return [getattr(prompt, "prompt", prompt) for prompt in self.prompts[part]]
+
+    def _digest(self) -> str:
+        """Return a name for everything that the losses depend on but the bound."""
+        config = getattr(self.model, "config", None)
+        modules = [module for module in (self.model, self.model.demask_head) if module is not None]
+        weights = [value.detach() for module in modules for value in module.parameters()]
+        sums = [float(value.double().abs().sum()) for value in weights]
+        rule = {**self.rule.to_dict(), "dependency_bound": None}
+        facts = [self.risk, self.num_draws, self.seed, self.fingerprint, rule, self.generate_kwargs, sums]
+        facts += [getattr(config, "model_type", None), getattr(config, "_commit_hash", None)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _stored(self, bound: float) -> list[float]:
+        """Return the losses that an earlier run kept; they are those of the first prompts."""
+        if self._file is None or not self._file.exists():
+            return []
+        losses = []
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                # Cut off when the run was interrupted.
+                continue
+            if record["bound"] == bound and record["first"] == len(losses):
+                losses += record["losses"]
+        return losses
+
+    def _store(self, bound: float, losses: list[float]) -> None:
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        first = len(self._stored(bound))
+        with open(self._file, "a", encoding="utf-8") as file:
+            # On a line of its own even after a line that was cut off.
+            file.write("\n" + json.dumps({"bound": bound, "first": first, "losses": losses}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def share_of_different_tokens(decoding: Decoding, expected: Decoding) -> float:
+    """Return the share of positions at which two answers differ, in [0, 1]; the longer one has the positions.
+
+    Args:
+        decoding ([`Decoding`]):
+            One answer.
+        expected ([`Decoding`]):
+            The other.
+    """
+    length = max(len(decoding.tokens), len(expected.tokens))
+    same = sum(one == other for one, other in zip(decoding.tokens, expected.tokens, strict=False))
+    return (length - same) / max(length, 1)

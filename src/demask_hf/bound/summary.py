@@ -1,0 +1,160 @@
+"""What measured sets come to: means and shares with intervals, and a table of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..evaluation.statistics import Interval, mean_interval, share_interval
+from .measurement import SetMeasurement
+from .verification import VerifiedState
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """How many sets have a property.
+
+    Args:
+        num_holding (`int`): Sets that have it.
+        num_open (`int`): Sets whose measurement is too uncertain to tell.
+        num_failing (`int`): Sets that do not have it.
+        lower (`float`): Lower end of a 95 % interval of the share of sets with it, none of the open ones counted.
+        upper (`float`): Upper end, all of the open ones counted.
+    """
+
+    num_holding: int
+    num_open: int
+    num_failing: int
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """What the measurements of one kind of sets come to; intervals at 95 % over states.
+
+    Args:
+        num_sets (`int`): Number of sets.
+        num_exact (`int`): Those that were enumerated.
+        mean_size (`float`): Positions in a set.
+        total_variation (`Interval`): Mean error of a set.
+        telescoped (`Interval`): Mean sum of the telescoped terms.
+        bound (`Interval`): Mean sum of exact dependencies.
+        head_bound (`Interval`, *optional*): Mean sum of dependencies that the head predicts.
+        subadditive (`Verdicts`, *optional*): No telescoped term exceeds its dependencies; sets of three and more.
+        bounded (`Verdicts`): The sum of exact dependencies is at least the error.
+        bounded_by_head (`Verdicts`, *optional*): The sum of predicted ones is.
+        tightness (`float`, *optional*): Median of bound / error over sets with an error above 0.001.
+        order_effect (`Interval`, *optional*): Mean absolute change of the error when the order is another.
+        order_distance (`Interval`, *optional*): Mean total variation between the joints of the two orders.
+    """
+
+    num_sets: int
+    num_exact: int
+    mean_size: float
+    total_variation: Interval
+    telescoped: Interval
+    bound: Interval
+    head_bound: Interval | None
+    subadditive: Verdicts | None
+    bounded: Verdicts
+    bounded_by_head: Verdicts | None
+    tightness: float | None
+    order_effect: Interval | None
+    order_distance: Interval | None
+
+
+def summarise_sets(measurements: Sequence[SetMeasurement]) -> SetSummary:
+    """Summarise measurements of sets from different prompts.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not measurements:
+        raise ValueError("`measurements` must hold at least one set, got none.")
+    errors = [one.total_variation.value for one in measurements]
+    with_head = [one for one in measurements if one.head_costs is not None]
+    ratios = [one.tightness for one in measurements if one.tightness is not None]
+    ordered = [(one.total_variation.value, other) for one in measurements for other in one.orders]
+    return SetSummary(
+        num_sets=len(measurements),
+        num_exact=sum(one.is_exact for one in measurements),
+        mean_size=float(np.mean([len(one.positions) for one in measurements])),
+        total_variation=mean_interval(errors),
+        telescoped=mean_interval([one.telescoped for one in measurements]),
+        bound=mean_interval([sum(one.costs) for one in measurements]),
+        head_bound=mean_interval([sum(one.head_costs) for one in with_head]) if with_head else None,
+        subadditive=_counted([one.subadditive for one in measurements if len(one.positions) > 2]),
+        bounded=_counted([one.bounded for one in measurements]),
+        bounded_by_head=_counted([one.bounded_by_head for one in with_head]),
+        tightness=float(np.median(ratios)) if ratios else None,
+        order_effect=mean_interval([abs(other.total_variation.value - own) for own, other in ordered])
+        if ordered
+        else None,
+        order_distance=mean_interval([other.distance.value for _, other in ordered]) if ordered else None,
+    )
+
+
+def _counted(verdicts: Sequence[str]) -> Verdicts | None:
+    if not verdicts:
+        return None
+    holding, still_open, failing = (list(verdicts).count(verdict) for verdict in ("holds", "open", "fails"))
+    lower = share_interval(holding, len(verdicts)).lower
+    return Verdicts(holding, still_open, failing, lower, share_interval(len(verdicts) - failing, len(verdicts)).upper)
+
+
+def summaries_of(states: Sequence[VerifiedState]) -> dict[str, SetSummary]:
+    """Return summaries of the selected sets, of the random ones, and of the selected ones of each group.
+
+    Args:
+        states (`Sequence[VerifiedState]`):
+            What [`verify`] returns.
+    """
+    parts = {"selected": [state.selected for state in states]}
+    parts["random"] = [state.random for state in states if state.random is not None]
+    groups = list(dict.fromkeys(state.group for state in states))
+    if len(groups) > 1:
+        parts |= {f"selected, {group}": [one.selected for one in states if one.group == group] for group in groups}
+    return {name: summarise_sets(measurements) for name, measurements in parts.items() if measurements}
+
+
+def summary_table(summaries: dict[str, SetSummary]) -> list[str]:
+    """Return the lines of a table of summaries: means and shares with their 95 % intervals."""
+    header = ("sets", "n", "exact", "size", "TV", "telescoped", "sum D", "sum head", "sub-additive")
+    header += ("TV <= sum D", "TV <= sum head", "sum D / TV")
+    rows = [header]
+    for name, summary in summaries.items():
+        means = (summary.total_variation, summary.telescoped, summary.bound, summary.head_bound)
+        shares = (summary.subadditive, summary.bounded, summary.bounded_by_head)
+        counts = (str(summary.num_sets), str(summary.num_exact), f"{summary.mean_size:.1f}")
+        tightness = "-" if summary.tightness is None else f"{summary.tightness:.2f}"
+        rows.append((name, *counts, *map(_mean_cell, means), *map(_verdict_cell, shares), tightness))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}" for column, (cell, width) in pairs)
+        for row in rows
+        for pairs in [enumerate(zip(row, widths, strict=True))]
+    ]
+    lines += [
+        "",
+        "Means with 95 % intervals over states; properties as sets where it holds/is open/fails [95 % interval].",
+        "Sub-additivity is asked of sets of three and more: for two the bound is the error.",
+    ]
+    selected = summaries.get("selected")
+    if selected is not None and selected.order_distance is not None:
+        lines.append(
+            f"In another order the error of a selected set changes by {_mean_cell(selected.order_effect)}; the joints "
+            f"of the two orders differ by {_mean_cell(selected.order_distance)} in total variation."
+        )
+    return lines
+
+
+def _mean_cell(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.value:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"
+
+
+def _verdict_cell(verdicts: Verdicts | None) -> str:
+    if verdicts is None:
+        return "-"
+    counts = f"{verdicts.num_holding}/{verdicts.num_open}/{verdicts.num_failing}"
+    return f"{counts} [{verdicts.lower:.0%}, {verdicts.upper:.0%}]"

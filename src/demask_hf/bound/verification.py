@@ -1,0 +1,192 @@
+"""Is the bound true? Sets that the rule selects in states that decoding visits, measured beside random sets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..backbones.backbone import Backbone
+from ..functional.probes import Predict
+from ..generation.mixin import DemaskGenerationMixin
+from ..strategies import DemaskStrategy, UnmaskingStrategy
+from .joint import OrderedSet
+from .measurement import SetMeasurement, VerificationSettings, measure_set, measured_among, predicted_among
+from .visits import VisitedState, drawing_predict, sampling_config, visit
+
+
+# Prompts decoded together; it changes no result.
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class VerifiedState:
+    """One state of one prompt with the sets measured in it.
+
+    Args:
+        prompt (`str`): The prompt.
+        group (`str`): Task family or other group of the prompt, for the table.
+        num_candidates (`int`): Positions that could be unmasked.
+        selected (`SetMeasurement`): The set that the rule selects.
+        random (`SetMeasurement`, *optional*): A random set of that size; `None` if all candidates were selected.
+    """
+
+    prompt: str
+    group: str
+    num_candidates: int
+    selected: SetMeasurement
+    random: SetMeasurement | None
+
+
+@dataclass(frozen=True)
+class StateDependencies:
+    """All dependencies of one state, positions from left to right.
+
+    Args:
+        tokens (`tuple[str, ...]`): Likeliest token of each position.
+        maps (`dict[str, torch.Tensor]`): `D[source, target]` of shape `(positions, positions)`: "measured", and what
+            the "head" predicts if there is one.
+    """
+
+    tokens: tuple[str, ...]
+    maps: dict[str, torch.Tensor]
+
+
+def verify(
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[str, str]],
+    rule: DemaskStrategy,
+    settings: VerificationSettings | None = None,
+    walker: UnmaskingStrategy | None = None,
+    is_verbose: bool = True,
+    **generate_kwargs: Any,
+) -> list[VerifiedState]:
+    """Measure, in one random state of each prompt's decoding, the set that the rule selects and a random one.
+
+    States are drawn among those in which the rule selects at least two positions; prompts without one, and states
+    that occurred before, are left out. One state a prompt, so that the states are independent of each other.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model, with its head unless the rule measures dependencies.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[tuple[str, str]]`):
+            Group and text of each prompt.
+        rule ([`DemaskStrategy`]):
+            The rule that selects.
+        settings ([`VerificationSettings`], *optional*):
+            How to measure.
+        walker ([`UnmaskingStrategy`], *optional*):
+            The strategy that decodes; by default the rule.
+        is_verbose (`bool`, *optional*, defaults to `True`):
+            Show progress with the remaining time.
+        generate_kwargs:
+            Further arguments of `generate`, such as `temperature`, which must be above 0.
+
+    Returns:
+        `list[VerifiedState]`, in the order of the prompts.
+
+    Raises:
+        ValueError: if the temperature is 0, the rule looks at drawn tokens, or another argument is wrong.
+    """
+    settings = settings or VerificationSettings()
+    config = sampling_config(model, rule, generate_kwargs)
+    backbone = Backbone.of(model, config.mask_token_id)
+    predict = drawing_predict(backbone, config)
+    verified, seen = [], set()
+    with tqdm(total=len(prompts), unit="state", disable=not is_verbose, desc="verify") as bar:
+        for group, text, state in _drawn_states(model, tokenizer, prompts, rule, settings, walker, generate_kwargs):
+            key = None if state is None else tuple(state.sequence.tolist())
+            if key is not None and key not in seen:
+                seen.add(key)
+                sets = _measured(backbone, predict, state, settings)
+                verified.append(VerifiedState(text, group, len(state.candidates), *sets))
+            bar.update()
+    return verified
+
+
+def _drawn_states(
+    model, tokenizer, prompts, rule, settings, walker, generate_kwargs
+) -> Iterator[tuple[str, str, VisitedState | None]]:
+    """Yield group and text of each prompt with one of its states, `None` if the rule never selects two positions."""
+    for start in range(0, len(prompts), _BATCH_SIZE):
+        batch = prompts[start : start + _BATCH_SIZE]
+        texts = [text for _, text in batch]
+        visited = visit(model, tokenizer, texts, rule, walker, settings.seed + start, **generate_kwargs)
+        for number, ((group, text), states) in enumerate(zip(batch, visited, strict=True), start=start):
+            eligible = [state for state in states if len(state.selected) >= 2]
+            random = Random(f"{settings.seed}/state/{number}")
+            yield group, text, random.choice(eligible) if eligible else None
+
+
+def _measured(
+    backbone: Backbone, predict: Predict, state: VisitedState, settings: VerificationSettings
+) -> tuple[SetMeasurement, SetMeasurement | None]:
+    """Return the measurements of the selected set and, unless it is all there is, of a random one of its size."""
+    head = getattr(backbone.model, "demask_head", None)
+    predicted = predicted_among(backbone, head, predict, state.sequence, state.candidates)
+    candidates, selected = state.candidates.tolist(), state.selected.tolist()
+    chosen_sets = [(selected, settings.num_orders)]
+    if len(selected) < len(candidates):
+        random = Random(f"{settings.seed}/{state.sequence.tolist()}")
+        places = sorted(random.sample(range(len(candidates)), len(selected)))
+        chosen_sets.append(([candidates[place] for place in places], 0))
+    measurements = []
+    for columns, num_orders in chosen_sets:
+        order = state.candidates.new_tensor(columns)
+        dependencies = measured_among(predict, state.sequence, order, backbone.mask_token_id, settings.min_probability)
+        place = torch.tensor([candidates.index(column) for column in columns])
+        head_dependencies = None if predicted is None else predicted[place][:, place]
+        ordered = OrderedSet(predict, state.sequence, order)
+        measurements.append(measure_set(ordered, dependencies, head_dependencies, settings, num_orders))
+    return measurements[0], measurements[1] if len(measurements) > 1 else None
+
+
+def dependencies_before(
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    rule: DemaskStrategy,
+    settings: VerificationSettings | None = None,
+    is_measured: bool = True,
+    **generate_kwargs: Any,
+) -> StateDependencies:
+    """Return all dependencies in the state before a prompt's first step.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompt (`str`):
+            The prompt.
+        rule ([`DemaskStrategy`]):
+            The rule that decodes.
+        settings ([`VerificationSettings`], *optional*):
+            How to measure.
+        is_measured (`bool`, *optional*, defaults to `True`):
+            Measure them beside what the head predicts, which takes many forwards with a large vocabulary.
+        generate_kwargs:
+            Further arguments of `generate`.
+    """
+    settings = settings or VerificationSettings()
+    config = sampling_config(model, rule, generate_kwargs)
+    backbone = Backbone.of(model, config.mask_token_id)
+    predict = drawing_predict(backbone, config)
+    state = visit(model, tokenizer, [prompt], rule, None, settings.seed, **generate_kwargs)[0][0]
+    columns = state.candidates.sort().values
+    likeliest = OrderedSet(predict, state.sequence, columns).marginals().argmax(dim=-1).tolist()
+    maps = {}
+    if is_measured:
+        found = measured_among(predict, state.sequence, columns, backbone.mask_token_id, settings.min_probability)
+        maps["measured"] = found.dependencies[0]
+    head = getattr(model, "demask_head", None)
+    predicted = predicted_among(backbone, head, predict, state.sequence, columns)
+    if predicted is not None:
+        maps["head"] = predicted
+    return StateDependencies(tuple(tokenizer.convert_ids_to_tokens(likeliest)), maps)

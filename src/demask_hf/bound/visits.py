@@ -1,0 +1,165 @@
+"""States that decoding visits, each with the positions that the demask rule selects in it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..backbones.backbone import Backbone
+from ..functional.probes import Predict
+from ..functional.sampling import drawn_distribution
+from ..generation.configuration import DemaskGenerationConfig
+from ..generation.mixin import DemaskGenerationMixin
+from ..generation.preparation import resolve_config
+from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy
+from ..strategies.sequential import position_scores
+
+
+@dataclass(frozen=True)
+class VisitedState:
+    """A state before a denoising step, without padding.
+
+    Args:
+        sequence (`torch.LongTensor` of shape `(length,)`):
+            Token ids, masks included.
+        candidates (`torch.LongTensor` of shape `(count,)`):
+            Columns that could be unmasked, in the order in which the rule walks them.
+        selected (`torch.LongTensor` of shape `(size,)`):
+            Columns that the rule selects, in the same order.
+    """
+
+    sequence: torch.LongTensor
+    candidates: torch.LongTensor
+    selected: torch.LongTensor
+
+
+@dataclass
+class RecordingStrategy(UnmaskingStrategy):
+    """Decode with one strategy and write down what the demask rule selects in the states that it visits.
+
+    Args:
+        walker ([`UnmaskingStrategy`]):
+            The strategy that decodes.
+        rule ([`DemaskStrategy`]):
+            The rule whose sets are written down; may be the walker.
+        visited (`list[list[VisitedState]]`):
+            Where they go: one list for each row of the batch, in the order of the steps.
+    """
+
+    walker: UnmaskingStrategy
+    rule: DemaskStrategy
+    visited: list[list[VisitedState]] = field(default_factory=list)
+
+    def __post_init__(self):
+        is_same = self.walker is self.rule
+        self.rule = dataclasses.replace(self.rule)
+        self.walker = self.rule if is_same else dataclasses.replace(self.walker)
+
+    @property
+    def allows_empty_step(self) -> bool:
+        return self.walker.allows_empty_step
+
+    @property
+    def follows_schedule(self) -> bool:
+        return self.walker.follows_schedule
+
+    @property
+    def needs_hidden_states(self) -> bool:
+        return self.walker.needs_hidden_states or self.rule.needs_hidden_states
+
+    def bind(self, model: torch.nn.Module) -> None:
+        self.rule.bind(model)
+        if self.walker is not self.rule:
+            self.walker.bind(model)
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        selected = self.rule.select(step)
+        scores = step.at_positions(position_scores(step, self.rule.order).double(), float("-inf"))
+        order = scores.argsort(dim=-1, descending=True, stable=True)
+        for row in step.candidates.any(dim=-1).nonzero().squeeze(-1).tolist():
+            length, walk = step.sequences.shape[1], order[row]
+            start = length - 1 - int(step.positions[row, -1])
+            columns = [walk[is_member[row, walk]] - start for is_member in (step.candidates, selected)]
+            self.visited[row].append(VisitedState(step.sequences[row, start:].clone(), *columns))
+        return selected if self.walker is self.rule else self.walker.select(step)
+
+
+def visit(
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    rule: DemaskStrategy,
+    walker: UnmaskingStrategy | None = None,
+    seed: int = 0,
+    **generate_kwargs: Any,
+) -> list[list[VisitedState]]:
+    """Decode one batch of prompts and return the states that each visits.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            Prompts, decoded in one left-padded batch.
+        rule ([`DemaskStrategy`]):
+            The rule whose sets are recorded.
+        walker ([`UnmaskingStrategy`], *optional*):
+            The strategy that decodes; by default the rule.
+        seed (`int`, *optional*, defaults to 0):
+            Prompt `i` is decoded with `seed + i`.
+        generate_kwargs:
+            Further arguments of `generate`.
+
+    Returns:
+        `list[list[VisitedState]]`: for each prompt the states in the order of the steps.
+    """
+    inputs = tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt")
+    recording = RecordingStrategy(rule if walker is None else walker, rule, [[] for _ in prompts])
+    seeds = [seed + row for row in range(len(prompts))]
+    model.generate(inputs["input_ids"], inputs["attention_mask"], strategy=recording, seed=seeds, **generate_kwargs)
+    return recording.visited
+
+
+def sampling_config(
+    model: DemaskGenerationMixin, rule: UnmaskingStrategy, generate_kwargs: dict[str, Any]
+) -> DemaskGenerationConfig:
+    """Return the settings that `generate` would use, after checking that a bound on total variation means something.
+
+    Raises:
+        ValueError: if the temperature is 0, the rule looks at drawn tokens, or a setting is wrong.
+    """
+    config, _ = resolve_config(model, None, rule, dict(generate_kwargs))
+    if not config.temperature > 0:
+        raise ValueError(
+            f"`temperature` must be above 0 to measure total variation, got {config.temperature:g}: at 0 all "
+            "distributions are points and the bound is void."
+        )
+    if rule.order == "token_probability":
+        raise ValueError(
+            "`order` must not be 'token_probability' to measure total variation: a selection that looks at the drawn "
+            "tokens is not sampled from the product of marginals."
+        )
+    return config
+
+
+def drawing_predict(backbone: Backbone, config: DemaskGenerationConfig) -> Predict:
+    """Return a function from sequences without padding to the distributions that `generate` draws tokens from.
+
+    Args:
+        backbone ([`Backbone`]):
+            The model.
+        config ([`DemaskGenerationConfig`]):
+            Resolved settings; temperature and filters are used.
+    """
+
+    def predict(sequences, rows, asked):
+        logits = backbone.predict(sequences, asked, None, with_hidden_states=False).logits
+        return drawn_distribution(
+            logits, backbone.mask_token_id, config.temperature, config.top_p, config.top_k or None
+        )
+
+    return predict

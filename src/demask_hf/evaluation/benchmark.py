@@ -1,0 +1,179 @@
+"""A comparison from grid to table: limits are chosen on validation prompts and reported on test prompts."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..training.store import write_json
+from .comparison import Comparison, Outcome, choose, compare, pareto_front
+from .runs import Run
+from .specs import Setting
+
+
+#: One strategy a row, with the limits to choose from.
+DEFAULT_GRID = (
+    "sequential:score=entropy",
+    "sequential:score=confidence",
+    "schedule:max_denoising_steps=16/12/8",
+    "threshold:confidence_threshold=0.98/0.95/0.9/0.8/0.7/0.5",
+    "threshold:factor=0.1/0.3/0.8/1.2",
+    "entropy_bound:entropy_bound=0.03/0.1/0.3/1.0",
+    "klass:confidence_threshold=0.9/0.8/0.6,kl_threshold=0.001/0.01/0.1",
+    "dawn:confidence_threshold=0.8,induced_threshold=0.75,sink_threshold=0.03,edge_threshold=0.05/0.1",
+    "dawn:anchor_threshold=0.98,confidence_threshold=0,induced_threshold=0.9,sink_threshold=1,num_layers=6,"
+    "edge_threshold=0.003/0.005/0.01/0.02/0.03/0.05",
+    "dapd:initial_bound=0.005/0.01,final_bound=0.05/0.15",
+    "dapd:layer_share=1,initial_bound=0.1/0.3,final_bound=0.3/0.5",
+    "demask:rule=token,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
+    "demask:rule=total,dependency_bound=0.03/0.06/0.1/0.2/0.3",
+    "demask:rule=max,symmetric=true,dependency_bound=0.015/0.03/0.06/0.1/0.15",
+)
+
+#: Further rows where tokens are sampled: orders that look at the drawn token.
+SAMPLING_GRID = (
+    "sequential:score=token_probability",
+    "demask:rule=token,order=token_probability,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
+)
+
+# Decodes what is missing of a setting.
+Decode = Callable[[Run, Setting], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a comparison found.
+
+    Args:
+        chosen (`list[Comparison]`): The chosen setting of each row, on the test prompts.
+        neighbours (`list[Comparison]`): The settings beside them in the grid.
+        validation (`list[Outcome]`): Every setting on the validation prompts; empty if nothing was chosen.
+        margin (`float`): By how much accuracy may be lower and still count as kept.
+        whole_length (`dict[str, float]`): Forward passes per prompt without stopping at the end of sequence, by label.
+    """
+
+    chosen: list[Comparison]
+    neighbours: list[Comparison]
+    validation: list[Outcome]
+    margin: float
+    whole_length: dict[str, float]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each comparison, chosen ones first, of JSON types."""
+        rows = [
+            {**row_of(comparison, self.margin, self.whole_length), "is_chosen": is_chosen, "is_on_front": False}
+            for is_chosen, comparisons in ((True, self.chosen), (False, self.neighbours))
+            for comparison in comparisons
+        ]
+        for name in {row["row"] for row in rows}:
+            own = [row for row in rows if row["row"] == name]
+            for index in pareto_front([(row["num_forward_passes"], row["accuracy"]) for row in own]):
+                own[index]["is_on_front"] = True
+        return rows
+
+    def write(self, file: Path) -> None:
+        """Write rows and validation results as JSON, unknown numbers as null; replaced only when complete."""
+        validation = [{"label": outcome.setting.label, **outcome.summary()} for outcome in self.validation]
+        write_json(file, _without_nan({"margin": self.margin, "rows": self.rows(), "validation": validation}))
+
+
+def run_benchmark(
+    grid: Sequence[Sequence[Setting]],
+    validation: Run | None,
+    test: Run,
+    decode: Decode,
+    margin: float = 0.005,
+    has_whole_length: bool = False,
+) -> Report:
+    """Choose a limit for every row, decode it and its neighbours on the test prompts, and compare.
+
+    Each setting is compared with one token per forward pass with the same order of positions and the same draws.
+
+    Args:
+        grid (`Sequence[Sequence[Setting]]`):
+            The settings of each row, neighbours side by side.
+        validation ([`Run`], *optional*):
+            Prompts to choose on; without them every setting is reported.
+        test ([`Run`]):
+            Prompts to report on.
+        decode (`Callable[[Run, Setting], None]`):
+            Decodes what is missing, such as [`Run.decode`] with a model.
+        margin (`float`, *optional*, defaults to 0.005):
+            By how much the mean accuracy of the chosen limit may lie below its reference on the validation prompts.
+        has_whole_length (`bool`, *optional*, defaults to `False`):
+            Decode the chosen settings once more without stopping at the end of sequence, for the count alone.
+    """
+
+    def outcome(run: Run, setting: Setting) -> Outcome:
+        decode(run, setting)
+        return Outcome.of(setting, run.records(setting))
+
+    def compared(settings: Sequence[Setting]) -> list[Comparison]:
+        outcomes = [outcome(test, setting) for setting in settings]
+        return compare(outcomes, [outcome(test, setting.reference()) for setting in settings])
+
+    seen: list[Outcome] = []
+    chosen, neighbours = [], []
+    for settings in grid:
+        if validation is None:
+            chosen += settings
+            continue
+        tried = [outcome(validation, setting) for setting in settings]
+        seen += tried
+        best = choose(tried, [outcome(validation, setting.reference()) for setting in settings], margin)
+        chosen.append(settings[best])
+        neighbours += [settings[index] for index in (best - 1, best + 1) if 0 <= index < len(settings)]
+    comparisons = compared([*chosen, *neighbours])
+    whole = {}
+    for setting in chosen if has_whole_length else ():
+        longer = dataclasses.replace(setting, options={**setting.options, "stop_at_eos": False})
+        whole[setting.label] = outcome(test, longer).mean_forward_passes
+    return Report(comparisons[: len(chosen)], comparisons[len(chosen) :], seen, margin, whole)
+
+
+def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]) -> dict[str, Any]:
+    """Return what is reported about a comparison, of JSON types."""
+    outcome = comparison.outcome
+    families = sorted(set(outcome.family.tolist()))
+    return {
+        "row": outcome.setting.row,
+        "label": outcome.setting.label,
+        "reference": comparison.reference.setting.label,
+        **outcome.summary(),
+        "difference": dataclasses.asdict(comparison.difference),
+        "p_value": comparison.p_value,
+        "speed_up": dataclasses.asdict(comparison.speed_up),
+        "is_matched": comparison.is_matched(margin),
+        "whole_length_forward_passes": whole_length.get(outcome.setting.label),
+        "order": outcome.order_by_verdict(),
+        "diversity": outcome.diversity(comparison.reference) if outcome.is_correct.shape[1] > 1 else None,
+        "families": {family: outcome.only([family]).summary() for family in families},
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """Return a structure in which what is unknown is `None`: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows of a report as a Markdown table."""
+    lines = [
+        "| setting | right | against the same order, one at a time (95 % lower bound) | p (Holm) | forward passes | "
+        "tokens / pass | AFP | fewer passes (95 %) | accuracy kept |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        difference, speed_up = row["difference"], row["speed_up"]
+        lines.append(
+            f"| {row['label']} | {row['accuracy']:.1%} | {100 * difference['mean']:+.2f} "
+            f"({100 * difference['lower']:+.2f}) | {row['p_value']:.2g} | {row['num_forward_passes']:.2f} | "
+            f"{row['tokens_per_forward']:.2f} | {row['average_finalization_parallelism']:.2f} | "
+            f"{speed_up['value']:.2f}x ({speed_up['lower']:.2f} to {speed_up['upper']:.2f}) | "
+            f"{'yes' if row['is_matched'] else 'not shown'} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,208 @@
+"""From records to what is reported: counts of a setting, its paired comparison, and the choice of limits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .decoding import Record
+from .diversity import answer_distance, num_distinct_valid
+from .metrics import finalization_parallelism, order_correlation
+from .specs import Setting
+from .statistics import Interval, PairedDifference, difference_p_value, holm, paired_difference, ratio_of_means
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a setting did on prompts; every array has the shape `(prompts, seeds)`.
+
+    Args:
+        setting ([`Setting`]): The setting.
+        family (`np.ndarray` of shape `(prompts,)`): Task of each prompt.
+        is_correct (`np.ndarray`): Whether the answer is right.
+        num_forward_passes (`np.ndarray`): Backbone forwards.
+        num_tokens (`np.ndarray`): Tokens written, up to and including the first end of sequence.
+        parallelism (`np.ndarray`): Tokens per step that wrote any (AFP).
+        left_to_right (`np.ndarray`): Kendall's tau-b between position and step; NaN with one step.
+        answers (`np.ndarray`): The texts.
+        seconds (`np.ndarray`): Wall-clock time.
+    """
+
+    setting: Setting
+    family: np.ndarray
+    is_correct: np.ndarray
+    num_forward_passes: np.ndarray
+    num_tokens: np.ndarray
+    parallelism: np.ndarray
+    left_to_right: np.ndarray
+    answers: np.ndarray
+    seconds: np.ndarray
+
+    @classmethod
+    def of(cls, setting: Setting, records: Sequence[Sequence[Record]]) -> "Outcome":
+        """Read records by prompt and seed, as [`Run.records`] returns them."""
+
+        def table(fact: Any) -> np.ndarray:
+            return np.array([[fact(record) for record in row] for row in records])
+
+        return cls(
+            setting,
+            np.array([row[0].family for row in records]),
+            table(lambda record: record.is_correct),
+            table(lambda record: record.num_forward_passes),
+            table(lambda record: record.num_tokens),
+            table(lambda record: finalization_parallelism(record.unmask_steps)),
+            table(lambda record: order_correlation(record.unmask_steps).tau_b),
+            table(lambda record: record.answer),
+            table(lambda record: record.seconds),
+        )
+
+    def only(self, families: Sequence[str]) -> "Outcome":
+        """Return the outcome on the prompts of some tasks."""
+        is_kept = np.isin(self.family, families)
+        arrays = {name: value[is_kept] for name, value in vars(self).items() if name != "setting"}
+        return Outcome(self.setting, **arrays)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, in [0, 1]."""
+        return float(self.is_correct.mean())
+
+    @property
+    def mean_forward_passes(self) -> float:
+        """Forward passes per prompt."""
+        return float(self.num_forward_passes.mean())
+
+    def summary(self) -> dict[str, float]:
+        """Return means over prompts and seeds; `accuracy_sd` is the standard deviation of the seeds' accuracies."""
+        by_seed = self.is_correct.mean(axis=0)
+        return {
+            "num_prompts": len(self.family),
+            "num_seeds": self.is_correct.shape[1],
+            "accuracy": self.accuracy,
+            "accuracy_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
+            "num_forward_passes": self.mean_forward_passes,
+            "tokens_per_forward": float(self.num_tokens.sum() / max(self.num_forward_passes.sum(), 1)),
+            "average_finalization_parallelism": _mean(self.parallelism),
+            "left_to_right": _mean(self.left_to_right),
+            "seconds": float(self.seconds.mean()),
+            "tokens_per_second": float(self.num_tokens.sum() / max(self.seconds.sum(), 1e-9)),
+        }
+
+    def order_by_verdict(self) -> dict[str, dict[str, float]]:
+        """Return AFP and tau-b of right and of wrong answers."""
+        kinds = {"right": self.is_correct, "wrong": ~self.is_correct}
+        return {
+            name: {
+                "num_answers": int(is_kind.sum()),
+                "average_finalization_parallelism": _mean(self.parallelism[is_kind]),
+                "left_to_right": _mean(self.left_to_right[is_kind]),
+            }
+            for name, is_kind in kinds.items()
+        }
+
+    def diversity(self, reference: "Outcome") -> dict[str, float]:
+        """Return different right answers per prompt, and the distance of the answers to those of a reference.
+
+        The distance is the mean over prompts of [`~diversity.answer_distance`]; `expected_distance` is what two
+        samples of the reference have by chance. Needs at least two seeds.
+
+        Args:
+            reference ([`Outcome`]):
+                What to compare with, on the same prompts.
+        """
+        rows = zip(self.answers.tolist(), reference.answers.tolist(), self.is_correct.tolist(), strict=True)
+        found = [(answer_distance(own, other, 10), num_distinct_valid(own, valid)) for own, other, valid in rows]
+        return {
+            "num_distinct_valid": _mean(np.array([count for _, count in found])),
+            "distance": _mean(np.array([distance.distance for distance, _ in found])),
+            "expected_distance": _mean(np.array([distance.reference_distance for distance, _ in found])),
+        }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of what is known, or NaN if nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A setting beside one token per forward pass with the same order and draws, on the same prompts.
+
+    Args:
+        outcome ([`Outcome`]): The setting.
+        reference ([`Outcome`]): One token per forward pass.
+        difference ([`PairedDifference`]): Of the accuracies, setting minus reference, one-sided 95 % bounds.
+        speed_up ([`Interval`]): Forward passes of the reference by those of the setting, 95 % interval.
+        p_value (`float`): Of equal accuracies, corrected for the number of comparisons (Holm).
+    """
+
+    outcome: Outcome
+    reference: Outcome
+    difference: PairedDifference
+    speed_up: Interval
+    p_value: float
+
+    def is_matched(self, margin: float) -> bool:
+        """Whether the accuracy is shown to be at most `margin` below that of the reference."""
+        return self.difference.lower > -margin
+
+
+def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[Comparison]:
+    """Compare each outcome with its reference.
+
+    Args:
+        outcomes (`Sequence[Outcome]`):
+            The settings of one table.
+        references (`Sequence[Outcome]`):
+            The outcome that each is compared with, on the same prompts.
+
+    Raises:
+        ValueError: if two of a pair have different prompts.
+    """
+    pairs = list(zip(outcomes, references, strict=True))
+    p_values = [difference_p_value(first.is_correct, second.is_correct) for first, second in pairs]
+    # What is compared with itself is no comparison to correct for.
+    is_other = [first.setting != second.setting for first, second in pairs]
+    corrected = iter(holm([value for value, other in zip(p_values, is_other, strict=True) if other]))
+    return [
+        Comparison(
+            first,
+            second,
+            paired_difference(first.is_correct, second.is_correct),
+            ratio_of_means(second.num_forward_passes, first.num_forward_passes),
+            next(corrected) if other else 1.0,
+        )
+        for (first, second), other in zip(pairs, is_other, strict=True)
+    ]
+
+
+def choose(outcomes: Sequence[Outcome], references: Sequence[Outcome], margin: float) -> int:
+    """Return the index of the fewest forward passes that keep the accuracy, or else of the most accurate setting.
+
+    Args:
+        outcomes (`Sequence[Outcome]`):
+            The settings of one row, on validation prompts.
+        references (`Sequence[Outcome]`):
+            One token per forward pass with the same order, for each.
+        margin (`float`):
+            By how much the mean accuracy may lie below that of the reference.
+    """
+
+    def rank(index: int) -> tuple[bool, float]:
+        outcome = outcomes[index]
+        is_worse = outcome.accuracy < references[index].accuracy - margin
+        return is_worse, -outcome.accuracy if is_worse else outcome.mean_forward_passes
+
+    return min(range(len(outcomes)), key=rank)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (cost, accuracy) that no other one beats in both, by ascending cost."""
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1])):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front

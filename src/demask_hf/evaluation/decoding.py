@@ -1,0 +1,250 @@
+"""Decode prompts in batches, judge the answers of tasks, and count what they cost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..generation.mixin import DemaskGenerationMixin
+from ..strategies import UnmaskingStrategy
+from ..tasks import FAMILIES, Task, TaskExample
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """One decoded prompt with what it cost.
+
+    Args:
+        prompt (`str`):
+            The prompt.
+        answer (`str`):
+            Text after the prompt, without special tokens; for a prompt that held masks, text from the first mask on.
+        tokens (`tuple[int, ...]`):
+            Token ids of that text, up to and including the first end-of-sequence token.
+        unmask_steps (`tuple[int, ...]`):
+            Step at which each of these tokens was written, from 0; -1 for those that the prompt gave.
+        num_forward_passes (`int`):
+            Backbone forwards that the prompt needed.
+        num_probe_passes (`int`):
+            Forwards spent on measuring dependencies, not part of `num_forward_passes`.
+        seconds (`float`):
+            Wall-clock time of the prompt's batch, divided by the prompts in it.
+    """
+
+    prompt: str
+    answer: str
+    tokens: tuple[int, ...]
+    unmask_steps: tuple[int, ...]
+    num_forward_passes: int
+    num_probe_passes: int
+    seconds: float
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens written, the end-of-sequence token included."""
+        return sum(step >= 0 for step in self.unmask_steps)
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Tokens written per forward pass."""
+        return self.num_tokens / max(self.num_forward_passes, 1)
+
+
+@dataclass(frozen=True)
+class Record(Decoding):
+    """A decoded task prompt with the verdict of its task's checker.
+
+    Args:
+        family (`str`):
+            Name of the task.
+        is_correct (`bool`):
+            Whether the answer is right.
+    """
+
+    family: str
+    is_correct: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Totals over records; the means and shares derive from them.
+
+    Args:
+        num_examples (`int`): Decoded prompts.
+        num_correct (`int`): Right answers.
+        num_forward_passes (`int`): Backbone forwards of all prompts.
+        num_probe_passes (`int`): Probe forwards of all prompts.
+        num_tokens (`int`): Tokens written, end-of-sequence tokens included.
+        seconds (`float`): Wall-clock time.
+    """
+
+    num_examples: int
+    num_correct: int
+    num_forward_passes: int
+    num_probe_passes: int
+    num_tokens: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, in [0, 1]."""
+        return self.num_correct / self.num_examples
+
+    @property
+    def mean_forward_passes(self) -> float:
+        """Forward passes per prompt."""
+        return self.num_forward_passes / self.num_examples
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """All tokens written per forward pass, over all prompts."""
+        return self.num_tokens / max(self.num_forward_passes, 1)
+
+
+def evaluate(
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Task | Sequence[TaskExample],
+    strategy: str | dict | UnmaskingStrategy | None = None,
+    batch_size: int = 64,
+    **generate_kwargs: Any,
+) -> list[Record]:
+    """Decode the prompts of a task, or of examples of task families, and judge each answer.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        examples ([`Task`] or `Sequence[TaskExample]`):
+            A task, whose `max_new_tokens` holds where none is given; or examples of the generated families.
+        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+            As in `generate`.
+        batch_size (`int`, *optional*, defaults to 64):
+            Prompts decoded together; it does not change the answers.
+        generate_kwargs:
+            Further arguments of `generate`; `seed` as in [`decode_prompts`].
+
+    Returns:
+        `list[Record]`: one for each example, in their order.
+
+    Raises:
+        ValueError: if an argument of `generate` is wrong.
+
+    Example:
+
+    ```python
+    >>> from demask_hf.evaluation.decoding import evaluate, summarise
+    >>> from demask_hf.tasks import FAMILIES
+
+    >>> examples = FAMILIES["pairs"].distinct("test", 100)
+    >>> records = evaluate(model, tokenizer, examples, strategy="demask")  # doctest: +SKIP
+    >>> summarise(records).accuracy  # doctest: +SKIP
+
+    ```
+    """
+    check = _check_by_family
+    if isinstance(examples, Task):
+        task, examples, check = examples, examples.examples, examples.check
+        if task.max_new_tokens is not None:
+            generate_kwargs.setdefault("max_new_tokens", task.max_new_tokens)
+    prompts = [example.prompt for example in examples]
+    decodings = decode_prompts(model, tokenizer, prompts, strategy, batch_size, **generate_kwargs)
+    return [
+        Record(
+            **vars(decoding),
+            family=example.family,
+            is_correct=check(example, decoding.answer),
+        )
+        for example, decoding in zip(examples, decodings, strict=True)
+    ]
+
+
+def _check_by_family(example: TaskExample, answer: str) -> bool:
+    return FAMILIES[example.family].check(example.prompt, answer)
+
+
+def decode_prompts(
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    strategy: str | dict | UnmaskingStrategy | None = None,
+    batch_size: int = 64,
+    **generate_kwargs: Any,
+) -> list[Decoding]:
+    """Decode prompts in left-padded batches.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer.
+        prompts (`Sequence[str]`):
+            The prompts.
+        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+            As in `generate`.
+        batch_size (`int`, *optional*, defaults to 64):
+            Prompts decoded together; it does not change the answers.
+        generate_kwargs:
+            Further arguments of `generate`. `seed` is one integer, prompt `i` is then decoded with `seed + i`, or a
+            list with the seed of each prompt.
+
+    Returns:
+        `list[Decoding]`: one for each prompt, in their order.
+
+    Raises:
+        ValueError: if an argument of `generate` is wrong.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    seeds_of_prompts = generate_kwargs.pop("seed", None)
+    if isinstance(seeds_of_prompts, int):
+        seeds_of_prompts = [seeds_of_prompts + index for index in range(len(prompts))]
+    generate_kwargs["return_dict_in_generate"] = True
+    decodings = []
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        inputs = tokenizer(batch, padding=True, padding_side="left", return_tensors="pt")
+        ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+        seeds = None if seeds_of_prompts is None else seeds_of_prompts[start : start + batch_size]
+        started = time.perf_counter()
+        output = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
+        # Reading the result waits for the device, so the clock stops after the work.
+        counts = [output[name].tolist() for name in ("num_forward_passes", "num_probe_passes")]
+        rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), *counts, strict=True)
+        seconds = (time.perf_counter() - started) / len(batch)
+        for prompt, sequence, steps, num_forward_passes, num_probe_passes in rows:
+            kept = _kept(steps, ids.shape[1])
+            tokens = sequence[kept]
+            answer = tokenizer.decode(tokens, skip_special_tokens=True)
+            spent = (num_forward_passes, num_probe_passes, seconds)
+            decodings.append(Decoding(prompt, answer, tuple(tokens), tuple(steps[kept]), *spent))
+    return decodings
+
+
+def _kept(steps: list[int], prompt_length: int) -> slice:
+    """Return the columns from the end of the prompt, or its first mask, to the last one that was written."""
+    written = [column for column, step in enumerate(steps) if step >= 0]
+    if not written:
+        return slice(prompt_length, prompt_length)
+    return slice(min(prompt_length, written[0]), max(prompt_length, written[-1] + 1))
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """Add up records.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not records:
+        raise ValueError("`records` must hold at least one record, got none.")
+    return Summary(
+        num_examples=len(records),
+        num_correct=sum(record.is_correct for record in records),
+        num_forward_passes=sum(record.num_forward_passes for record in records),
+        num_probe_passes=sum(record.num_probe_passes for record in records),
+        num_tokens=sum(record.num_tokens for record in records),
+        seconds=sum(record.seconds for record in records),
+    )

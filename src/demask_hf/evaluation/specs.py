@@ -1,0 +1,139 @@
+"""What a comparison runs: a strategy with its limits and the other arguments of `generate`, read from text."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from ..strategies import UnmaskingStrategy, make_strategy, nearest, strategy_fields
+
+
+# Arguments of `generate` that a text may set beside the fields of the strategy.
+OPTIONS = ("max_denoising_steps", "block_length", "temperature", "top_p", "top_k", "max_new_tokens", "stop_at_eos")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to decode.
+
+    Args:
+        row (`str`):
+            Name of the row of a table that it may fill; settings that differ in their limits share it.
+        label (`str`):
+            The text that this setting was read from.
+        strategy (`dict[str, Any]`):
+            Name and fields of the strategy; fields left out have their defaults.
+        options (`dict[str, Any]`):
+            Other arguments of `generate`.
+    """
+
+    row: str
+    label: str
+    strategy: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A name for files: the strategy and a checksum of everything else."""
+        text = json.dumps([self.strategy, self.options], sort_keys=True)
+        return f"{self.strategy['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def build(self) -> UnmaskingStrategy:
+        """Return the strategy."""
+        return make_strategy(**self.strategy)
+
+    def reference(self) -> "Setting":
+        """Return one token per forward pass with the same order of positions and the same draws."""
+        options = {name: value for name, value in self.options.items() if name != "max_denoising_steps"}
+        score = self.build().sequential_score
+        if score == "token_probability" and not options.get("temperature"):
+            # The drawn token is the most likely one.
+            score = "confidence"
+        label = f"sequential:score={score}"
+        return Setting(label, label, {"name": "sequential", "score": score}, options)
+
+
+def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[Setting]:
+    """Read `NAME` or `NAME:FIELD=VALUE,FIELD=VALUE`, where `VALUE/VALUE/...` lists the values of a grid.
+
+    Args:
+        text (`str`):
+            Such as "demask:dependency_bound=0.03/0.06/0.1,rule=total". The order of the values is kept: neighbours
+            in it are neighbours in the grid.
+        shared (`Mapping[str, Any]`, *optional*):
+            Arguments of `generate` for all settings; those in the text come first.
+
+    Returns:
+        `list[Setting]`: one for each combination of values.
+
+    Raises:
+        ValueError: if a name, field or value is wrong.
+
+    Example:
+
+    ```python
+    >>> [setting.label for setting in parse_settings("threshold:confidence_threshold=0.9/0.7")]
+    ['threshold:confidence_threshold=0.9', 'threshold:confidence_threshold=0.7']
+
+    ```
+    """
+    name, _, listed = text.partition(":")
+    known = strategy_fields(name)
+    pairs = [_split(part) for part in listed.split(",")] if listed else []
+    for field_name, _ in pairs:
+        if field_name not in (*known, *OPTIONS):
+            raise ValueError(
+                f"`{field_name}` must be a field of strategy {name!r} or an argument of generate, got an unknown "
+                f"name; {nearest(field_name, [*known, *OPTIONS])}."
+            )
+    row = _text(name, [pair for pair in pairs if "/" not in pair[1]])
+    settings = []
+    for values in product(*(value.split("/") for _, value in pairs)):
+        given = {key: _value(value) for (key, _), value in zip(pairs, values, strict=True)}
+        fields = {key: value for key, value in given.items() if key in known}
+        options = {**(shared or {}), **{key: value for key, value in given.items() if key not in known}}
+        make_strategy(name, **fields)
+        label = _text(name, zip((key for key, _ in pairs), values, strict=True))
+        settings.append(Setting(row, label, {"name": name, **fields}, options))
+    return settings
+
+
+def strategy_of(text: str) -> dict[str, Any]:
+    """Read `NAME` or `NAME:FIELD=VALUE,FIELD=VALUE` as the name and the fields of one strategy.
+
+    Raises:
+        ValueError: if a field has no equals sign.
+    """
+    name, _, listed = text.partition(":")
+    return {"name": name, **(dict(map(field_of, listed.split(","))) if listed else {})}
+
+
+def field_of(text: str) -> tuple[str, Any]:
+    """Split `FIELD=VALUE`; the value is JSON, or else text.
+
+    Raises:
+        ValueError: if there is no equals sign.
+    """
+    name, value = _split(text)
+    return name, _value(value)
+
+
+def _text(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    fields = ",".join(f"{key}={value}" for key, value in pairs)
+    return f"{name}:{fields}" if fields else name
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"a field of a strategy must be given as FIELD=VALUE, got {text!r}.")
+    return name.strip(), value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,268 @@
+"""Keys and values kept within a block: the approximate forward of `generate(cache="prefix")` and `"dual"`."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from ..backbones.backbone import Backbone
+from ..backbones.prediction import Prediction
+from ..functional.candidates import CandidateIndex
+from ..models.bidirectional import BidirectionalMixin
+
+
+CACHES = ("none", "prefix", "dual")
+
+
+class BlockCacheLayer(CacheLayerMixin):
+    """Keys and values of whole rows, of which a forward may replace some columns.
+
+    What a short forward replaces is not kept: the columns of a block are computed anew by every forward until the
+    next full one, so the replacement goes into a copy, and a forward that only probes leaves no trace.
+    """
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys, self.values = key_states, value_states
+        self.is_initialized = True
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        rows: torch.LongTensor,
+        columns: torch.LongTensor | None,
+        num_rows: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep whole rows, or complete computed columns with the kept ones.
+
+        Args:
+            key_states (`torch.Tensor` of shape `(rows, heads, columns, head_size)`):
+                Keys, rotated.
+            value_states (`torch.Tensor` of the same shape):
+                Values.
+            rows (`torch.LongTensor` of shape `(rows,)`):
+                Batch row of each.
+            columns (`torch.LongTensor` of shape `(rows, columns)`, *optional*):
+                Column of each; `None` if these are whole rows, to be kept.
+            num_rows (`int`):
+                Number of rows of the batch.
+
+        Returns:
+            Keys and values of shape `(rows, heads, length, head_size)`.
+        """
+        rows = rows.to(key_states.device)
+        if columns is None:
+            if not self.is_initialized:
+                shape = (num_rows, *key_states.shape[1:])
+                self.lazy_initialization(key_states.new_empty(shape), value_states.new_empty(shape))
+            self.keys[rows], self.values[rows] = key_states, value_states
+            return key_states, value_states
+        index = columns.to(key_states.device)[:, None, :, None].expand_as(key_states)
+        keys, values = self.keys[rows], self.values[rows]
+        return keys.scatter_(2, index, key_states), values.scatter_(2, index, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        # Asked in full forwards only; for short ones the mask is made beforehand.
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class BlockCache(Cache):
+    """The layers' keys and values, and which part of them the next forward computes.
+
+    Args:
+        num_rows (`int`):
+            Number of rows of the batch.
+    """
+
+    def __init__(self, num_rows: int):
+        super().__init__(layer_class_to_replicate=BlockCacheLayer)
+        self.num_rows = num_rows
+        self.rows: torch.LongTensor | None = None
+        self.columns: torch.LongTensor | None = None
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
+        return super().update(key_states, value_states, layer_idx, self.rows, self.columns, self.num_rows)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the number of keys that the next forward finds: none if it computes whole rows."""
+        return 0 if self.columns is None else self.layers[layer_idx].keys.shape[2]
+
+
+@dataclass
+class _Row:
+    """A row's block, the columns of its short forwards, and its forwards since the last full one."""
+
+    block: int = -1
+    window: tuple[int, int] = (0, 0)
+    age: int = 0
+    is_full: bool = True
+
+
+@dataclass
+class CachedForward:
+    """The model's forward where each row keeps keys and values from its last full forward.
+
+    A row has a full forward when it enters a block, after `refresh_interval` forwards, and when it is asked for
+    positions outside its block; otherwise a short one that computes the columns of its window only. The window
+    starts at the first masked position of the block as it was entered (one earlier for a model whose output at
+    position `i - 1` predicts position `i`, so that this position can be predicted too) and ends with the sequence
+    ("prefix") or with the block ("dual") (Fast-dLLM, arXiv 2505.22618).
+
+    Rows that take forwards of different widths are run apart, so a row's result is that of the row alone.
+
+    Args:
+        backbone ([`Backbone`]):
+            The model.
+        kind (`str`):
+            "prefix" or "dual".
+        refresh_interval (`int`, *optional*):
+            Forwards from one full forward to the next; `None` has one at the start of each block only.
+        commits_first (`bool`):
+            Leave the position before the block out of the window: the block's first position cannot be predicted
+            by short forwards then and must be written after the full one, as in Fast-dLLM's code for Dream.
+        prompt_length (`int`):
+            Columns before the answer.
+        block_length (`int`):
+            Tokens in a block.
+        first_real (`list[int]`):
+            First column of each row that is not padding.
+        length (`int`):
+            Number of columns.
+    """
+
+    backbone: Backbone
+    kind: str
+    refresh_interval: int | None
+    commits_first: bool
+    prompt_length: int
+    block_length: int
+    first_real: list[int]
+    length: int
+    entered: list[int] = field(init=False, default_factory=list)
+
+    def __post_init__(self):
+        self._rows = [_Row() for _ in self.first_real]
+        self._cache = BlockCache(len(self._rows))
+
+    def plan(self, index: CandidateIndex) -> None:
+        """Decide which rows have a full forward in this step; `entered` are those that are at a new block."""
+        self.entered = []
+        for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
+            row, block = self._rows[number], max((first - self.prompt_length) // self.block_length, 0)
+            is_entry = block != row.block
+            if is_entry:
+                self.entered.append(number)
+                row.block, row.window = block, self._window(block, first, self.first_real[number])
+            is_due = self.refresh_interval is not None and row.age >= self.refresh_interval
+            row.is_full = is_entry or is_due or last >= row.window[1]
+            row.age = 1 if row.is_full else row.age + 1
+
+    def _window(self, block: int, first: int, first_real: int) -> tuple[int, int]:
+        shift = 0 if self.commits_first else self.backbone.quirks.logits_shift
+        block_end = self.prompt_length + (block + 1) * self.block_length
+        return max(first - shift, first_real), min(block_end, self.length) if self.kind == "dual" else self.length
+
+    def predict(
+        self,
+        sequences: torch.LongTensor,
+        places: tuple[torch.LongTensor, torch.LongTensor],
+        attention_mask: torch.Tensor | None,
+        rows: list[int],
+        with_hidden_states: bool,
+        is_probe: bool = False,
+        part_size: int | None = None,
+    ) -> Prediction:
+        """Run the forwards of a step and return what they say about the candidates, in the order of `places`.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(rows, length)`):
+                Token ids, masks included.
+            places (`tuple[torch.LongTensor, torch.LongTensor]`):
+                Row in `sequences` and column of each position asked for, row-major.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*):
+                0 at left padding.
+            rows (`list[int]`):
+                Batch row of each sequence.
+            with_hidden_states (`bool`):
+                Whether the hidden states are needed.
+            is_probe (`bool`, *optional*, defaults to `False`):
+                Keep nothing; rows of a full forward are then computed without the cache.
+            part_size (`int`, *optional*):
+                As in [`Backbone.predict`].
+        """
+        groups = defaultdict(list)
+        for place, number in enumerate(rows):
+            row = self._rows[number]
+            groups[0 if row.is_full else row.window[1] - row.window[0]].append(place)
+        parts = []
+        for width, members in groups.items():
+            chosen, asked, order = _sent(members, sequences.device), places, None
+            if len(groups) > 1:
+                ranks = torch.full((len(rows),), -1, device=sequences.device)
+                ranks[chosen] = torch.arange(len(members), device=sequences.device)
+                order = (ranks[places[0]] >= 0).nonzero().squeeze(-1)
+                asked = (ranks[places[0][order]], places[1][order])
+            mask = None if attention_mask is None else attention_mask[chosen]
+            cache = (
+                None
+                if is_probe and width == 0
+                else self._placed([rows[place] for place in members], width, sequences.device)
+            )
+            prediction = self.backbone.predict(
+                sequences[chosen],
+                asked,
+                mask,
+                with_hidden_states=with_hidden_states,
+                cache=cache,
+                part_size=part_size,
+            )
+            parts.append((order, prediction))
+        return parts[0][1] if len(parts) == 1 else _merged(parts)
+
+    def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:
+        """Return the cache, told which rows and columns come next."""
+        self._cache.rows = _sent(rows, device)
+        self._cache.columns = None
+        if width:
+            starts = _sent([self._rows[row].window[0] for row in rows], device)
+            self._cache.columns = starts[:, None] + torch.arange(width, device=device)
+        return self._cache
+
+
+def _sent(numbers: list[int], device: torch.device) -> torch.LongTensor:
+    """Return numbers on a device without waiting for it."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
+def _merged(parts: list[tuple[torch.LongTensor, Prediction]]) -> Prediction:
+    """Put the candidates of several forwards back into their order."""
+    order = torch.cat([order for order, _ in parts]).argsort()
+    predictions = [prediction for _, prediction in parts]
+    states = predictions[0].hidden_states
+    if states is not None:
+        states = torch.cat([prediction.hidden_states for prediction in predictions])[order.to(states.device)]
+    unfinished = next((prediction for prediction in predictions if prediction.output is not None), None)
+    if unfinished is not None:
+        # The parts of the forwards are not those of their union: all are computed anew, from the states.
+        return Prediction(unfinished.logits[:0], states, None, unfinished.output, unfinished.part_size)
+    return Prediction(torch.cat([prediction.logits for prediction in predictions])[order], states)
+
+
+def check_can_cache(backbone: Backbone, kind: str) -> None:
+    """Refuse a cache for a model whose attention does not take one.
+
+    Raises:
+        ValueError: if the model is none of the native ones.
+    """
+    if not isinstance(backbone.states_module, BidirectionalMixin):
+        raise ValueError(
+            f"`cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and LLaDA "
+            "models can keep keys and values, other models cannot."
+        )

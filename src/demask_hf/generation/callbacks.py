@@ -1,0 +1,101 @@
+"""What watches the loop from outside: recording, streaming, and stopping criteria."""
+
+from typing import Any
+
+import torch
+from transformers import StoppingCriteriaList
+
+from .loop import DenoisingLoop
+from .state import DecodingState
+
+
+class StepRecorder:
+    """Keep the sequences after every step.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch, length)`):
+            The sequences before the first step.
+    """
+
+    def __init__(self, sequences: torch.LongTensor):
+        self.history = [sequences.clone()]
+
+    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+        self.history.append(state.sequences.clone())
+
+
+class StepStreamer:
+    """Hand finished text to a streamer as it grows from the left, and drafts of the rest where it takes them.
+
+    Args:
+        streamer (`BaseStreamer`):
+            A transformers streamer; `put_draft` is used if it has one.
+        loop ([`DenoisingLoop`]):
+            The loop, asked where the row ends.
+        state ([`DecodingState`]):
+            The state before the first step, with one row.
+
+    Raises:
+        ValueError: if the batch has several rows.
+    """
+
+    def __init__(self, streamer: Any, loop: DenoisingLoop, state: DecodingState):
+        if state.sequences.shape[0] != 1:
+            raise ValueError(f"`streamer` must be used with a single prompt, got {state.sequences.shape[0]} prompts.")
+        self.streamer, self.loop = streamer, loop
+        self.num_sent = finished_lengths(loop, state)[0]
+        streamer.put(state.sequences[0, : self.num_sent].cpu())
+
+    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+        finished = finished_lengths(self.loop, state)[0]
+        if finished > self.num_sent:
+            self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
+            self.num_sent = finished
+        rest = draft[0, finished : self.loop.kept_lengths(state)[0]]
+        if hasattr(self.streamer, "put_draft") and rest.numel():
+            self.streamer.put_draft(rest.cpu())
+
+    def end(self) -> None:
+        """Close the stream."""
+        self.streamer.end()
+
+
+class StepStopper:
+    """Ask stopping criteria about the finished text of each row, token by token as in autoregressive decoding.
+
+    A criterion sees a row's sequence up to its first mask. When it says stop, what follows that text is dropped and
+    the row ends.
+
+    Args:
+        criteria (`StoppingCriteriaList`):
+            The criteria; called with ids of shape `(1, finished)` and no scores.
+        loop ([`DenoisingLoop`]):
+            The loop, asked where a row ended by itself.
+        state ([`DecodingState`]):
+            The state before the first step.
+
+    Raises:
+        ValueError: if there is no token to put after a stop.
+    """
+
+    def __init__(self, criteria: StoppingCriteriaList, loop: DenoisingLoop, state: DecodingState):
+        if loop.settings.pad_token_id is None:
+            raise ValueError("`pad_token_id` must be set to use stopping criteria, got None.")
+        self.criteria, self.loop = criteria, loop
+        self.seen = finished_lengths(loop, state)
+
+    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+        for row, finished in enumerate(finished_lengths(self.loop, state)):
+            for length in range(self.seen[row] + 1, finished + 1):
+                if bool(self.criteria(state.sequences[row : row + 1, :length], None).all()):
+                    state.stop_lengths[row] = length
+                    break
+            self.seen[row] = finished
+
+
+def finished_lengths(loop: DenoisingLoop, state: DecodingState) -> list[int]:
+    """Return the number of columns before each row's first mask, or up to its end."""
+    is_mask = state.sequences == loop.backbone.mask_token_id
+    columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
+    first_mask = torch.where(is_mask, columns, state.sequences.shape[1]).amin(dim=-1)
+    return torch.minimum(first_mask, loop.kept_lengths(state)).tolist()

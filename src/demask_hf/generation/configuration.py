@@ -1,0 +1,236 @@
+"""Settings of `generate`: `DemaskGenerationConfig`."""
+
+import copy
+from typing import Any
+
+from transformers import GenerationConfig
+from transformers.utils import logging
+
+from ..backbones.compiling import check_compile
+from ..strategies import UnmaskingStrategy, make_strategy, nearest, strategy_fields, strategy_names
+from ..strategies.base import check_choice, check_interval
+from .caching import CACHES
+
+
+logger = logging.get_logger(__name__)
+
+# Names in the generation_config.json of Dream's Hub repositories, and ours.
+_DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
+_METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "transformers_version")
+
+
+class DemaskGenerationConfig(GenerationConfig):
+    """Settings of [`DemaskGenerationMixin.generate`]; `None` means not set.
+
+    Fields of a strategy may be given as keywords and are kept with it. The `generation_config.json` of Dream's Hub
+    repositories loads: `alg`, `eps` and `alg_temp` become the "schedule" strategy, `steps` becomes
+    `max_denoising_steps`.
+
+    Args:
+        max_new_tokens (`int`, *optional*):
+            Positions to generate after the prompt; 256 if nothing is set. 0 fills masks in the prompt only.
+        max_length (`int`, *optional*):
+            Length of prompt and answer; used when `max_new_tokens` is not set.
+        block_length (`int`, *optional*):
+            Decode the answer block by block, each of this many tokens; must divide `max_new_tokens`. By default the
+            whole answer is one block.
+        max_denoising_steps (`int`, *optional*):
+            For the "schedule" strategy the total number of steps, by default one per token. For others a cap on the
+            steps of a row: in the last one everything still masked is written.
+        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+            Name, name and fields, or object. By default "demask" if the model has a head, else "threshold".
+        temperature (`float`, *optional*):
+            Sampling temperature, at least 0; tokens are sampled iff it is above 0, which is the default.
+        top_p (`float`, *optional*):
+            Keep the most likely tokens up to this mass, in (0, 1]; applies at every temperature.
+        top_k (`int`, *optional*):
+            Keep this many most likely tokens; applies at every temperature; 0 is no limit.
+        do_sample (`bool`, *optional*):
+            `False` forces temperature 0; `True` with temperature 0 is an error.
+        seed (`int` or `list[int]`, *optional*):
+            Seed of the noise, one for all rows or one per row. A row's noise depends on its seed, the step and the
+            position only: rows with equal prompts and equal seeds get equal answers.
+        stop_at_eos (`bool`, *optional*):
+            Drop the positions after the first end-of-sequence token (default); `False` decodes every position.
+        cache (`str`, *optional*):
+            "prefix" or "dual" keep keys and values within a block, which approximates: only the columns from the
+            block to the end, or only the block's, are computed anew. "none" (default) is exact. Native Dream and
+            LLaDA only.
+        cache_refresh_interval (`int`, *optional*):
+            With a cache, forwards of a row from one full forward to the next; 1 is exact. By default there is one
+            at the start of each block.
+        cache_commits_first (`bool`, *optional*):
+            With a cache, write the first position of a block after its full forward, whatever its confidence, and
+            nothing else, as Fast-dLLM's code for Dream does; the default `False` leaves that to the strategy.
+        compile (`bool`, `str` or `dict`, *optional*):
+            Run the model's body, the head and the scores through `torch.compile`: `True`, a mode such as
+            "reduce-overhead" (CUDA graphs), or arguments of `torch.compile`.
+        return_dict_in_generate (`bool`, *optional*):
+            Return a [`DemaskGenerationOutput`] rather than the sequences.
+        output_history (`bool`, *optional*):
+            Keep the sequences after every step; needs `return_dict_in_generate`.
+        mask_token_id, pad_token_id, bos_token_id (`int`, *optional*):
+            Special tokens; by default those of the model's config.
+        eos_token_id (`int` or `list[int]`, *optional*):
+            End-of-sequence tokens; by default those of the model's config.
+
+    Raises:
+        ValueError: if a keyword is unknown or a value is outside its range.
+    """
+
+    def __init__(self, **kwargs: Any):
+        # Not calling the parent on purpose: it would set the options of autoregressive decoding.
+        self.max_new_tokens: int | None = kwargs.pop("max_new_tokens", None)
+        self.max_length: int | None = kwargs.pop("max_length", None)
+        self.block_length: int | None = kwargs.pop("block_length", None)
+        self.max_denoising_steps: int | None = kwargs.pop("max_denoising_steps", None)
+        self.temperature: float | None = kwargs.pop("temperature", None)
+        self.top_p: float | None = kwargs.pop("top_p", None)
+        self.top_k: int | None = kwargs.pop("top_k", None)
+        self.do_sample: bool | None = kwargs.pop("do_sample", None)
+        self.seed: int | list[int] | None = kwargs.pop("seed", None)
+        self.stop_at_eos: bool | None = kwargs.pop("stop_at_eos", None)
+        self.cache: str | None = kwargs.pop("cache", None)
+        self.cache_refresh_interval: int | None = kwargs.pop("cache_refresh_interval", None)
+        self.cache_commits_first: bool | None = kwargs.pop("cache_commits_first", None)
+        self.compile: bool | str | dict[str, Any] | None = kwargs.pop("compile", None)
+        self.return_dict_in_generate: bool | None = kwargs.pop("return_dict_in_generate", None)
+        self.output_history: bool | None = kwargs.pop("output_history", None)
+        self.mask_token_id: int | None = kwargs.pop("mask_token_id", None)
+        self.pad_token_id: int | None = kwargs.pop("pad_token_id", None)
+        self.bos_token_id: int | None = kwargs.pop("bos_token_id", None)
+        self.eos_token_id: int | list[int] | None = kwargs.pop("eos_token_id", None)
+        for name in _METADATA:
+            setattr(self, name, kwargs.pop(name, None))
+        strategy = kwargs.pop("strategy", None)
+        if "alg" in kwargs:
+            strategy = strategy or "schedule"
+            steps = kwargs.pop("steps", None)
+            self.max_denoising_steps = steps if self.max_denoising_steps is None else self.max_denoising_steps
+            for theirs, ours in _DREAM_NAMES.items():
+                if theirs in kwargs:
+                    kwargs[ours] = kwargs.pop(theirs)
+        self.strategy: dict[str, Any] | None = None
+        self.set_strategy(strategy, kwargs)
+        self.validate()
+
+    def set_strategy(self, strategy: str | dict | UnmaskingStrategy | None, fields: dict[str, Any]) -> None:
+        """Set the strategy, or with `None` change fields of the one that is set.
+
+        Args:
+            strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+                As in the constructor.
+            fields (`dict[str, Any]`):
+                Fields of the strategy, which override its own.
+
+        Raises:
+            ValueError: if a name, field or value is wrong.
+            TypeError: if `strategy` is of another kind.
+        """
+        if strategy is None:
+            if fields and self.strategy is None:
+                check_keywords(fields, {})
+            chosen = dict(self.strategy) if self.strategy else None
+        elif isinstance(strategy, str):
+            # Naming the strategy that is set already keeps its fields.
+            is_set = isinstance(self.strategy, dict) and self.strategy["name"] == strategy
+            chosen = dict(self.strategy) if is_set else {"name": strategy}
+        elif isinstance(strategy, UnmaskingStrategy):
+            chosen = strategy.to_dict()
+        elif isinstance(strategy, dict):
+            if "name" not in strategy:
+                raise ValueError(f"`strategy` must hold its `name`, got {strategy!r}.")
+            chosen = dict(strategy)
+        else:
+            raise TypeError(f"`strategy` must be a name, a dict or an UnmaskingStrategy, got {strategy!r}.")
+        if chosen is not None:
+            check_keywords(fields, strategy_fields(chosen["name"]))
+            chosen = make_strategy(**{**chosen, **fields}).to_dict()
+        self.strategy = chosen
+
+    @property
+    def is_schedule(self) -> bool:
+        """Whether the strategy that is set reads `max_denoising_steps` as its plan."""
+        return self.strategy is not None and make_strategy(**self.strategy).follows_schedule
+
+    def validate(self, *args: Any, **kwargs: Any) -> None:
+        """Check every value that is set. Arguments of the parent's method are accepted and not used.
+
+        Raises:
+            ValueError: if a value is outside its range.
+        """
+        for name, lowest in (("max_new_tokens", 0), ("max_length", 1), ("block_length", 1), ("top_k", 0)):
+            _check_integer(name, getattr(self, name), lowest)
+        _check_integer("max_denoising_steps", self.max_denoising_steps, 1)
+        _check_integer("cache_refresh_interval", self.cache_refresh_interval, 1)
+        if self.cache is not None:
+            check_choice("cache", self.cache, CACHES)
+        check_compile(self.compile)
+        if self.temperature is not None:
+            check_interval("temperature", self.temperature, 0)
+        if self.top_p is not None:
+            check_interval("top_p", self.top_p, 0, 1, open_low=True)
+        if self.do_sample and self.temperature == 0:
+            raise ValueError("`temperature` must be above 0 with `do_sample=True`, got 0.")
+
+    @staticmethod
+    def _get_default_generation_params() -> dict[str, Any]:
+        """Return what applies where neither the caller nor the checkpoint says anything."""
+        return {
+            "temperature": 0.0,
+            "stop_at_eos": True,
+            "cache": "none",
+            "cache_commits_first": False,
+            "compile": False,
+            "return_dict_in_generate": False,
+            "output_history": False,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields that are set."""
+        fields = {name: value for name, value in copy.deepcopy(self.__dict__).items() if value is not None}
+        return {name: value for name, value in fields.items() if name not in _METADATA[:3]}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the fields that are set, with the version of transformers."""
+        from transformers import __version__
+
+        return {**self.to_dict(), "transformers_version": __version__}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "DemaskGenerationConfig":
+        """Build a config from a dictionary that may hold options of other decoding methods, which are left out."""
+        return_unused = kwargs.pop("return_unused_kwargs", False)
+        given = {**config_dict, **{name: value for name, value in kwargs.items() if not name.startswith("_from")}}
+        known = {*cls().__dict__, "alg", "steps", *_DREAM_NAMES}
+        known |= {field for name in strategy_names() for field in strategy_fields(name)}
+        foreign = {name: given.pop(name) for name in list(given) if name not in known}
+        left_out = sorted(name for name, value in foreign.items() if value is not None and not name.startswith("_"))
+        if left_out:
+            logger.info(f"Options that decoding by unmasking does not have are left out: {', '.join(left_out)}.")
+        config = cls(**given)
+        return (config, foreign) if return_unused else config
+
+    def get_generation_mode(self, *args: Any, **kwargs: Any):
+        raise NotImplementedError("DemaskGenerationConfig has no generation mode: it always decodes by unmasking.")
+
+    @classmethod
+    def from_model_config(cls, *args: Any, **kwargs: Any):
+        raise NotImplementedError("DemaskGenerationConfig is not read from a model's config.")
+
+
+def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Raise a `ValueError` with the nearest valid names if a keyword is neither a setting nor in `fields`."""
+    for name in given:
+        if name not in fields:
+            settings = [field for field in DemaskGenerationConfig().__dict__ if field not in _METADATA]
+            raise ValueError(
+                f"`{name}` must be an argument of generate or a field of the strategy, got an unknown keyword; "
+                f"{nearest(name, [*settings, *fields])}."
+            )
+
+
+def _check_integer(name: str, value: int | None, lowest: int) -> None:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_integer and value >= lowest):
+        raise ValueError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")

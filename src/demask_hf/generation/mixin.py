@@ -1,0 +1,225 @@
+"""`generate` for masked diffusion models: arguments in, the loop, output out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers.utils import ModelOutput
+
+from ..backbones.backbone import Backbone, check_head
+from ..head.certificate import warn_of_other_settings
+from ..head.loading import load_head
+from ..head.modeling_demask import DemaskHead
+from ..strategies import UnmaskingStrategy
+from .callbacks import StepRecorder, StepStopper, StepStreamer
+from .configuration import DemaskGenerationConfig
+from .loop import DenoisingLoop
+from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
+from .state import DecodingState
+
+
+@dataclass
+class DemaskGenerationOutput(ModelOutput):
+    """What `generate` returns with `return_dict_in_generate=True`.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`):
+            Prompt and answer; padding after the first end-of-sequence token.
+        num_forward_passes (`torch.LongTensor` of shape `(batch,)`):
+            Backbone forwards that each row needed (NFE); steps after a row was finished do not count.
+        num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
+            Forwards spent on measuring dependencies, not part of `num_forward_passes`.
+        tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):
+            Tokens written, up to and including the first end-of-sequence token, per forward pass.
+        unmask_step (`torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`):
+            Step at which each position was written, from 0; -1 where nothing was.
+        uncovered_mass (`torch.FloatTensor` of shape `(batch,)`):
+            Largest probability mass that the probes of measured dependencies left out; 0 without probes.
+        history (`tuple(torch.LongTensor)`, *optional*):
+            With `output_history=True` the sequences before the first and after every step.
+    """
+
+    sequences: torch.LongTensor | None = None
+    num_forward_passes: torch.LongTensor | None = None
+    num_probe_passes: torch.LongTensor | None = None
+    tokens_per_forward: torch.FloatTensor | None = None
+    unmask_step: torch.LongTensor | None = None
+    uncovered_mass: torch.FloatTensor | None = None
+    history: tuple[torch.LongTensor, ...] | None = None
+
+
+class DemaskGenerationMixin(GenerationMixin):
+    """Gives a masked diffusion model `generate` and a place for a dependency head."""
+
+    generation_config_class = DemaskGenerationConfig
+
+    @property
+    def demask_head(self) -> DemaskHead | None:
+        """The dependency head beside the model; no part of its `state_dict`."""
+        return self.__dict__.get("_demask_head")
+
+    def set_demask_head(self, head: DemaskHead | None) -> None:
+        """Put a dependency head beside the model, or with `None` take it away.
+
+        Raises:
+            TypeError: if `head` has no [`DemaskConfig`].
+            ValueError: if the head was made for another backbone.
+        """
+        if head is not None:
+            if getattr(getattr(head, "config", None), "model_type", None) != "demask":
+                raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}.")
+            check_head(self, head)
+            head.eval()
+        # Written past nn.Module, which would make the head a submodule.
+        self.__dict__["_demask_head"] = head
+
+    def load_demask_head(self, name_or_path: str, **kwargs: Any) -> DemaskHead:
+        """Load a dependency head from a folder or the Hub and put it beside the model.
+
+        Args:
+            name_or_path (`str`):
+                Folder or Hub repository.
+            kwargs:
+                Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
+
+        Returns:
+            [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
+
+        Raises:
+            OSError: if repository, revision or a file is not there.
+            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
+        """
+        head = load_head(name_or_path, **kwargs)
+        self.set_demask_head(head)
+        return head
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        generation_config: DemaskGenerationConfig | None = None,
+        strategy: str | dict | UnmaskingStrategy | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        streamer: Any | None = None,
+        **overrides: Any,
+    ) -> torch.LongTensor | DemaskGenerationOutput:
+        """Fill the masks after (and in) the prompt, several in one forward pass where the strategy allows it.
+
+        ```
+        until no row has an open position:
+            1. find the open positions: masked, not behind an end-of-sequence token, in a row that was not stopped;
+            2. take those of each row's first unfinished block as candidates;
+            3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
+            4. apply logits processors, temperature and filters; take the likeliest token, or draw one;
+            5. let the strategy select candidates, at least one in each unfinished row;
+            6. write their tokens, count the forward pass, inform streamer and stopping criteria.
+        ```
+
+        Rows do not influence each other: a row's result is that of the row alone.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
+                Prompts, padded on the left. Mask tokens in them are filled in place.
+            attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
+                0 at padding. Without it every position is attended; none is inferred from `pad_token_id`.
+            generation_config ([`DemaskGenerationConfig`], *optional*):
+                Settings; those not set come from `model.generation_config`.
+            strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+                The rule that picks positions; its fields may be given as keywords.
+            logits_processor (`LogitsProcessorList`, *optional*):
+                Called once a step with ids of shape `(num_candidates, length)` and matching scores.
+            stopping_criteria (`StoppingCriteriaList`, *optional*):
+                Asked about the finished text of each row from the left; a stopped row is padded after that text.
+            streamer (`BaseStreamer`, *optional*):
+                Gets the finished text as it grows, and drafts if it has `put_draft`; for a single prompt.
+            overrides:
+                Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that
+                gives the rows their seeds; `token_type_ids` for models that take them; `custom_generate` as in
+                transformers.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`, or [`DemaskGenerationOutput`].
+
+        Raises:
+            ValueError: if an argument is unknown or outside its range.
+
+        Example:
+
+        ```python
+        >>> from transformers import AutoModel, AutoTokenizer
+        >>> import demask_hf
+
+        >>> tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
+        >>> model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
+        >>> head = model.load_demask_head(demask_hf.TINY_DEMASK)
+        >>> inputs = tokenizer("sort: DACBE FGAHJ TRNPM KLBCA -> ", return_tensors="pt")
+        >>> sequences = model.generate(**inputs, strategy="demask", dependency_bound=0.1)
+        >>> tokenizer.decode(sequences[0], skip_special_tokens=True)
+        'sort: DACBE FGAHJ TRNPM KLBCA -> ABCDE AFGHJ MNPRT ABCKL'
+
+        ```
+        """
+        arguments = {"attention_mask": attention_mask, "generation_config": generation_config, "strategy": strategy}
+        arguments |= {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
+        if overrides.get("custom_generate") is not None:
+            given = {name: value for name, value in arguments.items() if value is not None}
+            return GenerationMixin.generate(self, input_ids=input_ids, streamer=streamer, **given, **overrides)
+        generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
+        config, rule = resolve_config(self, generation_config, strategy, overrides)
+        backbone = Backbone.of(self, config.mask_token_id)
+        loop = prepare_loop(backbone, rule, config, check_prompts(input_ids, attention_mask))
+        state = prepare_state(loop, input_ids, attention_mask, config.seed, generator, token_type_ids)
+        bind_strategy(rule, self, config)
+        warn_of_other_settings(self, rule, loop.settings)
+        recorder = StepRecorder(state.sequences) if config.output_history else None
+        stopper = StepStopper(StoppingCriteriaList(stopping_criteria), loop, state) if stopping_criteria else None
+        sender = StepStreamer(streamer, loop, state) if streamer is not None else None
+        processors = LogitsProcessorList(logits_processor or ())
+        loop.run(state, processors, [callback for callback in (stopper, recorder, sender) if callback])
+        if sender is not None:
+            sender.end()
+        output = _finish(loop, state)
+        if recorder is not None:
+            output.history = tuple(recorder.history)
+        return output if config.return_dict_in_generate else output.sequences
+
+    def adjust_generation_fn(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
+        """Read `generation_config.json` as a [`DemaskGenerationConfig`]; called by `from_pretrained`."""
+        names = ("from_auto_class", "from_pipeline", "pretrained_model_name_or_path", "cache_dir", "force_download")
+        names += ("proxies", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if generation_config is not None:
+            self.generation_config = DemaskGenerationConfig.from_dict(generation_config.to_dict())
+            return
+        location = given.pop("pretrained_model_name_or_path", None)
+        for name in ("from_auto_class", "from_pipeline", "trust_remote_code"):
+            given.pop(name, None)
+        if location is not None:
+            try:
+                self.generation_config = DemaskGenerationConfig.from_pretrained(location, **given)
+            except OSError:
+                # The checkpoint has no such file: the config made with the model stays.
+                return
+
+
+def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
+    """Pad what lies after the end of each row and compute the counts."""
+    columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
+    is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)
+    is_dropped = (columns >= loop.kept_lengths(state)[:, None]) & ~is_visible
+    unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
+    sequences = state.sequences
+    if is_dropped.any():
+        sequences = sequences.masked_fill(is_dropped, loop.settings.pad_token_id)
+    num_written = (unmask_step >= 0).sum(dim=-1)
+    return DemaskGenerationOutput(
+        sequences=sequences,
+        num_forward_passes=state.num_forward_passes,
+        num_probe_passes=state.ledger.num_probe_passes,
+        tokens_per_forward=num_written / state.num_forward_passes.clamp(min=1),
+        unmask_step=unmask_step,
+        uncovered_mass=state.ledger.uncovered_mass,
+    )

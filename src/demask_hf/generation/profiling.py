@@ -1,0 +1,165 @@
+"""Where the time of a denoising step goes: backbone, output layer, dependency head, selection, and the rest."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from ..backbones.backbone import Backbone
+from ..strategies import UnmaskingStrategy
+from .mixin import DemaskGenerationMixin
+from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
+
+
+PARTS = ("backbone", "lm_head", "head", "selection", "rest")
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """The time of every step, by part.
+
+    Args:
+        steps (`list[dict[str, float]]`):
+            For each step the seconds of each part. "backbone" is the body of the model up to its final hidden
+            states, "lm_head" what it does with those of the candidates, "head" the dependency head, "selection" the
+            strategy without its head, "rest" everything else: finding candidates, probabilities, drawing, writing.
+    """
+
+    steps: list[dict[str, float]]
+
+    @property
+    def median_step_seconds(self) -> float:
+        """Median time of a whole step, in seconds."""
+        return median(sum(step.values()) for step in self.steps)
+
+    def median_seconds(self, part: str) -> float:
+        """Return the median time of a part, in seconds a step."""
+        return median(step[part] for step in self.steps)
+
+    def share(self, part: str) -> float:
+        """Return the share of a part in the time of all steps, in [0, 1]."""
+        return sum(step[part] for step in self.steps) / sum(sum(step.values()) for step in self.steps)
+
+    def table(self) -> str:
+        """Return median milliseconds and share of each part as lines of text."""
+        lines = [f"{'part':<10}{'median ms':>11}{'share':>9}"]
+        lines += [f"{part:<10}{1e3 * self.median_seconds(part):>11.3f}{self.share(part):>9.1%}" for part in PARTS]
+        return "\n".join([*lines, f"{'step':<10}{1e3 * self.median_step_seconds:>11.3f}{1:>9.1%}"])
+
+
+@torch.no_grad()
+def profile_steps(
+    model: DemaskGenerationMixin,
+    input_ids: torch.LongTensor,
+    attention_mask: torch.Tensor | None = None,
+    strategy: str | dict | UnmaskingStrategy | None = None,
+    num_runs: int = 3,
+    **overrides: Any,
+) -> StepProfile:
+    """Decode prompts several times, after a run that does not count, and time the parts of each step.
+
+    On a GPU every change of part waits for the device, which makes a step slower than it is in `generate`.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model, with its head where the strategy needs one.
+        input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
+            Prompts, padded on the left.
+        attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
+            0 at padding.
+        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
+            As in `generate`.
+        num_runs (`int`, *optional*, defaults to 3):
+            How often to decode.
+        overrides:
+            Settings of `generate`.
+
+    Returns:
+        [`StepProfile`]
+
+    Raises:
+        ValueError: if `num_runs` is below 1, or an argument of `generate` is wrong.
+    """
+    if num_runs < 1:
+        raise ValueError(f"`num_runs` must be at least 1, got {num_runs}.")
+    config, rule = resolve_config(model, None, strategy, overrides)
+    steps = []
+    for run in range(num_runs + 1):
+        backbone = Backbone.of(model, config.mask_token_id)
+        fresh = type(rule)(**{name: value for name, value in rule.to_dict().items() if name != "name"})
+        loop = prepare_loop(backbone, fresh, config, check_prompts(input_ids, attention_mask))
+        state = prepare_state(loop, input_ids, attention_mask, 0 if config.seed is None else config.seed, None)
+        bind_strategy(fresh, model, config)
+        clock = _Clock(state.sequences.device)
+        select = fresh.select
+
+        def timed_select(step, clock=clock, select=select):
+            with clock.part("selection"):
+                return select(step)
+
+        fresh.select = timed_select
+        with _timed_modules(clock, backbone, model.demask_head):
+            loop.run(state, on_step=[lambda state, draft, clock=clock: clock.end_step()])
+        if run > 0:
+            steps += clock.steps
+    return StepProfile(steps)
+
+
+class _Clock:
+    """A stopwatch whose parts exclude those that run within them."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.steps = device, []
+        self._seconds, self._running, self._since = Counter(), ["rest"], self._now()
+
+    def enter(self, part: str) -> None:
+        self._lap()
+        self._running.append(part)
+
+    def leave(self) -> None:
+        self._lap()
+        self._running.pop()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self.enter(name)
+        yield
+        self.leave()
+
+    def end_step(self) -> None:
+        self._lap()
+        self.steps.append({part: self._seconds[part] for part in PARTS})
+        self._seconds.clear()
+
+    def _lap(self) -> None:
+        now = self._now()
+        self._seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@contextmanager
+def _timed_modules(clock: _Clock, backbone: Backbone, head: torch.nn.Module | None) -> Iterator[None]:
+    """Time the forwards of the model, its body and the head."""
+    body = backbone.states_module
+    # A model without a body of its own has its output layer inside.
+    parts = [(backbone.model, "backbone" if body is None else "lm_head"), (body, "backbone"), (head, "head")]
+    handles = []
+    for module, part in parts:
+        if module is not None:
+            handles.append(module.register_forward_pre_hook(lambda *unused, part=part: clock.enter(part)))
+            handles.append(module.register_forward_hook(lambda *unused: clock.leave()))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

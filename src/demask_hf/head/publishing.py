@@ -1,0 +1,182 @@
+"""Publish a dependency head: a folder or Hub repository that works beside its backbone, and alone."""
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from ..training.trainer import TRAINING_RECORD
+from .modeling_demask import DemaskHead
+
+
+_SOURCES = Path(__file__).parent
+# Copied as they are: with transformers they load the head where demask_hf is not installed.
+CODE_FILES = ("configuration_demask.py", "modeling_demask.py")
+_AUTO_MAP = {"AutoConfig": "configuration_demask.DemaskConfig", "AutoModel": "modeling_demask.DemaskHead"}
+
+
+def export_head(
+    head: DemaskHead,
+    folder: str | Path,
+    record: dict[str, Any] | None = None,
+    repo_id: str | None = None,
+    license: str = "apache-2.0",
+) -> Path:
+    """Write a head as the folder of a Hub repository.
+
+    Args:
+        head ([`DemaskHead`]):
+            The head; adapters must be merged before.
+        folder (`str` or `Path`):
+            Where to write; files of an earlier export are replaced.
+        record (`dict`, *optional*):
+            What `demask-hf train` wrote about the training, for the model card.
+        repo_id (`str`, *optional*):
+            The repository that the folder goes to; its `custom_generate` then finds the head by itself.
+        license (`str`, *optional*, defaults to `"apache-2.0"`):
+            License of the head.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        TypeError: if `head` is not a [`DemaskHead`].
+    """
+    if not isinstance(head, DemaskHead):
+        raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}: merge an adapter first.")
+    folder = Path(folder)
+    config = head.config
+    head.config = copy.deepcopy(config)
+    head.config.auto_map = dict(_AUTO_MAP)
+    try:
+        head.save_pretrained(folder)
+    finally:
+        head.config = config
+    for name in CODE_FILES:
+        shutil.copyfile(_SOURCES / name, folder / name)
+    custom = folder / "custom_generate"
+    custom.mkdir(exist_ok=True)
+    code = (_SOURCES / "custom_generate.py").read_text(encoding="utf-8")
+    code = code.replace("HEAD_REPOSITORY = None", f"HEAD_REPOSITORY = {json.dumps(repo_id) if repo_id else None}")
+    (custom / "generate.py").write_text(code, encoding="utf-8")
+    (custom / "requirements.txt").write_text("demask-hf\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(head, record or {}, repo_id, license), encoding="utf-8")
+    if record:
+        (folder / TRAINING_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token: str | None = None) -> str:
+    """Upload the folder of an exported head and return the address of the commit.
+
+    Args:
+        folder (`str` or `Path`):
+            A folder that [`export_head`] wrote for this repository.
+        repo_id (`str`):
+            The repository, `organisation/name`; made if it is not there.
+        is_private (`bool`, *optional*, defaults to `False`):
+            Whether a new repository is private.
+        token (`str`, *optional*):
+            Token of the Hub; by default the one of this machine.
+
+    Raises:
+        ValueError: if the repository's name is not of that form.
+        OSError: if the Hub refuses.
+    """
+    if not _is_repo_id(repo_id):
+        raise ValueError(f"`repo_id` must be of the form organisation/name, got {repo_id!r}.")
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=is_private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload the dependency head")
+    except HfHubHTTPError as error:
+        raise OSError(f"`repo_id` must be a repository you may write to, got {repo_id!r} ({error}).") from error
+    return str(commit.commit_url)
+
+
+def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, license: str) -> str:
+    """Return the model card of a head as Markdown with front matter.
+
+    Args:
+        head ([`DemaskHead`]):
+            The head.
+        record (`dict`):
+            What `demask-hf train` wrote; may be empty.
+        repo_id (`str`, *optional*):
+            The repository, for the lines that load it.
+        license (`str`):
+            License of the head.
+    """
+    config, name = head.config, repo_id or "FOLDER_OR_REPOSITORY"
+    base = config.base_model_name_or_path
+    front = ModelCardData(
+        library_name="transformers",
+        license=license,
+        base_model=base if base and _is_repo_id(base) else None,
+        tags=["custom_generate", "demask", "masked-diffusion", "dependency-head"],
+    )
+    revision = f" at revision `{config.base_model_revision}`" if config.base_model_revision else ""
+    parts = [
+        f"---\n{front.to_yaml().strip()}\n---",
+        "# A dependency head for masked diffusion decoding",
+        f"{head.num_parameters():,} parameters beside the backbone `{base or 'not recorded'}`{revision} "
+        f"({config.backbone_model_type}, hidden size {config.backbone_hidden_size}). It predicts, for every ordered "
+        "pair of masked positions, by how much revealing one moves the prediction of the other (total variation), so "
+        "that decoding can unmask positions together that do not depend on each other. The idea is that of DEMASK "
+        "(arXiv 2604.02560).",
+        f"## Use\n\n```python\nimport demask_hf\nfrom transformers import AutoModel\n\n"
+        f'model = AutoModel.from_pretrained("{base or "BACKBONE"}")\nmodel.load_demask_head("{name}")\n'
+        'model.generate(**inputs, strategy="demask")\n```\n\n'
+        f'Or `model.generate(**inputs, custom_generate="{name}", trust_remote_code=True)`. Without demask_hf, '
+        f'`AutoModel.from_pretrained("{name}", trust_remote_code=True)` loads the head alone.',
+        _training_part(record),
+        _certificate_part(config.certificate),
+        "## Limits\n\nThe head reads the hidden states of this backbone only. It was fitted to dependencies measured "
+        "on the data above; on other domains they may be wrong, and decoding then loses accuracy or speed. Pairwise "
+        "dependencies cannot see what only three positions together decide (parity). The bound on total variation "
+        "assumes that the prediction is not below the true dependency and that dependencies are sub-additive; at "
+        "temperature 0 it says nothing.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _training_part(record: dict[str, Any]) -> str:
+    """Return the section on data and metrics, empty without a training record."""
+    if not record:
+        return ""
+    data = {name: value for name, value in record.get("data", {}).items() if not isinstance(value, dict)}
+    lines = [f"| {name} | {value} |" for name, value in data.items()]
+    text = "## Training\n\n| data | value |\n|---|---|\n" + "\n".join(lines)
+    metrics = record.get("metrics")
+    if metrics:
+        rows = (("this head", ""), ("mean by distance", "_distance"), ("constant mean", "_mean"))
+        table = [
+            f"| {label} | " + " | ".join(f"{metrics[key + suffix]:.4f}" for key in ("mae", "r2", "auc")) + " |"
+            for label, suffix in rows
+        ]
+        text += (
+            f"\n\nOn {metrics['num_pairs']:,} pairs of {record['num_held_out_states']:,} held-out states (AUC of "
+            '"dependency above 0.1"):\n\n| predictor | MAE | R^2 | AUC |\n|---|---|---|---|\n' + "\n".join(table)
+        )
+    return text
+
+
+def _certificate_part(certificate: dict[str, Any] | None) -> str:
+    """Return the section on the certified bound, empty without a certificate."""
+    if certificate is None:
+        return ""
+    lines = "\n".join(f"| {name} | {value} |" for name, value in certificate.items())
+    return (
+        "## Certified bound\n\nChosen by `demask-hf calibrate`: over the draw of the calibration prompts, the "
+        "expected loss of a prompt drawn like them is at most epsilon except with probability delta, with these "
+        f"settings. Other prompts or settings are not covered.\n\n| certificate | value |\n|---|---|\n{lines}"
+    )
+
+
+def _is_repo_id(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None

@@ -1,0 +1,175 @@
+"""Training examples for a dependency head: states of a backbone with dependencies measured from some sources."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..backbones.backbone import Backbone
+from ..functional.distributions import confidence, entropy
+from ..functional.masking import left_padded_positions
+from ..functional.probes import MeasuredDependencies, measure_dependencies
+
+
+@dataclass
+class DependencyExample:
+    """One state and what was measured in it.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(positions, hidden_size)`):
+            Final hidden states that speak for the masked positions.
+        positions (`torch.LongTensor` of shape `(positions,)`):
+            Where they lie, counted from the first real token.
+        sources (`torch.LongTensor` of shape `(sources,)`):
+            Which of the positions were revealed, as indices into `positions`, ascending.
+        targets (`torch.Tensor` of shape `(sources, positions)`):
+            `D[source, target]` in [0, 1], measured; 0 where source and target are the same position.
+        confidence (`torch.Tensor` of shape `(positions,)`):
+            Probability of the most likely token of each position.
+        entropy (`torch.Tensor` of shape `(positions,)`):
+            Entropy of its prediction, in nats.
+        tokens (`torch.LongTensor` of shape `(positions,)`):
+            Its most likely token.
+        uncovered_mass (`float`, *optional*, defaults to 0.0):
+            Largest probability mass of a source that the estimator left out.
+        record (`int`, *optional*, defaults to -1):
+            Number of the prompt that the state belongs to, -1 if there is none.
+    """
+
+    hidden_states: torch.Tensor
+    positions: torch.LongTensor
+    sources: torch.LongTensor
+    targets: torch.Tensor
+    confidence: torch.Tensor
+    entropy: torch.Tensor
+    tokens: torch.LongTensor
+    uncovered_mass: float = 0.0
+    record: int = -1
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """`D[source, target]` of shape `(positions, positions)`, -1 in the rows of sources that were not measured."""
+        size = self.positions.numel()
+        return self.targets.new_full((size, size), -1.0).index_copy_(0, self.sources, self.targets)
+
+
+@torch.no_grad()
+def measure_examples(
+    backbone: Backbone,
+    sequences: torch.LongTensor,
+    attention_mask: torch.Tensor | None,
+    candidates: torch.BoolTensor,
+    num_sources: int,
+    generator: torch.Generator,
+    estimator: str = "expectation",
+    min_probability: float = 1e-3,
+) -> list[DependencyExample]:
+    """Measure, in every state, the dependency rows of a few random sources.
+
+    Args:
+        backbone ([`Backbone`]):
+            The model.
+        sequences (`torch.LongTensor` of shape `(batch, length)`):
+            States, masks included.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+            0 at left padding.
+        candidates (`torch.BoolTensor` of shape `(batch, length)`):
+            Masked positions that count, at least one in each row.
+        num_sources (`int`):
+            Sources drawn in each state, fewer where there are fewer candidates.
+        generator (`torch.Generator`):
+            Draws the sources, and the tokens of the estimator "sample"; on the CPU.
+        estimator (`str`, *optional*, defaults to "expectation"):
+            As in [`measure_dependencies`].
+        min_probability (`float`, *optional*, defaults to 1e-3):
+            As in [`measure_dependencies`]; the default leaves out little mass and saves most of the forwards.
+
+    Returns:
+        `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
+    """
+    prediction = backbone.predict(sequences, candidates, attention_mask)
+    probabilities = prediction.logits.softmax(dim=-1)
+
+    def predict(revealed, rows, asked):
+        mask = None if attention_mask is None else attention_mask[rows]
+        return backbone.predict(revealed, asked, mask, with_hidden_states=False).logits.softmax(dim=-1)
+
+    noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
+    sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
+    measured = measure_dependencies(
+        predict,
+        sequences,
+        candidates,
+        probabilities,
+        backbone.mask_token_id,
+        estimator,
+        sources,
+        min_probability,
+        generator,
+    )
+    positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
+    if attention_mask is not None:
+        positions = left_padded_positions(attention_mask)
+    facts = {
+        "hidden_states": prediction.hidden_states,
+        "positions": positions[candidates],
+        "confidence": confidence(probabilities),
+        "entropy": entropy(probabilities),
+        "tokens": probabilities.argmax(dim=-1),
+    }
+    return _split(facts, measured, candidates, sources)
+
+
+def _split(
+    facts: dict[str, torch.Tensor],
+    measured: MeasuredDependencies,
+    candidates: torch.BoolTensor,
+    sources: torch.BoolTensor,
+) -> list[DependencyExample]:
+    """Return one example per row from facts whose first dimension runs over all candidates."""
+    counts = candidates.sum(dim=-1).tolist()
+    columns = {name: fact.cpu().split(counts) for name, fact in facts.items()}
+    is_source = sources[candidates].cpu().split(counts)
+    dependencies, uncovered = measured.dependencies.cpu(), measured.uncovered_mass.tolist()
+    examples = []
+    for row, count in enumerate(counts):
+        chosen = is_source[row].nonzero().squeeze(-1)
+        examples.append(
+            DependencyExample(
+                # A copy, so that keeping one row does not keep the whole batch.
+                **{name: parts[row].clone() for name, parts in columns.items()},
+                sources=chosen,
+                targets=dependencies[row, chosen, :count].clone(),
+                uncovered_mass=uncovered[row],
+            )
+        )
+    return examples
+
+
+def collate_examples(examples: Sequence[DependencyExample]) -> dict[str, torch.Tensor]:
+    """Pad examples to the longest and stack them, as keyword arguments of [`DemaskHead`].
+
+    Args:
+        examples (`Sequence[DependencyExample]`):
+            Examples of one backbone.
+
+    Returns:
+        `dict` with `hidden_states` `(batch, positions, hidden_size)`, `positions` and `is_position`
+        `(batch, positions)`, `certainty` `(batch, positions, 2)`, and `labels` `(batch, positions, positions)`, -1 in
+        padding.
+    """
+    sizes = torch.tensor([example.positions.numel() for example in examples])
+    size = int(sizes.max())
+    labels = torch.full((len(examples), size, size), -1.0)
+    for row, example in enumerate(examples):
+        labels[row, example.sources, : sizes[row]] = example.targets.float()
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        "hidden_states": pad([example.hidden_states for example in examples], batch_first=True),
+        "positions": pad([example.positions for example in examples], batch_first=True),
+        "is_position": torch.arange(size) < sizes[:, None],
+        "certainty": pad(
+            [torch.stack([example.confidence, example.entropy], dim=-1) for example in examples], batch_first=True
+        ),
+        "labels": labels,
+    }

@@ -1,0 +1,217 @@
+"""States of a backbone for a head to learn from: answers masked at random, and what decoding visits."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from ..backbones.backbone import Backbone
+from ..functional.masking import random_mask
+from ..functional.probes import TARGET_ESTIMATORS
+from ..generation.mixin import DemaskGenerationMixin
+from ..strategies import make_strategy
+from .examples import DependencyExample, measure_examples
+from .prompts import TokenizedPrompt
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """Which states are drawn and how they are measured.
+
+    Args:
+        num_states (`int`):
+            Number of states; state `k` belongs to one prompt of a shuffled pass over all of them.
+        answer_length (`int`):
+            Length of the answer in tokens; longer answers are cut, shorter ones filled with end-of-sequence tokens.
+        num_sources (`int`, *optional*, defaults to 8):
+            Random positions revealed in each state.
+        estimator (`str`, *optional*, defaults to `"sample"`):
+            "sample" reveals one drawn token (unbiased, one forward a source), "argmax" the likeliest one (a proxy),
+            "expectation" every likely token.
+        trajectory_ratio (`float`, *optional*, defaults to 0.5):
+            Share of the states that decoding visits, in [0, 1]; the others are answers masked at random.
+        strategy (`str` or `dict`, *optional*, defaults to `"threshold"`):
+            The strategy that decodes, as in `generate`.
+        temperature (`float`, *optional*, defaults to 0.0):
+            Temperature that it decodes with.
+        batch_size (`int`, *optional*, defaults to 16):
+            States drawn and measured together.
+        states_per_shard (`int`, *optional*, defaults to 256):
+            States in a file.
+        seed (`int`, *optional*, defaults to 0):
+            A shard is a function of the seed, its number and the other settings.
+
+    Raises:
+        ValueError: if a setting is outside its range.
+    """
+
+    num_states: int
+    answer_length: int
+    num_sources: int = 8
+    estimator: str = "sample"
+    trajectory_ratio: float = 0.5
+    strategy: str | dict[str, Any] = "threshold"
+    temperature: float = 0.0
+    batch_size: int = 16
+    states_per_shard: int = 256
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("num_states", "answer_length", "num_sources", "batch_size", "states_per_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.estimator not in TARGET_ESTIMATORS:
+            raise ValueError(f"`estimator` must be one of {', '.join(TARGET_ESTIMATORS)}, got {self.estimator!r}.")
+        if not 0.0 <= self.trajectory_ratio <= 1.0:
+            raise ValueError(f"`trajectory_ratio` must be in [0, 1], got {self.trajectory_ratio}.")
+        if self.temperature < 0:
+            raise ValueError(f"`temperature` must be at least 0, got {self.temperature}.")
+        make_strategy(**({"name": self.strategy} if isinstance(self.strategy, str) else self.strategy))
+
+    @property
+    def num_shards(self) -> int:
+        """Number of files."""
+        return -(-self.num_states // self.states_per_shard)
+
+
+class MeasuredStates(Dataset):
+    """States that are drawn and measured when they are asked for.
+
+    A batch of states is a function of the settings and of the numbers in it. `Trainer` can read this dataset
+    directly, which trains on the fly and stores nothing.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The backbone; with its head where the strategy needs one.
+        prompts (`Sequence[TokenizedPrompt]`):
+            Prompts with answers.
+        settings ([`CollectionSettings`]):
+            What to draw and how to measure.
+
+    Raises:
+        ValueError: if the model has no end-of-sequence token.
+    """
+
+    def __init__(self, model: DemaskGenerationMixin, prompts: Sequence[TokenizedPrompt], settings: CollectionSettings):
+        self.model, self.prompts, self.settings = model, prompts, settings
+        self.backbone = Backbone.of(model, getattr(model.generation_config, "mask_token_id", None))
+        eos = model.generation_config.eos_token_id
+        eos = model.config.eos_token_id if eos is None else eos
+        if eos is None:
+            raise ValueError("`model` must have an `eos_token_id` in its config, got None.")
+        self._eos = torch.tensor(eos if isinstance(eos, list) else [eos])
+        self._orders: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return self.settings.num_states
+
+    def __getitem__(self, index: int) -> DependencyExample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[DependencyExample]:
+        """Return the measured states with these numbers; data loaders call this with a batch."""
+        random = Random(f"{self.settings.seed}/{list(indices)}")
+        generator = torch.Generator().manual_seed(random.getrandbits(62))
+        records = [self._record(index) for index in indices]
+        prompts, attention_mask = self._padded([self.prompts[record] for record in records])
+        answers = self._answers([self.prompts[record].answer for record in records])
+        is_visited = torch.tensor([self._is_visited(index) for index in indices])
+        masked = self._randomly_masked(answers, generator)
+        if is_visited.any():
+            masked[is_visited] = self._visited(prompts[is_visited], attention_mask[is_visited], random)
+        sequences = torch.cat([prompts, masked], dim=1)
+        candidates = torch.nn.functional.pad(self._candidates(masked), (prompts.shape[1], 0))
+        attention_mask = torch.nn.functional.pad(attention_mask, (0, masked.shape[1]), value=1)
+        device = self.backbone.device
+        examples = measure_examples(
+            self.backbone,
+            sequences.to(device),
+            None if attention_mask.all() else attention_mask.to(device),
+            candidates.to(device),
+            self.settings.num_sources,
+            generator,
+            self.settings.estimator,
+        )
+        for example, record in zip(examples, records, strict=True):
+            example.record = record
+        return examples
+
+    def numbers(self, shard: int) -> range:
+        """Return the numbers of the states in a shard."""
+        size = self.settings.states_per_shard
+        return range(shard * size, min((shard + 1) * size, self.settings.num_states))
+
+    def shard(self, index: int) -> Iterator[list[DependencyExample]]:
+        """Yield the batches of a shard."""
+        numbers, size = self.numbers(index), self.settings.batch_size
+        for start in range(0, len(numbers), size):
+            yield self.__getitems__(numbers[start : start + size])
+
+    def _record(self, index: int) -> int:
+        """Return the prompt of a state: each pass over the prompts has an order of its own."""
+        epoch, place = divmod(index, len(self.prompts))
+        if epoch not in self._orders:
+            order = list(range(len(self.prompts)))
+            Random(f"{self.settings.seed}/order/{epoch}").shuffle(order)
+            self._orders = {epoch: order}
+        return self._orders[epoch][place]
+
+    def _is_visited(self, index: int) -> bool:
+        """Say whether decoding draws this state; the share is met exactly over any stretch of numbers."""
+        ratio = self.settings.trajectory_ratio
+        return int((index + 1) * ratio) > int(index * ratio)
+
+    def _padded(self, prompts: Sequence[TokenizedPrompt]) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """Return ids and attention mask of the prompts, padded on the left, `(batch, prompt_length)`."""
+        length = max(len(prompt.prompt) for prompt in prompts)
+        ids = torch.full((len(prompts), length), int(self._eos[0]))
+        attention_mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            start = length - len(prompt.prompt)
+            ids[row, start:] = torch.tensor(prompt.prompt)
+            attention_mask[row, start:] = 1
+        return ids, attention_mask
+
+    def _answers(self, answers: Sequence[tuple[int, ...]]) -> torch.LongTensor:
+        """Return the answers, cut or filled with end-of-sequence tokens, `(batch, answer_length)`."""
+        rows = torch.full((len(answers), self.settings.answer_length), int(self._eos[0]))
+        for row, answer in enumerate(answers):
+            kept = answer[: self.settings.answer_length]
+            rows[row, : len(kept)] = torch.tensor(kept)
+        return rows
+
+    def _randomly_masked(self, answers: torch.LongTensor, generator: torch.Generator) -> torch.LongTensor:
+        """Mask answers at ratios over (0, 1), each so that a position is left to predict before its end."""
+        mask_token_id = self.backbone.mask_token_id
+        masked = answers.masked_fill(random_mask(torch.ones_like(answers, dtype=torch.bool), generator), mask_token_id)
+        is_before_end = torch.isin(answers, self._eos).cumsum(dim=-1) - torch.isin(answers, self._eos).long() == 0
+        noise = torch.rand(answers.shape, generator=generator).masked_fill(~is_before_end, 2.0)
+        is_chosen = noise == noise.min(dim=-1, keepdim=True).values
+        is_empty = ~self._candidates(masked).any(dim=-1, keepdim=True)
+        return masked.masked_fill(is_chosen & is_empty, mask_token_id)
+
+    def _visited(
+        self, prompts: torch.LongTensor, attention_mask: torch.LongTensor, random: Random
+    ) -> torch.LongTensor:
+        """Decode the prompts and return the answer as it stood before a random step, `(batch, answer_length)`."""
+        strategy, length = self.settings.strategy, self.settings.answer_length
+        output = self.model.generate(
+            prompts,
+            attention_mask,
+            strategy=dict(strategy) if isinstance(strategy, dict) else strategy,
+            max_new_tokens=length,
+            temperature=self.settings.temperature,
+            seed=[random.getrandbits(48) for _ in prompts],
+            output_history=True,
+            return_dict_in_generate=True,
+        )
+        steps = [random.randrange(count) for count in output.num_forward_passes.tolist()]
+        return torch.stack([output.history[step][row, -length:].cpu() for row, step in enumerate(steps)])
+
+    def _candidates(self, answers: torch.LongTensor) -> torch.BoolTensor:
+        """Return the masks before the first visible end of each answer."""
+        is_open = torch.isin(answers, self._eos).cumsum(dim=-1) == 0
+        return (answers == self.backbone.mask_token_id) & is_open

@@ -1,0 +1,166 @@
+"""Training of a dependency head with `transformers.Trainer`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Subset
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+
+from ..head.configuration_demask import DemaskConfig
+from ..head.modeling_demask import DemaskHead
+from .examples import DependencyExample, collate_examples
+from .metrics import calibration_of, fit_of, predict_pairs
+from .store import StoredExamples, write_json
+
+
+TRAINING_RECORD = "training.json"
+
+
+def train_head(
+    head: DemaskHead,
+    examples: Sequence[DependencyExample] | Dataset,
+    held_out: Sequence[DependencyExample] | Dataset,
+    output_dir: str | Path,
+    patience: int | None = None,
+    **arguments: Any,
+) -> dict[str, float]:
+    """Train a head on measured dependencies and return its fit on held-out states.
+
+    An interrupted run goes on from its last checkpoint in `output_dir`.
+
+    Args:
+        head ([`DemaskHead`]):
+            The head, or a PEFT model around one; changed in place.
+        examples (`Sequence[DependencyExample]`):
+            Training states; stored, in memory, or measured when they are asked for.
+        held_out (`Sequence[DependencyExample]`):
+            States that are not trained on.
+        output_dir (`str` or `Path`):
+            Folder of the checkpoints.
+        patience (`int`, *optional*):
+            Stop when the held-out loss has not improved for this many evaluations.
+        arguments:
+            Arguments of `TrainingArguments`, such as `max_steps`, `learning_rate` or `seed`.
+
+    Returns:
+        `dict[str, float]`: the metrics of [`fit_of`].
+    """
+    # What was certified is another head.
+    head.config.certificate = None
+    trainer = Trainer(
+        model=head,
+        args=TrainingArguments(
+            output_dir=str(output_dir),
+            remove_unused_columns=False,
+            label_names=["labels"],
+            prediction_loss_only=True,
+            **{"report_to": "none", **_device_arguments(), **arguments},
+        ),
+        train_dataset=examples,
+        eval_dataset=held_out,
+        data_collator=collate_examples,
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
+    head.eval()
+    return fit_of(head, examples, held_out)
+
+
+def _device_arguments() -> dict[str, Any]:
+    """Return what `TrainingArguments` must be told on a machine without an accelerator."""
+    has_accelerator = torch.accelerator.is_available()
+    return {"dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
+
+
+def best_kept(every_steps: int) -> dict[str, Any]:
+    """Return the arguments of `TrainingArguments` that evaluate and save regularly and keep the best checkpoint."""
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": every_steps,
+        "save_strategy": "steps",
+        "save_steps": every_steps,
+        # The best and the last.
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+
+
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """Return the newest checkpoint that was written to its end, or `None`."""
+    found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
+    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+
+
+def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:
+    """Return an untrained head for a backbone.
+
+    Args:
+        backbone (`dict`):
+            Fields of [`DemaskConfig`] that describe it, as a collection records them.
+        seed (`int`):
+            Seed of the weights.
+        fields:
+            Further fields of [`DemaskConfig`], such as `width`; `reads_certainty` is `True` unless given.
+    """
+    torch.manual_seed(seed)
+    return DemaskHead(DemaskConfig(**{"reads_certainty": True, **backbone, **fields}))
+
+
+def split_by_prompt(collection: StoredExamples, held_out_share: float, seed: int) -> tuple[Subset, Subset]:
+    """Split a collection so that the states of a prompt are all trained on or all held out.
+
+    Args:
+        collection ([`StoredExamples`]):
+            The measured states.
+        held_out_share (`float`):
+            Share of the prompts to hold out, in (0, 1); at least one prompt.
+        seed (`int`):
+            Seed of the choice.
+
+    Returns:
+        `tuple[Subset, Subset]`: training and held-out states.
+
+    Raises:
+        ValueError: if the share is outside its interval or there is only one prompt.
+    """
+    if not 0.0 < held_out_share < 1.0:
+        raise ValueError(f"`eval_share` must be in (0, 1), got {held_out_share}.")
+    prompts = sorted(set(collection.records.tolist()))
+    if len(prompts) < 2:
+        raise ValueError(f"`data` must hold states of at least 2 prompts to hold some out, got {len(prompts)}.")
+    count = min(max(1, round(held_out_share * len(prompts))), len(prompts) - 1)
+    chosen = torch.tensor(Random(f"{seed}/held out").sample(prompts, count))
+    is_held_out = torch.isin(collection.records, chosen)
+    return tuple(Subset(collection, part.nonzero().squeeze(-1).tolist()) for part in (~is_held_out, is_held_out))
+
+
+def write_training_record(
+    folder: str | Path,
+    head: DemaskHead,
+    held_out: Sequence[DependencyExample] | Dataset,
+    fit: dict[str, float],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write what a head was trained on and how well it fits, for its model card, and return it.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the head.
+        head ([`DemaskHead`]):
+            The trained head.
+        held_out (`Sequence[DependencyExample]`):
+            States it is judged on.
+        fit (`dict[str, float]`):
+            The metrics of [`fit_of`].
+        facts (`dict`):
+            Data and arguments of the training, of JSON types.
+    """
+    calibration = calibration_of(predict_pairs(head, held_out))
+    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "calibration": calibration}
+    write_json(Path(folder) / TRAINING_RECORD, record)
+    return record

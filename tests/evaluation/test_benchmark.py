@@ -1,0 +1,191 @@
+"""From a grid to table, figures and report, with records written by hand."""
+
+import json
+
+import pytest
+
+from demask_hf.cli.main import main
+from demask_hf.evaluation.benchmark import markdown_table, run_benchmark
+from demask_hf.evaluation.decoding import Record
+from demask_hf.evaluation.figures import frontier_figure, order_figure
+from demask_hf.evaluation.report import environment, write_report
+from demask_hf.evaluation.runs import Run
+from demask_hf.evaluation.specs import parse_settings
+from demask_hf.tasks import Task, TaskExample
+
+
+TASKS = [
+    Task(name, "", tuple(TaskExample(name, f"<{index}>", "") for index in range(20)), lambda example, answer: True)
+    for name in ("pairs", "lists")
+]
+# Limit of the threshold -> share of right answers, forward passes.
+KNOWN = {0.9: (1.0, 10), 0.7: (1.0, 6), 0.5: (0.9, 4), 0.3: (0.5, 2)}
+
+
+class FakeRun(Run):
+    """A run whose records follow from the setting."""
+
+    def records(self, setting):
+        share, passes = KNOWN.get(setting.strategy.get("confidence_threshold"), (1.0, 20))
+        if setting.options.get("stop_at_eos") is False:
+            passes += 5
+        return [
+            [Record(example.prompt, "", (3, 4), (0, 1), passes, 0, 0.1, example.family, index < share * 40)]
+            for index, example in enumerate(example for task in self.tasks for example in task.examples)
+        ]
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Return the report of a threshold's grid, with its neighbours and what was decoded."""
+    decoded = []
+    grid = [parse_settings("sequential"), parse_settings("threshold:confidence_threshold=0.9/0.7/0.5/0.3")]
+    runs = [FakeRun(TASKS, 1, tmp_path / split) for split in ("validation", "test")]
+    found = run_benchmark(grid, *runs, lambda run, setting: decoded.append((run, setting)), 0.02, True)
+    return found, decoded, runs
+
+
+def test_the_cheapest_limit_without_loss_is_chosen_and_reported_with_its_neighbours(report):
+    found, decoded, (validation, test) = report
+    assert [row["label"] for row in found.rows() if row["is_chosen"]] == [
+        "sequential",
+        "threshold:confidence_threshold=0.7",
+    ]
+    assert [row["label"] for row in found.rows() if not row["is_chosen"]] == [
+        "threshold:confidence_threshold=0.9",
+        "threshold:confidence_threshold=0.5",
+    ]
+    # The loosest limit was never run on the test prompts.
+    assert not any(run is test and setting.strategy.get("confidence_threshold") == 0.3 for run, setting in decoded)
+    assert any(run is validation and setting.strategy.get("confidence_threshold") == 0.3 for run, setting in decoded)
+
+
+def test_a_row_says_what_was_found(report):
+    sequential, chosen, stricter, looser = report[0].rows()
+    assert chosen["speed_up"]["value"] == pytest.approx(20 / 6)
+    assert chosen["reference"] == "sequential:score=confidence"
+    assert (chosen["difference"]["mean"], chosen["is_matched"]) == (0.0, True)
+    assert chosen["whole_length_forward_passes"] == 11
+    assert looser["difference"]["mean"] == pytest.approx(-0.1)
+    assert not looser["is_matched"]
+    assert looser["families"]["lists"]["accuracy"] == pytest.approx(0.8)
+    assert [row["is_on_front"] for row in (sequential, chosen, stricter, looser)] == [True, True, False, True]
+
+
+def test_nothing_is_chosen_without_validation_prompts(tmp_path):
+    grid = [parse_settings("threshold:confidence_threshold=0.9/0.3")]
+    found = run_benchmark(grid, None, FakeRun(TASKS, 1, tmp_path), lambda run, setting: None)
+    assert [row["is_chosen"] for row in found.rows()] == [True, True]
+
+
+def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
+    rows = report[0].rows()
+    lines = markdown_table(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert lines[3] == (
+        "| threshold:confidence_threshold=0.7 | 100.0% | +0.00 (+0.00) | 1 | 6.00 | 0.33 | 1.00 | "
+        "3.33x (3.33 to 3.33) | yes |"
+    )
+    report[0].write(tmp_path / "summary.json")
+    written = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert written["rows"][1]["accuracy_sd"] is None
+    assert written["rows"][1]["families"]["lists"]["accuracy"] == 1.0
+    assert [row["difference"] for row in written["rows"]] == [row["difference"] for row in rows]
+    assert len(written["validation"]) == 5
+
+
+def test_the_report_is_one_file_with_its_figures(report, tmp_path):
+    rows = report[0].rows()
+    frontier_figure(rows, tmp_path / "frontier.png")
+    order_figure(["a", "b", "c"], {"one": [0, 1, 2], "two": [0, 0, -1]}, tmp_path / "order.png")
+    figures = {"front & back": tmp_path / "frontier.png", "order": tmp_path / "order.png"}
+    write_report(tmp_path / "report.html", "A <title>", rows, {"model": "<m>", **environment()}, figures)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 2
+    assert page.count("<tr class=worse>") == 1
+    assert "front &amp; back" in page
+    assert "&lt;m&gt;" in page
+    assert "<m>" not in page
+    assert "http" not in page
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
+    arguments = [
+        "benchmark",
+        "--out",
+        str(tmp_path / "run"),
+        "--task",
+        "pairs",
+        "--num-prompts",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    arguments += ["--num-validation", "3", "--compare", "demask:dependency_bound=0.03/0.06", "threshold"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.count("\n|") == 3
+    written = {file.name for file in (tmp_path / "run").iterdir()}
+    assert {"report.html", "summary.json", "table.md", "frontier.png", "order.png", "run.json"} <= written
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_evaluate_prints_a_line_for_each_task(capsys):
+    arguments = [
+        "evaluate",
+        "--task",
+        "pairs",
+        "lists",
+        "--num-prompts",
+        "2",
+        "--strategy",
+        "demask",
+        "--device",
+        "cpu",
+    ]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["demask,", "task", "lists", "pairs", "all", "peak"]
+    assert lines[3].split()[1:3] == ["100.00%", "2.00"]
+
+
+def test_prompts_of_a_file_are_split_between_choice_and_report(tmp_path, capsys):
+    file = tmp_path / "questions.jsonl"
+    lines = [{"question": f"={index:02}, =01", "answer": f"#### {index}"} for index in range(5)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    arguments = ["benchmark", "--out", str(tmp_path / "run"), "--task", f"gsm8k={file}", "--num-prompts", "9"]
+    arguments += ["--num-validation", "2", "--compare", "threshold", "--device", "cpu", "--max-new-tokens", "4"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    prompts = [
+        {
+            json.loads(line)["prompt"]
+            for records in (tmp_path / "run" / split).glob("*.jsonl")
+            for line in records.read_text(encoding="utf-8").splitlines()
+        }
+        for split in ("validation", "test")
+    ]
+    assert [len(part) for part in prompts] == [2, 3]
+    assert not prompts[0] & prompts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--task", "sudoko"], "`name` must be one of pairs,"),
+        (["evaluate", "--task", "gsm8k"], "`path` must be given for gsm8k"),
+        (["evaluate", "--task", "humaneval=x"], "`allow_code_execution` must be True for humaneval"),
+        (["evaluate", "--num-prompts", "0"], "`--num-prompts` must be at least 1, got 0"),
+        (["evaluate", "--split", "dev"], "`split` must be one of train, validation, test, got 'dev'"),
+        (
+            ["evaluate", "--strategy", "threshold:factor=1/2"],
+            "`--strategy` must be one setting, got 'threshold:factor",
+        ),
+        (["benchmark", "--out", "x", "--compare", "fast"], "`strategy` must be a registered name, got 'fast'"),
+    ],
+)
+def test_bad_arguments_are_refused_before_a_model_is_loaded(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("demask_hf.cli.commands.AutoModelForMaskedLM", None)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err

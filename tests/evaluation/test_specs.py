@@ -1,0 +1,98 @@
+import pytest
+
+from demask_hf.evaluation.specs import Setting, field_of, parse_settings, strategy_of
+
+
+def test_a_text_with_lists_of_values_is_a_grid_in_their_order():
+    settings = parse_settings("demask:dependency_bound=0.03/0.06,rule=total")
+    assert [setting.strategy for setting in settings] == [
+        {"name": "demask", "dependency_bound": bound, "rule": "total"} for bound in (0.03, 0.06)
+    ]
+    assert {setting.row for setting in settings} == {"demask:rule=total"}
+    assert settings[1].label == "demask:dependency_bound=0.06,rule=total"
+    assert parse_settings(settings[1].label)[0].strategy == settings[1].strategy
+
+
+def test_two_lists_are_crossed():
+    settings = parse_settings("klass:confidence_threshold=0.9/0.8,kl_threshold=0.001/0.01")
+    pairs = [(setting.strategy["confidence_threshold"], setting.strategy["kl_threshold"]) for setting in settings]
+    assert pairs == [(0.9, 0.001), (0.9, 0.01), (0.8, 0.001), (0.8, 0.01)]
+
+
+def test_arguments_of_generate_stand_beside_the_fields_and_before_the_shared_ones():
+    (setting,) = parse_settings("schedule:max_denoising_steps=16", {"temperature": 1.0, "max_denoising_steps": 3})
+    assert setting.strategy == {"name": "schedule"}
+    assert setting.options == {"temperature": 1.0, "max_denoising_steps": 16}
+
+
+def test_keys_tell_settings_apart_and_no_more():
+    first, again, other, sampled = (
+        parse_settings(text, shared)[0]
+        for text, shared in (
+            ("demask:rule=total,dependency_bound=0.1", {}),
+            ("demask:dependency_bound=0.1,rule=total", {}),
+            ("demask:dependency_bound=0.2,rule=total", {}),
+            ("demask:dependency_bound=0.1,rule=total", {"temperature": 1.0}),
+        )
+    )
+    assert first.key == again.key
+    assert len({first.key, other.key, sampled.key}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "temperature", "score"),
+    [
+        ("demask", 1.0, "confidence"),
+        ("demask:order=token_probability", 1.0, "token_probability"),
+        ("demask:order=token_probability", 0.0, "confidence"),
+        ("threshold", 1.0, "token_probability"),
+        ("threshold", None, "confidence"),
+        ("entropy_bound", 1.0, "entropy"),
+        ("klass", 1.0, "confidence"),
+        ("schedule:algorithm=topk_margin,max_denoising_steps=8", 1.0, "margin"),
+        ("schedule:algorithm=origin", 1.0, "random"),
+        ("sequential:score=left_to_right", 1.0, "left_to_right"),
+    ],
+)
+def test_the_reference_has_the_same_order_and_draws(text, temperature, score):
+    options = {} if temperature is None else {"temperature": temperature}
+    reference = parse_settings(text, {**options, "top_p": 0.9})[0].reference()
+    assert reference.strategy == {"name": "sequential", "score": score}
+    assert reference.options == {**options, "top_p": 0.9}
+    assert reference.reference() == reference
+
+
+def test_values_are_read_as_json_or_else_as_text():
+    assert [field_of(text) for text in ("a=1", "b=true", "c=total", "d=null")] == [
+        ("a", 1),
+        ("b", True),
+        ("c", "total"),
+        ("d", None),
+    ]
+
+
+def test_one_strategy_is_read_as_name_and_fields():
+    assert strategy_of("klass") == {"name": "klass"}
+    assert strategy_of("klass:kl_threshold=0.01,history_length=3") == {
+        "name": "klass",
+        "kl_threshold": 0.01,
+        "history_length": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("demask:bound=1", "`bound` must be a field of strategy 'demask' or an argument of generate, got an unknown"),
+        ("demask:rule", "a field of a strategy must be given as FIELD=VALUE, got 'rule'"),
+        ("dmask", "`strategy` must be a registered name, got 'dmask'"),
+        ("demask:dependency_bound=0.1/-1", "`dependency_bound` must be a number in"),
+    ],
+)
+def test_bad_texts_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings(text)
+
+
+def test_a_setting_builds_its_strategy():
+    assert Setting("", "", {"name": "demask", "rule": "max"}).build().rule == "max"
