@@ -1,4 +1,4 @@
-"""The house: which file may import which, and how large files and functions may grow."""
+"""The house: which room may import which, and how large files and functions may grow."""
 
 import ast
 import doctest
@@ -16,45 +16,43 @@ from demask_hf.strategies import base
 
 PACKAGE = Path(demask_hf.__file__).parent
 
-# Lowest layer first. A file may import files of its own layer, without cycles, and of lower ones.
-LAYERS = [
-    layer.split()
-    for layer in (
-        "ops sampling dependency masking",
-        "configuration_demask models/*/configuration_* models/__init__ models/*/__init__",
-        "modeling_demask head_loading quirks attention_maps prediction backbone candidates probes"
-        " models/bidirectional scoring",
-        "strategies/*",
-        "configuration_generation caching compiling decoding denoising callbacks preparation certificates generation",
-        "attachment",
-        "models/*/modeling_* models/*/tokenization_*",
-        "prompts targets states data collection fit training finetuning hub",
-        "tasks/* settings evaluation statistics order_metrics diversity runs comparison profiling",
-        "trajectory chain measurement verification verification_summary rollouts calibration certification",
-        "benchmark report figures verification_figures tiny/* demo",
-        "commands head_commands evaluation_commands bound_commands harness/* custom_generate"
-        " cli cli_head cli_evaluation cli_bound cli_options __init__ __main__",
-    )
+# Lowest level first. A file belongs to the first glob that fits, and imports its own room and lower levels only.
+LEVELS = [
+    ("files", "validation", "tables", "assets/*"),
+    ("functional/*",),
+    ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional"),
+    ("strategies/*",),
+    ("generation/*",),
+    ("models/*",),
+    ("training/*", "tasks/*", "evaluation/*"),
+    ("bound/*", "tiny/*"),
+    ("cli/*", "harness/*", "custom_generate", "__init__", "__main__"),
 ]
+# Rooms of one level that may import each other all the same, (importing, imported).
+NEIGHBOURS = {("evaluation", "tasks"), ("__main__", "cli"), ("custom_generate", "__init__"), ("cli", "__init__")}
 MAX_FILE_LINES = 320
 MAX_FUNCTION_LINES = 70
-LONG_FUNCTIONS = {"generation.DemaskGenerationMixin.generate": "its docstring numbers the algorithm and shows its use"}
+LONG_FUNCTIONS = {
+    "generation/mixin.DemaskGenerationMixin.generate": "its docstring numbers the algorithm and shows its use"
+}
 # Files that cannot be imported without a package of an extra.
 NEEDED_PACKAGES = {"harness/model": "lm_eval"}
 # The two files of a head's Hub repository must work alone.
-HEAD_FILES = {"modeling_demask", "configuration_demask"}
+HEAD_FILES = {"head/modeling_demask", "head/configuration_demask"}
 HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "math", "dataclasses", "typing"}
 
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
 
-def _layer_of(name):
-    found = [index for index, patterns in enumerate(LAYERS) if any(fnmatch(name, pattern) for pattern in patterns)]
-    # The package's own `__init__` must not match those of folders, and `*` matches slashes.
-    if name.count("/") == 0:
-        found = [index for index in found if name in LAYERS[index]]
-    return found[0] if len(found) == 1 else None
+def _level_of(name):
+    # `*` matches slashes, too; a glob without one names a file on top.
+    fits = [any(fnmatch(name, glob) for glob in globs) for globs in LEVELS]
+    return fits.index(True) if any(fits) else None
+
+
+def _room_of(name):
+    return name.split("/")[0]
 
 
 def _imported_files(name):
@@ -99,14 +97,16 @@ every_file = pytest.mark.parametrize("name", FILES)
 
 
 @every_file
-def test_every_file_has_its_layer(name):
-    assert _layer_of(name) is not None, f"{name} belongs to no layer, or to several: give it a place in LAYERS"
+def test_every_file_has_its_level(name):
+    assert _level_of(name) is not None, f"{name} belongs to no room: give it a place in LEVELS"
 
 
 @every_file
-def test_files_import_their_own_layer_and_lower_ones(name):
+def test_no_import_runs_upward_or_to_a_neighbour(name):
     for imported in _imported_files(name):
-        assert _layer_of(imported) <= _layer_of(name), f"{name} must not import {imported}, which lies above it"
+        rooms = _room_of(name), _room_of(imported)
+        is_allowed = _level_of(imported) < _level_of(name) or rooms[0] == rooms[1] or rooms in NEIGHBOURS
+        assert is_allowed, f"{name} must not import {imported}, which lies above it or in another room of its level"
 
 
 def test_imports_have_no_cycles():
@@ -119,10 +119,10 @@ def test_imports_have_no_cycles():
 
 
 def test_the_parser_of_imports_sees_them():
-    assert _imported_files("generation") >= {"backbone", "callbacks", "denoising", "modeling_demask", "preparation"}
-    assert _imported_files("models/dream/modeling_dream") >= {"generation", "models/dream/configuration_dream"}
-    assert "ops" in _imported_files("strategies/klass")
-    assert _imported_files("ops") == set()
+    assert _imported_files("generation/mixin") >= {"backbones/backbone", "generation/callbacks", "generation/loop"}
+    assert _imported_files("models/dream/modeling_dream") >= {"generation/mixin", "models/dream/configuration_dream"}
+    assert "functional/distributions" in _imported_files("strategies/klass")
+    assert _imported_files("functional/distributions") == set()
 
 
 @pytest.mark.parametrize("name", sorted(HEAD_FILES))
@@ -135,12 +135,22 @@ def test_the_files_of_the_head_work_alone(name):
             assert node.module.split(".")[0] in HEAD_IMPORTS
 
 
-def test_lowest_layer_imports_torch_only():
-    for name in LAYERS[0]:
+def test_the_functional_room_imports_torch_only():
+    for name in (name for name in FILES if _room_of(name) == "functional"):
         for node in ast.walk(TREES[name]):
-            if isinstance(node, ast.Import | ast.ImportFrom):
+            if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
                 assert {module.split(".")[0] for module in modules} <= {"torch", "collections", "dataclasses", "math"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if name.endswith("/__init__")))
+def test_every_room_says_where_to_begin(name):
+    docstring = ast.get_docstring(TREES[name]) or ""
+    assert len(docstring) > 20, f"{name} must say what the room is for"
+    if name.count("/") == 1:
+        package = importlib.import_module(f"demask_hf.{_room_of(name)}")
+        assert package.__all__
+        assert all(hasattr(package, public) for public in package.__all__)
 
 
 @every_file

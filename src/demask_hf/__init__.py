@@ -4,11 +4,11 @@ Importing the package registers Dream, LLaDA and the dependency head with transf
 """
 
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from .assets import TINY_DEMASK, TINY_DREAM
 from .backbones.backbone import Backbone
 from .backbones.quirks import BackboneQuirks, declare_backbone
 from .functional.dependency import dependency_bound_of, low_dependency_subset
@@ -35,12 +35,6 @@ from .strategies import (
 
 __version__ = "0.1.0"
 
-_ASSETS = Path(__file__).parent / "assets"
-#: Folder of the shipped small Dream checkpoint: `AutoModel.from_pretrained(demask_hf.TINY_DREAM)`.
-TINY_DREAM = str(_ASSETS / "tiny-dream")
-#: Folder of its dependency head: `model.load_demask_head(demask_hf.TINY_DEMASK)`.
-TINY_DEMASK = str(_ASSETS / "tiny-demask")
-
 AutoConfig.register("Dream", DreamConfig)
 AutoConfig.register("llada", LLaDAConfig)
 AutoConfig.register("demask", DemaskConfig)
@@ -58,6 +52,7 @@ _LATER = {
     "add_lora": "head.adapters",
     "collect": "training.collection",
     "export_head": "head.publishing",
+    "load_model": "models.loading",
     "new_head": "training.trainer",
     "push_head": "head.publishing",
     "read_prompts": "training.prompts",
@@ -98,6 +93,7 @@ __all__ = [
     "declare_backbone",
     "dependency_bound_of",
     "export_head",
+    "load_model",
     "low_dependency_subset",
     "make_strategy",
     "measure_dependencies",

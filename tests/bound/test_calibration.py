@@ -155,10 +155,10 @@ def test_testing_every_bound_at_the_whole_level_breaks_the_guarantee():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epsilon": 0.0}, r"`epsilon` must be in \(0, 1\), got 0.0"),
-        ({"epsilon": 1}, r"`epsilon` must be in \(0, 1\), got 1"),
-        ({"delta": 1.5}, r"`delta` must be in \(0, 1\), got 1.5"),
-        ({"delta": float("nan")}, r"`delta` must be in \(0, 1\), got nan"),
+        ({"epsilon": 0.0}, r"`epsilon` must be a number in \(0, 1\), got 0.0"),
+        ({"epsilon": 1}, r"`epsilon` must be a number in \(0, 1\), got 1"),
+        ({"delta": 1.5}, r"`delta` must be a number in \(0, 1\), got 1.5"),
+        ({"delta": float("nan")}, r"`delta` must be a number in \(0, 1\), got nan"),
         ({"test": "holm"}, "`test` must be one of fixed-sequence, bonferroni, got 'holm'"),
         ({"bounds": []}, r"`bounds` must be different numbers of at least 0, got \[\]"),
         ({"bounds": [0.1, 0.1]}, r"`bounds` must be different numbers of at least 0, got \[0.1, 0.1\]"),

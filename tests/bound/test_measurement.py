@@ -129,11 +129,11 @@ def test_what_the_head_predicts_is_in_the_order_of_the_candidates(dream_with_hea
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_draws": 1}, "`num_draws` must be at least 2, got 1"),
-        ({"max_continuations": -1}, "`max_continuations` must be at least 0, got -1"),
-        ({"num_orders": -1}, "`num_orders` must be at least 0, got -1"),
-        ({"min_probability": 1.0}, r"`min_probability` must be in \[0, 1\), got 1.0"),
-        ({"confidence": 1.0}, r"`confidence` must be in \(0, 1\), got 1.0"),
+        ({"num_draws": 1}, "`num_draws` must be an integer of at least 2, got 1"),
+        ({"max_continuations": -1}, "`max_continuations` must be an integer of at least 0, got -1"),
+        ({"num_orders": -1}, "`num_orders` must be an integer of at least 0, got -1"),
+        ({"min_probability": 1.0}, r"`min_probability` must be a number in \[0, 1\), got 1.0"),
+        ({"confidence": 1.0}, r"`confidence` must be a number in \(0, 1\), got 1.0"),
     ],
 )
 def test_wrong_settings_are_refused(fields, message):

@@ -116,7 +116,7 @@ def test_the_fingerprint_is_of_the_prompts_in_their_order(dream_with_wide_head, 
     ("kwargs", "message"),
     [
         ({"risk": "none"}, "`risk` must be one of tv, disagreement, task, got 'none'"),
-        ({"num_draws": 0}, "`num_draws` must be at least 1, got 0"),
+        ({"num_draws": 0}, "`num_draws` must be an integer of at least 1, got 0"),
         ({"prompts": []}, "`prompts` must hold at least one prompt, got none"),
         ({"risk": "task"}, "`prompts` must be examples of task families for the risk 'task', got texts"),
         ({"temperature": 0.0}, "`temperature` must be above 0 to measure total variation, got 0"),

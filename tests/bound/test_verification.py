@@ -130,7 +130,7 @@ def test_another_strategy_may_walk(command):
     [
         (("--temperature", "0"), "`temperature` must be above 0 to measure total variation, got 0"),
         (("--families", "pairs"), "`--file` must be used without --families."),
-        (("--num-draws", "1"), "`num_draws` must be at least 2, got 1."),
+        (("--num-draws", "1"), "`num_draws` must be an integer of at least 2, got 1."),
         (("--set", "dependency_bound=-1"), "`dependency_bound` must be a number in [0, inf), got -1."),
     ],
 )

@@ -196,7 +196,7 @@ def test_strategies_as_json_agrees_with_the_registry(capsys):
         (["w3", "--temperature", "-1"], "`temperature` must be a number in [0, inf), got -1.0."),
         (["w3", "--max-new-tokens", "0"], "`max_new_tokens` must be at least 1 for a prompt without mask tokens"),
         (["w3", "--block-length", "3"], "`block_length` must divide `max_new_tokens` (8), got 3."),
-        (["w3", "--batch-size", "0"], "`batch_size` must be at least 1, got 0."),
+        (["w3", "--batch-size", "0"], "`batch_size` must be an integer of at least 1, got 0."),
         (["w3", "--top-k", "many"], "argument --top-k: invalid int value: 'many' (see demask-hf generate --help)"),
         (["w3", "--device", "abacus"], "`--device` must name a device of torch, such as cpu or cuda, got 'abacus'."),
         (["w3", "--device", "cuda:99"], "`--device` must be a device that this machine has, got 'cuda:99'."),
@@ -294,4 +294,4 @@ def test_demo_compares_strategies_and_shows_answers_step_by_step(capsys):
 @needs_checkpoint
 def test_demo_needs_at_least_one_example(capsys):
     assert main(["demo", "--num-examples", "0"]) == 2
-    assert "`num_examples` must be at least 1, got 0." in capsys.readouterr().err
+    assert "`num_examples` must be an integer of at least 1, got 0." in capsys.readouterr().err

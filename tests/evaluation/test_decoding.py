@@ -71,7 +71,7 @@ def test_records_carry_the_verdict_of_their_checker(scripted, tokenizer, monkeyp
 def test_wrong_arguments_are_those_of_generate(dream, tokenizer):
     with pytest.raises(ValueError, match="`confidence_treshold` must be .* nearest: confidence_threshold"):
         _decode(dream, tokenizer, confidence_treshold=0.5)
-    with pytest.raises(ValueError, match=r"`batch_size` must be at least 1, got 0\."):
+    with pytest.raises(ValueError, match=r"`batch_size` must be an integer of at least 1, got 0\."):
         _decode(dream, tokenizer, batch_size=0)
 
 

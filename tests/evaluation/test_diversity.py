@@ -87,7 +87,7 @@ def test_the_seed_decides_the_splits():
         (lambda: empirical_distance(["a"], []), r"`second` must hold at least one answer, got none\."),
         (lambda: answer_distance([], ["a", "b"]), r"`answers` must hold at least one answer, got none\."),
         (lambda: answer_distance(["a"], ["b"]), r"`reference` must hold at least two answers, got 1\."),
-        (lambda: answer_distance(["a"], ["b", "c"], 0), r"`num_splits` must be at least 1, got 0\."),
+        (lambda: answer_distance(["a"], ["b", "c"], 0), r"`num_splits` must be an integer of at least 1, got 0\."),
     ],
 )
 def test_too_few_answers_are_refused(call, message):

@@ -9,8 +9,9 @@ import pytest
 
 import demask_hf
 from demask_hf.evaluation.decoding import evaluate
-from demask_hf.evaluation.runs import Run, seed_of, write_facts
+from demask_hf.evaluation.runs import FACTS_FILE, Run, seed_of
 from demask_hf.evaluation.specs import parse_settings
+from demask_hf.files import keep_facts
 from demask_hf.tasks import FAMILIES, Task, TaskExample
 
 
@@ -80,7 +81,7 @@ def test_more_prompts_and_seeds_keep_the_records_of_the_fewer(dream, tokenizer, 
 @pytest.mark.parametrize(
     ("examples", "num_seeds", "message"),
     [
-        (EXAMPLES, 0, "`num_seeds` must be at least 1, got 0"),
+        (EXAMPLES, 0, "`num_seeds` must be an integer of at least 1, got 0"),
         ((), 1, "`tasks` must have prompts, each of them once, got 0 with 0 different ones"),
         (EXAMPLES[:1] * 2, 1, "`tasks` must have prompts, each of them once, got 2 with 1 different ones"),
     ],
@@ -91,10 +92,10 @@ def test_bad_runs_are_refused(tmp_path, examples, num_seeds, message):
 
 
 def test_records_of_another_model_are_not_mixed_in(tmp_path):
-    write_facts(tmp_path / "run", {"model": "a", "head": None})
-    write_facts(tmp_path / "run", {"model": "a", "head": None})
+    keep_facts(tmp_path / "run" / FACTS_FILE, {"model": "a", "head": None}, "run")
+    keep_facts(tmp_path / "run" / FACTS_FILE, {"model": "a", "head": None}, "run")
     with pytest.raises(ValueError, match="`out` must be a new folder or one of the same run, got .* with model 'a' "):
-        write_facts(tmp_path / "run", {"model": "b", "head": None})
+        keep_facts(tmp_path / "run" / FACTS_FILE, {"model": "b", "head": None}, "run")
 
 
 def test_two_processes_give_the_records_of_one(two_processes, tmp_path):

@@ -3,7 +3,8 @@ import torch
 from transformers import AutoModelForMaskedLM, BertConfig
 
 import demask_hf
-from demask_hf.generation.caching import CACHES, BlockCache
+from demask_hf.generation.caching import BlockCache
+from demask_hf.generation.configuration import CACHES
 from demask_hf.models.llada.configuration_llada import LLaDAConfig
 from demask_hf.models.llada.modeling_llada import LLaDAModelLM
 from demask_hf.strategies import strategy_names

@@ -58,7 +58,7 @@ def test_a_model_without_a_body_has_its_output_layer_in_the_backbone(scripted):
 
 
 def test_at_least_one_run_is_needed(dream):
-    with pytest.raises(ValueError, match="`num_runs` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_runs` must be an integer of at least 1, got 0"):
         profile_steps(dream, PROMPTS, num_runs=0)
 
 

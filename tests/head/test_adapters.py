@@ -96,8 +96,8 @@ def test_an_adapted_head_for_another_backbone_is_refused(make_dream, folders):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, r"`rank` must be at least 1, got 0\."),
-        ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\), got 1\.0\."),
+        ({"rank": 0}, r"`rank` must be an integer of at least 1, got 0\."),
+        ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\), got 1\.0\."),
         ({"targets": ["query", "norm"]}, r"`targets` must be among input_projection, .*, got 'norm'\."),
         ({"modules_to_save": ["out"]}, r"`modules_to_save` must be among .*, got 'out'\."),
     ],

@@ -239,8 +239,8 @@ def test_nothing_certified_leaves_the_head_alone(calibrate, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--epsilon", "1"), "`epsilon` must be in (0, 1), got 1.0."),
-        (("--delta", "0"), "`delta` must be in (0, 1), got 0.0."),
+        (("--epsilon", "1"), "`epsilon` must be a number in (0, 1), got 1.0."),
+        (("--delta", "0"), "`delta` must be a number in (0, 1), got 0.0."),
         (("--test", "none"), "`test` must be one of fixed-sequence, bonferroni, got 'none'."),
         (("--bounds", "-1"), "`bounds` must be different numbers of at least 0, got [-1.0]."),
         (("--risk", "none"), "`risk` must be one of tv, disagreement, task, got 'none'."),

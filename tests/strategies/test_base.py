@@ -4,8 +4,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from demask_hf import UnmaskingStrategy, make_strategy, register_strategy, strategy_fields, strategy_names
-from demask_hf.strategies import base, nearest
+from demask_hf import UnmaskingStrategy, make_strategy, register_strategy, strategy_fields, strategy_names, validation
+from demask_hf.strategies import base
+from demask_hf.validation import nearest
 
 
 @pytest.fixture(autouse=True)
@@ -137,16 +138,16 @@ def test_a_step_cannot_be_changed(make_step):
 @pytest.mark.parametrize("value", [None, "0.5", float("nan"), -0.01, 1.01, True])
 def test_intervals_refuse_other_values(value):
     with pytest.raises(ValueError, match=r"`limit` must be a number in \[0, 1\], got"):
-        base.check_interval("limit", value, 0, 1)
+        validation.check_interval("limit", value, 0, 1)
 
 
 def test_half_open_intervals():
-    base.check_interval("limit", 1, 0, 1, open_low=True)
+    validation.check_interval("limit", 1, 0, 1, open_low=True)
     with pytest.raises(ValueError, match=r"`limit` must be a number in \(0, inf\), got 0\."):
-        base.check_interval("limit", 0, 0, open_low=True)
+        validation.check_interval("limit", 0, 0, open_low=True)
 
 
 def test_choices_are_listed():
-    base.check_choice("rule", "a", ("a", "b"))
+    validation.check_choice("rule", "a", ("a", "b"))
     with pytest.raises(ValueError, match=r"`rule` must be one of a, b, got 'c'\."):
-        base.check_choice("rule", "c", ("a", "b"))
+        validation.check_choice("rule", "c", ("a", "b"))

@@ -105,7 +105,7 @@ def test_evaluate_takes_a_task(scripted, tokenizer):
     ("arguments", "message"),
     [
         ({"name": "pears"}, "`name` must be one of pairs, .*, parallelbench, got 'pears'"),
-        ({"name": "pairs", "num_examples": 0}, "`num_examples` must be at least 1, got 0"),
+        ({"name": "pairs", "num_examples": 0}, "`num_examples` must be an integer of at least 1, got 0"),
         ({"name": "pairs", "split": "dev"}, "`split` must be one of train, validation, test, got 'dev'"),
         ({"name": "pairs", "path": "x"}, "`path` must be left out for pairs, which is generated, got 'x'"),
         ({"name": "pairs", "num_shots": 1}, "`num_shots` must be left out for pairs, which is generated, got 1"),

@@ -102,11 +102,11 @@ def test_shards_hold_every_state_once(dream):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_states": 0}, r"`num_states` must be at least 1, got 0\."),
-        ({"num_sources": 0}, r"`num_sources` must be at least 1, got 0\."),
+        ({"num_states": 0}, r"`num_states` must be an integer of at least 1, got 0\."),
+        ({"num_sources": 0}, r"`num_sources` must be an integer of at least 1, got 0\."),
         ({"estimator": "exact"}, r"`estimator` must be one of expectation, argmax, sample, got 'exact'\."),
-        ({"trajectory_ratio": 1.5}, r"`trajectory_ratio` must be in \[0, 1\], got 1\.5\."),
-        ({"temperature": -1.0}, r"`temperature` must be at least 0, got -1\.0\."),
+        ({"trajectory_ratio": 1.5}, r"`trajectory_ratio` must be a number in \[0, 1\], got 1\.5\."),
+        ({"temperature": -1.0}, r"`temperature` must be a number in \[0, inf\), got -1\.0\."),
         ({"strategy": "none"}, r"none"),
     ],
 )

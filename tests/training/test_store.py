@@ -4,9 +4,10 @@ import pickle
 import pytest
 import torch
 
+from demask_hf.files import keep_facts
 from demask_hf.training import store as data
 from demask_hf.training.examples import DependencyExample
-from demask_hf.training.store import StoredExamples, shard_path, write_collection, write_shard
+from demask_hf.training.store import COLLECTION_FILE, StoredExamples, shard_path, write_shard
 
 
 def _example(size, num_sources, record, seed=0):
@@ -31,7 +32,7 @@ EXAMPLES = [
 
 @pytest.fixture
 def folder(tmp_path):
-    write_collection(tmp_path, {"num_shards": 2, "seed": 1})
+    keep_facts(tmp_path / COLLECTION_FILE, {"num_shards": 2, "seed": 1}, "collection")
     write_shard(shard_path(tmp_path, 0), EXAMPLES[:2])
     write_shard(shard_path(tmp_path, 1), EXAMPLES[2:])
     return tmp_path
@@ -65,7 +66,7 @@ def test_a_collection_travels_to_worker_processes(folder):
 
 
 def test_single_precision_states_are_kept_where_asked_for(tmp_path):
-    write_collection(tmp_path, {"num_shards": 1})
+    keep_facts(tmp_path / COLLECTION_FILE, {"num_shards": 1}, "collection")
     exact = _example(3, 1, 0)
     exact.hidden_states = exact.hidden_states.float() + 1e-4
     write_shard(shard_path(tmp_path, 0), [exact], torch.float32)
@@ -94,10 +95,10 @@ def test_a_truncated_shard_is_named(folder, length):
 
 
 def test_another_collection_in_the_folder_is_refused(folder):
-    write_collection(folder, {"num_shards": 2, "seed": 1})
+    keep_facts(folder / COLLECTION_FILE, {"num_shards": 2, "seed": 1}, "collection")
     message = r"`out` must be a new folder or one of the same collection, got .* with seed 1 instead of 2\."
     with pytest.raises(ValueError, match=message):
-        write_collection(folder, {"num_shards": 2, "seed": 2})
+        keep_facts(folder / COLLECTION_FILE, {"num_shards": 2, "seed": 2}, "collection")
 
 
 def test_a_full_disk_leaves_the_whole_shards(folder, monkeypatch):

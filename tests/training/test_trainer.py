@@ -158,7 +158,7 @@ def test_states_of_a_prompt_stay_together(collection):
     assert not prompts[0] & prompts[1]
     assert len(prompts[1]) == 3
     for share in (0.0, 1.0):
-        with pytest.raises(ValueError, match=rf"`eval_share` must be in \(0, 1\), got {share}\."):
+        with pytest.raises(ValueError, match=rf"`eval_share` must be a number in \(0, 1\), got {share}\."):
             split_by_prompt(collection, share, 0)
 
 

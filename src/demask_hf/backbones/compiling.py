@@ -12,10 +12,6 @@ from .backbone import Backbone
 from .prediction import Prediction, has_forward_of_its_own, replaced_forward
 
 
-MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
-
-
 class CompiledBackbone(Backbone):
     """A backbone whose body, all that lies before the output layer, is compiled.
 
@@ -114,16 +110,6 @@ class _CompiledModule:
     def running(self) -> AbstractContextManager[None]:
         """Let calls of the module run its compiled forward in this thread, see [`replaced_forward`]."""
         return replaced_forward(self._module, functools.partial(self._forward, self._module))
-
-
-def check_compile(compile: bool | str | dict[str, Any] | None) -> None:
-    """Raise a `ValueError` unless `compile` is a boolean, a mode, or arguments of `torch.compile`."""
-    if isinstance(compile, dict):
-        unknown = sorted(set(compile) - set(_OPTIONS))
-        if unknown:
-            raise ValueError(f"`compile` must hold {', '.join(_OPTIONS)} only, got {', '.join(unknown)}.")
-    elif compile is not None and not isinstance(compile, bool) and compile not in MODES:
-        raise ValueError(f"`compile` must be a boolean, a dict or one of {', '.join(MODES)}, got {compile!r}.")
 
 
 @functools.cache

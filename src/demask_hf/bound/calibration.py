@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from ..validation import check_choice, check_interval
+
 
 TESTS = ("fixed-sequence", "bonferroni")
 
@@ -127,9 +129,7 @@ def calibrate(
 def check_calibration(bounds: Sequence[float], epsilon: float, delta: float, test: str) -> None:
     """Raise a `ValueError` if an argument of [`calibrate`] is outside its range."""
     for name, value in (("epsilon", epsilon), ("delta", delta)):
-        if not 0 < value < 1:
-            raise ValueError(f"`{name}` must be in (0, 1), got {value}.")
-    if test not in TESTS:
-        raise ValueError(f"`test` must be one of {', '.join(TESTS)}, got {test!r}.")
+        check_interval(name, value, 0, 1, open_low=True, open_high=True)
+    check_choice("test", test, TESTS)
     if not bounds or not all(bound >= 0 for bound in bounds) or len(set(bounds)) != len(bounds):
         raise ValueError(f"`bounds` must be different numbers of at least 0, got {list(bounds)}.")

@@ -1,17 +1,16 @@
 """Write the outcome of a calibration into a head: the bound, and what it was chosen for."""
 
 import dataclasses
-import json
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..backbones.backbone import Backbone
+from ..files import read_json, write_json
 from ..generation.preparation import prepare_loop, resolve_config
 from ..head.certificate import settings_of
 from ..head.loading import load_head
-from ..training.store import write_json
 from .calibration import Calibration
 from .risks import Rollouts
 
@@ -93,6 +92,6 @@ def store_certificate(head: str, out: str | None, certificate: dict[str, Any]) -
     elif out is not None:
         load_head(head).save_pretrained(out)
     file = folder / _CONFIG
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_json(file)
     write_json(file, {**config, "certificate": certificate})
     return folder

@@ -11,6 +11,7 @@ from ..evaluation.statistics import Interval, empirical_bernstein
 from ..functional.distributions import certainty
 from ..functional.probes import MeasuredDependencies, Predict, measure_dependencies
 from ..head.modeling_demask import DemaskHead
+from ..validation import check_count, check_interval
 from .joint import ExactError, OrderedSet, draw_from_joint, exact_error, order_distances, sampled_errors
 
 
@@ -49,12 +50,9 @@ class VerificationSettings:
 
     def __post_init__(self):
         for name, lowest in (("num_draws", 2), ("max_continuations", 0), ("num_orders", 0)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"`{name}` must be at least {lowest}, got {getattr(self, name)}.")
-        if not 0.0 <= self.min_probability < 1.0:
-            raise ValueError(f"`min_probability` must be in [0, 1), got {self.min_probability}.")
-        if not 0.0 < self.confidence < 1.0:
-            raise ValueError(f"`confidence` must be in (0, 1), got {self.confidence}.")
+            check_count(name, getattr(self, name), lowest)
+        check_interval("min_probability", self.min_probability, 0, 1, open_high=True)
+        check_interval("confidence", self.confidence, 0, 1, open_low=True, open_high=True)
 
 
 @dataclass(frozen=True)

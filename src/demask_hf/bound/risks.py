@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -16,9 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..backbones.backbone import Backbone
 from ..evaluation.decoding import Decoding, decode_prompts, evaluate
+from ..files import append_lines, kept_lines
 from ..generation.mixin import DemaskGenerationMixin
+from ..models.loading import weights_fingerprint
 from ..strategies import DemaskStrategy, make_strategy
 from ..tasks import TaskExample
+from ..validation import check_choice, check_count
 from .joint import OrderedSet, sampled_errors
 from .visits import drawing_predict, sampling_config, visit
 
@@ -75,10 +77,8 @@ class Rollouts:
         work: str | Path | None = None,
         **generate_kwargs: Any,
     ):
-        if risk not in RISKS:
-            raise ValueError(f"`risk` must be one of {', '.join(RISKS)}, got {risk!r}.")
-        if num_draws < 1:
-            raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
+        check_choice("risk", risk, RISKS)
+        check_count("num_draws", num_draws)
         if not prompts:
             raise ValueError("`prompts` must hold at least one prompt, got none.")
         if risk == "task" and not all(isinstance(prompt, TaskExample) for prompt in prompts):
@@ -149,39 +149,23 @@ class Rollouts:
     def _digest(self) -> str:
         """Return a name for everything that the losses depend on but the bound."""
         config = getattr(self.model, "config", None)
-        modules = [module for module in (self.model, self.model.demask_head) if module is not None]
-        weights = [value.detach() for module in modules for value in module.parameters()]
-        sums = [float(value.double().abs().sum()) for value in weights]
+        weights = weights_fingerprint(self.model, self.model.demask_head)
         rule = {**self.rule.to_dict(), "dependency_bound": None}
-        facts = [self.risk, self.num_draws, self.seed, self.fingerprint, rule, self.generate_kwargs, sums]
+        facts = [self.risk, self.num_draws, self.seed, self.fingerprint, rule, self.generate_kwargs, weights]
         facts += [getattr(config, "model_type", None), getattr(config, "_commit_hash", None)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _stored(self, bound: float) -> list[float]:
         """Return the losses that an earlier run kept; they are those of the first prompts."""
-        if self._file is None or not self._file.exists():
-            return []
         losses = []
-        for line in self._file.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                # Cut off when the run was interrupted.
-                continue
+        for record in kept_lines(self._file) if self._file is not None else ():
             if record["bound"] == bound and record["first"] == len(losses):
                 losses += record["losses"]
         return losses
 
     def _store(self, bound: float, losses: list[float]) -> None:
-        if self._file is None:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        first = len(self._stored(bound))
-        with open(self._file, "a", encoding="utf-8") as file:
-            # On a line of its own even after a line that was cut off.
-            file.write("\n" + json.dumps({"bound": bound, "first": first, "losses": losses}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if self._file is not None:
+            append_lines(self._file, [{"bound": bound, "first": len(self._stored(bound)), "losses": losses}])
 
 
 def share_of_different_tokens(decoding: Decoding, expected: Decoding) -> float:

@@ -7,12 +7,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .. import TINY_DEMASK, TINY_DREAM
+from ..assets import TINY_DEMASK, TINY_DREAM
 from ..evaluation.specs import field_of, strategy_of
+from ..files import write_json
 from ..strategies import DemaskStrategy, make_strategy
-from ..strategies.base import check_choice
 from ..tasks import FAMILIES, TaskExample
-from ..training.store import write_json
+from ..validation import check_choice
 from .commands import SETTINGS, load_model, model_texts, read_texts
 
 

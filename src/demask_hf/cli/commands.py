@@ -2,19 +2,17 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 
-import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase, TextDiffusionStreamer
+from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
 from transformers.utils import logging
 
 from ..evaluation.decoding import Decoding, decode_prompts
 from ..evaluation.specs import field_of, strategy_of
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.profiling import profile_steps
-from ..models.attach import attach
+from ..models import loading
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 from .demo import run_demo
 
@@ -133,31 +131,12 @@ def _chosen_strategies(arguments: argparse.Namespace) -> dict[str, UnmaskingStra
 
 def load_model(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
     """Return the model, with its head if there is one, and the tokenizer."""
-    device = _device(arguments.device)
-    for name, path in (("model", arguments.model), ("head", arguments.head)):
-        if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
-            raise ValueError(f"`--{name}` must be a folder or a Hub repository, got {path!r}, which is not there.")
     logging.disable_progress_bar()
-    revision = getattr(arguments, "revision", None) or "main"
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, revision=revision)
-    model = AutoModelForMaskedLM.from_pretrained(arguments.model, dtype=arguments.dtype, revision=revision).to(device)
-    if not isinstance(model, DemaskGenerationMixin):
-        attach(model, tokenizer=tokenizer)
-    if arguments.head is not None:
-        model.load_demask_head(arguments.head)
-    return model, tokenizer
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"`--device` must name a device of torch, such as cpu or cuda, got {name!r}.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"`--device` must be a device that this machine has, got {name!r}.")
-    return device
+    names = ("device", "dtype")
+    options = {name: getattr(arguments, name) for name in names}
+    return loading.load_model(
+        arguments.model, arguments.head, revision=getattr(arguments, "revision", None), **options
+    )
 
 
 def model_texts(prompts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: argparse.Namespace) -> list[str]:

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from ..evaluation.decoding import Record, Summary, evaluate, summarise
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, TaskExample
+from ..validation import check_count
 
 
 STRATEGIES: dict[str, dict] = {
@@ -32,8 +33,7 @@ def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
     Raises:
         ValueError: if `num_examples` is below 1.
     """
-    if num_examples < 1:
-        raise ValueError(f"`num_examples` must be at least 1, got {num_examples}.")
+    check_count("num_examples", num_examples)
     return [example for family in FAMILIES.values() for example in family.distinct("test", num_examples, seed)]
 
 

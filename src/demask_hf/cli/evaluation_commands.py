@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown
 from ..evaluation.comparison import Outcome
 from ..evaluation.figures import frontier_figure, order_figure
 from ..evaluation.report import environment, write_report
-from ..evaluation.runs import Run, write_facts
+from ..evaluation.runs import FACTS_FILE, Run
 from ..evaluation.specs import parse_settings
+from ..files import keep_facts
 from ..generation.mixin import DemaskGenerationMixin
+from ..models.loading import weights_fingerprint
 from ..strategies.demask import DemaskStrategy
 from ..tasks import FAMILIES, Task, load_task
 from .commands import SETTINGS, load_model
@@ -165,7 +166,7 @@ def _load(arguments: argparse.Namespace) -> tuple[DemaskGenerationMixin, PreTrai
 def _keep_facts(folder: Path, facts: dict[str, Any], model: DemaskGenerationMixin) -> None:
     """Write the facts of a folder in one process, and compare them in the others."""
     with PartialState(cpu=model.device.type == "cpu").main_process_first():
-        write_facts(folder, facts)
+        keep_facts(folder / FACTS_FILE, facts, "run")
 
 
 def _facts(arguments: argparse.Namespace, model: DemaskGenerationMixin) -> dict[str, Any]:
@@ -176,19 +177,8 @@ def _facts(arguments: argparse.Namespace, model: DemaskGenerationMixin) -> dict[
         "head": arguments.head,
         "dtype": str(model.dtype),
         "seed": arguments.seed,
-        "weights": {name: _fingerprint(module) for name, module in modules.items() if module is not None},
+        "weights": {name: weights_fingerprint(module) for name, module in modules.items() if module is not None},
     }
-
-
-@torch.no_grad()
-def _fingerprint(module: torch.nn.Module) -> str:
-    """Return a checksum of the start of every parameter: quick for any size, and new for weights trained anew."""
-    checksum = 0
-    for name, parameter in module.named_parameters():
-        if parameter.device.type != "meta":
-            start = parameter.flatten()[:256].float().cpu().numpy().tobytes()
-            checksum = zlib.crc32(name.encode() + start, checksum)
-    return f"{checksum:08x}"
 
 
 def _peak_memory(model: DemaskGenerationMixin) -> str:

@@ -11,19 +11,19 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .. import TINY_DREAM
+from ..assets import TINY_DREAM
 from ..backbones.backbone import backbone_facts, check_head_facts
 from ..evaluation.specs import field_of, strategy_of
 from ..generation.mixin import DemaskGenerationMixin
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
-from ..head.publishing import export_head, push_head
+from ..head.publishing import TRAINING_RECORD, export_head, push_head
 from ..training.collection import collect as collect_states
 from ..training.metrics import LARGE_DEPENDENCY
 from ..training.prompts import TokenizedPrompt, read_prompts
 from ..training.states import CollectionSettings, MeasuredStates
 from ..training.store import StoredExamples
-from ..training.trainer import TRAINING_RECORD, best_kept, new_head, split_by_prompt, train_head, write_training_record
+from ..training.trainer import best_kept, new_head, split_by_prompt, train_head, write_training_record
 from .commands import load_model
 
 

@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from .. import TINY_DEMASK, TINY_DREAM
+    from ..assets import TINY_DEMASK, TINY_DREAM
     from . import commands
 
     if arguments.command == "strategies":

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..training.store import write_json
+from ..files import write_json
 from .comparison import Comparison, Outcome, choose, compare, pareto_front
 from .runs import Run
 from .specs import Setting

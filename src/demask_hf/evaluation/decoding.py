@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import UnmaskingStrategy
 from ..tasks import FAMILIES, Task, TaskExample
+from ..validation import check_count
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,7 @@ def decode_prompts(
     Raises:
         ValueError: if an argument of `generate` is wrong.
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    check_count("batch_size", batch_size)
     seeds_of_prompts = generate_kwargs.pop("seed", None)
     if isinstance(seeds_of_prompts, int):
         seeds_of_prompts = [seeds_of_prompts + index for index in range(len(prompts))]

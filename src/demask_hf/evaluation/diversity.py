@@ -5,6 +5,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from ..validation import check_count
+
 
 @dataclass(frozen=True)
 class AnswerDistance:
@@ -110,8 +112,7 @@ def answer_distance(
         raise ValueError("`answers` must hold at least one answer, got none.")
     if len(reference) < 2:
         raise ValueError(f"`reference` must hold at least two answers, got {len(reference)}.")
-    if num_splits < 1:
-        raise ValueError(f"`num_splits` must be at least 1, got {num_splits}.")
+    check_count("num_splits", num_splits)
     random, size = Random(seed), min(len(answers), len(reference) // 2)
     distance = reference_distance = 0.0
     for _ in range(num_splits):

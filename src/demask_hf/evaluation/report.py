@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ..files import write_text
+
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222; }
@@ -83,9 +85,7 @@ def write_report(
         "<h2>Order of right and wrong answers: AFP, tau-b</h2>",
         _table({"setting": "label", **{verdict: _order_cell(verdict) for verdict in ("right", "wrong")}}, chosen),
     ]
-    temporary = file.with_suffix(".part")
-    temporary.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
+    write_text(file, "\n".join(parts) + "\n")
 
 
 def environment() -> dict[str, str]:

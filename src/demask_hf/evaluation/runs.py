@@ -1,24 +1,22 @@
 """Run settings on task prompts with several seeds; what was decoded is kept, prompt by prompt, and never run twice."""
 
 import dataclasses
-import json
-import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..files import append_lines, kept_lines
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import Task
-from ..training.store import write_json
+from ..validation import check_count
 from .decoding import Record, evaluate
 from .specs import Setting
 
 
-_FACTS_FILE = "run.json"
+FACTS_FILE = "run.json"
 _SEED_STRIDE = 1_000_003
 
 
@@ -46,8 +44,7 @@ class Run:
     batch_size: int = 64
 
     def __post_init__(self):
-        if self.num_seeds < 1:
-            raise ValueError(f"`num_seeds` must be at least 1, got {self.num_seeds}.")
+        check_count("num_seeds", self.num_seeds)
         jobs = list(self._jobs())
         if len(set(jobs)) < len(jobs) or not jobs:
             raise ValueError(
@@ -112,7 +109,13 @@ class Run:
                         seed=[seed_of(example.prompt, seed) for example, seed in batch],
                         **setting.options,
                     )
-                    _append(file, records, [seed for _, seed in batch])
+                    append_lines(
+                        file,
+                        [
+                            {**dataclasses.asdict(record), "seed": seed}
+                            for record, (_, seed) in zip(records, batch, strict=True)
+                        ],
+                    )
                     bar.update(len(batch))
         state.wait_for_everyone()
 
@@ -124,9 +127,7 @@ class Run:
     def _found(self, setting: Setting) -> dict[tuple[str, str, int], Record]:
         found = {}
         for file in sorted(self.folder.glob(f"{setting.key}-*.jsonl")):
-            # A line without its end was being written when the process was killed.
-            lines = file.read_bytes().split(b"\n")[:-1]
-            for facts in map(json.loads, lines):
+            for facts in kept_lines(file):
                 seed = facts.pop("seed")
                 facts |= {name: tuple(facts[name]) for name in ("tokens", "unmask_steps")}
                 found[facts["family"], facts["prompt"], seed] = Record(**facts)
@@ -136,40 +137,3 @@ class Run:
 def seed_of(prompt: str, number: int) -> int:
     """Return the seed of a prompt's run, which depends on the prompt and the run's number only."""
     return _SEED_STRIDE * number + zlib.crc32(prompt.encode()) % _SEED_STRIDE
-
-
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write what the records of a folder were made with, or check that they were made with the same.
-
-    Args:
-        folder (`Path`):
-            Folder of the records.
-        facts (`dict`):
-            Model, head, their checksums; of JSON types.
-
-    Raises:
-        ValueError: if the folder holds records that were made with something else.
-    """
-    file = folder / _FACTS_FILE
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, facts)
-    written = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in facts.items():
-        if written.get(name) != value:
-            raise ValueError(
-                f"`out` must be a new folder or one of the same run, got {str(folder)!r} with {name} "
-                f"{written.get(name)!r} instead of {value!r}."
-            )
-
-
-def _append(file: Path, records: Sequence[Record], seeds: Sequence[int]) -> None:
-    """Add records to a file in one write, after the last whole line."""
-    pairs = zip(records, seeds, strict=True)
-    lines = [json.dumps({**dataclasses.asdict(record), "seed": seed}) + "\n" for record, seed in pairs]
-    if file.exists():
-        content = file.read_bytes()
-        if content and not content.endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
-    with open(file, "ab") as stream:
-        stream.write("".join(lines).encode())

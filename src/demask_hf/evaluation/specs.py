@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from ..strategies import UnmaskingStrategy, make_strategy, nearest, strategy_fields
+from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields
+from ..validation import nearest
 
 
 # Arguments of `generate` that a text may set beside the fields of the strategy.

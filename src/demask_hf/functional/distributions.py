@@ -58,7 +58,12 @@ def certainty(probabilities: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(..., 2)`.
     """
-    return torch.stack([confidence(probabilities), entropy(probabilities)], dim=-1)
+    return certainty_of(confidence(probabilities), entropy(probabilities))
+
+
+def certainty_of(confidence: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
+    """Return confidence and entropy that are known, in the order of [`certainty`], shape `(..., 2)`."""
+    return torch.stack([confidence, entropy], dim=-1)
 
 
 def kl_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -98,3 +103,28 @@ def total_variation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     ```
     """
     return (0.5 * (first - second).abs().sum(dim=-1)).clamp(max=1.0)
+
+
+#: Scores of a candidate that need its distribution only; "token_probability" needs its token as well.
+SCORES = {"confidence": confidence, "entropy": entropy, "margin": margin}
+
+
+def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.LongTensor) -> list[torch.Tensor]:
+    """Return several scores as [`score_of`] does; compiled, they take one pass over the vocabulary."""
+    return [score_of(name, probabilities, tokens) for name in names]
+
+
+def score_of(name: str, probabilities: torch.Tensor, tokens: torch.LongTensor) -> torch.Tensor:
+    """Return a score of each candidate by name, shape `(num_candidates,)`.
+
+    Args:
+        name (`str`):
+            "confidence", "entropy", "margin" or "token_probability".
+        probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+            Distributions.
+        tokens (`torch.LongTensor` of shape `(num_candidates,)`):
+            Token that each candidate would get.
+    """
+    if name == "token_probability":
+        return probabilities.gather(-1, tokens[:, None]).squeeze(-1)
+    return SCORES[name](probabilities)

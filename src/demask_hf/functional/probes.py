@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..validation import check_choice
 from .distributions import total_variation
 
 
@@ -82,8 +83,7 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
     Raises:
         ValueError: if `estimator` is unknown.
     """
-    if estimator not in TARGET_ESTIMATORS:
-        raise ValueError(f"`estimator` must be one of {', '.join(TARGET_ESTIMATORS)}, got {estimator!r}.")
+    check_choice("estimator", estimator, TARGET_ESTIMATORS)
     batch = sequences.shape[0]
     rows, columns = candidates.nonzero(as_tuple=True)
     size = int(candidates.sum(dim=-1).max())

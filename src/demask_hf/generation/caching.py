@@ -9,10 +9,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from ..backbones.backbone import Backbone
 from ..backbones.prediction import Prediction
 from ..functional.candidates import CandidateIndex
-from ..models.bidirectional import BidirectionalMixin
-
-
-CACHES = ("none", "prefix", "dual")
 
 
 class BlockCacheLayer(CacheLayerMixin):
@@ -261,7 +257,7 @@ def check_can_cache(backbone: Backbone, kind: str) -> None:
     Raises:
         ValueError: if the model is none of the native ones.
     """
-    if not isinstance(backbone.states_module, BidirectionalMixin):
+    if not getattr(backbone.states_module, "_supports_block_cache", False):
         raise ValueError(
             f"`cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and LLaDA "
             "models can keep keys and values, other models cannot."

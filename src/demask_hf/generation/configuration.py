@@ -6,16 +6,26 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.utils import logging
 
-from ..backbones.compiling import check_compile
-from ..strategies import UnmaskingStrategy, make_strategy, nearest, strategy_fields, strategy_names
-from ..strategies.base import check_choice, check_interval
-from .caching import CACHES
+from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
+from ..validation import check_choice, check_count, check_interval, nearest
 
 
 logger = logging.get_logger(__name__)
 
+CACHES = ("none", "prefix", "dual")
+# What `torch.compile` takes.
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_COMPILE_OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
 # Names in the generation_config.json of Dream's Hub repositories, and ours.
 _DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
+_LOWEST_COUNTS = {
+    "max_new_tokens": 0,
+    "max_length": 1,
+    "block_length": 1,
+    "max_denoising_steps": 1,
+    "top_k": 0,
+    "cache_refresh_interval": 1,
+}
 _METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "transformers_version")
 
 
@@ -159,13 +169,12 @@ class DemaskGenerationConfig(GenerationConfig):
         Raises:
             ValueError: if a value is outside its range.
         """
-        for name, lowest in (("max_new_tokens", 0), ("max_length", 1), ("block_length", 1), ("top_k", 0)):
-            _check_integer(name, getattr(self, name), lowest)
-        _check_integer("max_denoising_steps", self.max_denoising_steps, 1)
-        _check_integer("cache_refresh_interval", self.cache_refresh_interval, 1)
+        for name, lowest in _LOWEST_COUNTS.items():
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name), lowest)
         if self.cache is not None:
             check_choice("cache", self.cache, CACHES)
-        check_compile(self.compile)
+        _check_compile(self.compile)
         if self.temperature is not None:
             check_interval("temperature", self.temperature, 0)
         if self.top_p is not None:
@@ -230,7 +239,13 @@ def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
             )
 
 
-def _check_integer(name: str, value: int | None, lowest: int) -> None:
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (is_integer and value >= lowest):
-        raise ValueError(f"`{name}` must be an integer of at least {lowest}, got {value!r}.")
+def _check_compile(compile: bool | str | dict[str, Any] | None) -> None:
+    """Raise a `ValueError` unless `compile` is a boolean, a mode, or arguments of `torch.compile`."""
+    if isinstance(compile, dict):
+        unknown = sorted(set(compile) - set(_COMPILE_OPTIONS))
+        if unknown:
+            raise ValueError(f"`compile` must hold {', '.join(_COMPILE_OPTIONS)} only, got {', '.join(unknown)}.")
+    elif compile is not None and not isinstance(compile, bool) and compile not in _COMPILE_MODES:
+        raise ValueError(
+            f"`compile` must be a boolean, a dict or one of {', '.join(_COMPILE_MODES)}, got {compile!r}."
+        )

@@ -8,12 +8,12 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..backbones.prediction import Prediction
 from ..functional.candidates import CandidateIndex
-from ..functional.distributions import confidence
+from ..functional.distributions import confidence, scores_of
 from ..functional.masking import steps_of_blocks
 from ..functional.sampling import filter_logits, uniform_noise
 from ..strategies import DenoisingStep, UnmaskingStrategy
 from .caching import CachedForward
-from .scoring import part_size_of, score_candidates, scores_of
+from .scoring import part_size_of, score_candidates
 from .state import DecodingSettings, DecodingState, OnStep
 
 

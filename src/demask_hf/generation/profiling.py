@@ -12,6 +12,7 @@ import torch
 
 from ..backbones.backbone import Backbone
 from ..strategies import UnmaskingStrategy
+from ..validation import check_count
 from .mixin import DemaskGenerationMixin
 from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
 
@@ -85,8 +86,7 @@ def profile_steps(
     Raises:
         ValueError: if `num_runs` is below 1, or an argument of `generate` is wrong.
     """
-    if num_runs < 1:
-        raise ValueError(f"`num_runs` must be at least 1, got {num_runs}.")
+    check_count("num_runs", num_runs)
     config, rule = resolve_config(model, None, strategy, overrides)
     steps = []
     for run in range(num_runs + 1):

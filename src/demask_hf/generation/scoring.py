@@ -5,12 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..backbones.prediction import Prediction
-from ..functional.distributions import confidence, entropy, margin
 from ..functional.sampling import draw_tokens
 
 
-#: Scores of a candidate that need its distribution only; "token_probability" needs its token as well.
-SCORES = {"confidence": confidence, "entropy": entropy, "margin": margin}
 # Elements of a tensor over candidates and vocabulary that is made at once where only scores are kept: 128 MiB. With
 # Dream's vocabulary these are 220 candidates, enough to keep the output layer busy.
 _MAX_PART_ELEMENTS = 1 << 25
@@ -67,24 +64,3 @@ def score_candidates(
         torch.stack(has_nan).any()[None],
         kept,
     )
-
-
-def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.LongTensor) -> list[torch.Tensor]:
-    """Return several scores as [`score_of`] does; compiled, they take one pass over the vocabulary."""
-    return [score_of(name, probabilities, tokens) for name in names]
-
-
-def score_of(name: str, probabilities: torch.Tensor, tokens: torch.LongTensor) -> torch.Tensor:
-    """Return a score of each candidate by name, shape `(num_candidates,)`.
-
-    Args:
-        name (`str`):
-            "confidence", "entropy", "margin" or "token_probability".
-        probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
-            Distributions.
-        tokens (`torch.LongTensor` of shape `(num_candidates,)`):
-            Token that each candidate would get.
-    """
-    if name == "token_probability":
-        return probabilities.gather(-1, tokens[:, None]).squeeze(-1)
-    return SCORES[name](probabilities)

@@ -1,6 +1,5 @@
 """The model class of lm-evaluation-harness that decodes with any strategy."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -11,8 +10,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from ..cli.commands import load_model
 from ..evaluation.decoding import decode_prompts
+from ..models.loading import load_model
 from ..tasks.base import before_stop
 
 
@@ -62,8 +61,7 @@ class DemaskLM(LM):
             raise ValueError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         # The harness hands this over to every model class; no batch is searched for here.
         settings.pop("max_batch_size", None)
-        place = argparse.Namespace(model=pretrained, head=head, device=device, dtype=dtype, revision=revision)
-        self.model, self.tokenizer = load_model(place)
+        self.model, self.tokenizer = load_model(pretrained, head, device, dtype=dtype, revision=revision)
         self.strategy = strategy or ("demask" if head is not None else "threshold")
         self.batch_size, self.settings = int(batch_size), settings
         self.seed = settings.pop("seed", None)

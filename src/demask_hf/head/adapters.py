@@ -6,6 +6,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
+from ..validation import check_count, check_interval
 from .modeling_demask import DemaskHead
 
 
@@ -51,10 +52,8 @@ def add_lora(
     Raises:
         ValueError: if a number is outside its range or a name is no module of the head.
     """
-    if rank < 1:
-        raise ValueError(f"`rank` must be at least 1, got {rank}.")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"`dropout` must be in [0, 1), got {dropout}.")
+    check_count("rank", rank)
+    check_interval("dropout", dropout, 0, 1, open_high=True)
     linear = {name.rsplit(".")[-1] for name, module in head.named_modules() if isinstance(module, nn.Linear)}
     known = {"targets": linear, "modules_to_save": {name.rsplit(".")[-1] for name, _ in head.named_modules() if name}}
     targets = [name for name in LORA_TARGETS if name in linear] if targets is None else list(targets)

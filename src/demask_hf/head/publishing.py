@@ -10,11 +10,13 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..training.trainer import TRAINING_RECORD
+from ..files import write_json
 from .modeling_demask import DemaskHead
 
 
 _SOURCES = Path(__file__).parent
+#: What training leaves beside a head, for the model card.
+TRAINING_RECORD = "training.json"
 # Copied as they are: with transformers they load the head where demask_hf is not installed.
 CODE_FILES = ("configuration_demask.py", "modeling_demask.py")
 _AUTO_MAP = {"AutoConfig": "configuration_demask.DemaskConfig", "AutoModel": "modeling_demask.DemaskHead"}
@@ -61,13 +63,13 @@ def export_head(
         shutil.copyfile(_SOURCES / name, folder / name)
     custom = folder / "custom_generate"
     custom.mkdir(exist_ok=True)
-    code = (_SOURCES / "custom_generate.py").read_text(encoding="utf-8")
+    code = (_SOURCES.parent / "custom_generate.py").read_text(encoding="utf-8")
     code = code.replace("HEAD_REPOSITORY = None", f"HEAD_REPOSITORY = {json.dumps(repo_id) if repo_id else None}")
     (custom / "generate.py").write_text(code, encoding="utf-8")
     (custom / "requirements.txt").write_text("demask-hf\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(head, record or {}, repo_id, license), encoding="utf-8")
     if record:
-        (folder / TRAINING_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / TRAINING_RECORD, record)
     return folder
 
 

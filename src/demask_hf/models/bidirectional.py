@@ -18,6 +18,9 @@ class BidirectionalMixin:
             Configuration of the body.
     """
 
+    #: The attention completes the columns that it computes with kept ones, see [`BlockCache`].
+    _supports_block_cache = True
+
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         # SDPA and flash attention read this flag whenever no mask tensor is passed, that is, without padding.

@@ -3,7 +3,6 @@
 from .base import (
     UnmaskingStrategy,
     make_strategy,
-    nearest,
     register_strategy,
     strategy_fields,
     strategy_names,
@@ -32,7 +31,6 @@ __all__ = [
     "ThresholdStrategy",
     "UnmaskingStrategy",
     "make_strategy",
-    "nearest",
     "register_strategy",
     "strategy_fields",
     "strategy_names",

@@ -1,13 +1,13 @@
 """What an unmasking strategy is: a dataclass of its limits with one method that picks positions."""
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
+from ..validation import nearest
 from .step import DenoisingStep
 
 
@@ -143,36 +143,7 @@ def make_strategy(name: str, **fields: Any) -> UnmaskingStrategy:
     return _class_of(name)(**fields)
 
 
-def nearest(word: str, known: list[str] | dict[str, Any]) -> str:
-    """Return a clause that names the known words closest to a misspelt one, or all of them; empty if none."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    if close:
-        return f"nearest: {', '.join(close)}"
-    return f"known: {', '.join(sorted(known))}" if known else ""
-
-
 def _class_of(name: str) -> type[UnmaskingStrategy]:
     if name not in _REGISTRY:
         raise ValueError(f"`strategy` must be a registered name, got {name!r}; {nearest(str(name), _REGISTRY)}.")
     return _REGISTRY[name]
-
-
-def check_interval(field: str, value: float, low: float, high: float = float("inf"), open_low: bool = False) -> None:
-    """Raise a `ValueError` unless `value` is a number in [low, high], or in (low, high] with `open_low`."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_inside = is_number and (low < value if open_low else low <= value) and value <= high
-    if not is_inside:
-        interval = f"{'(' if open_low else '['}{low}, {high}{')' if high == float('inf') else ']'}"
-        raise ValueError(f"`{field}` must be a number in {interval}, got {value!r}.")
-
-
-def check_count(field: str, value: int) -> None:
-    """Raise a `ValueError` unless `value` is an integer of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{field}` must be an integer of at least 1, got {value!r}.")
-
-
-def check_choice(field: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a `ValueError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"`{field}` must be one of {', '.join(choices)}, got {value!r}.")

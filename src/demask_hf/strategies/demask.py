@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from ..functional.dependency import RULES, low_dependency_subset
+from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
-from .base import UnmaskingStrategy, check_choice, check_count, check_interval, register_strategy
+from ..validation import check_choice, check_count, check_interval
+from .base import UnmaskingStrategy, register_strategy
 from .sequential import position_scores
 from .step import DenoisingStep
 
@@ -158,7 +160,7 @@ class DemaskStrategy(UnmaskingStrategy):
         if not index.is_full:
             inputs["is_position"] = is_position
         if getattr(self._head.config, "reads_certainty", False):
-            inputs["certainty"] = index.padded(torch.stack([step.score("confidence"), step.score("entropy")], dim=-1))
+            inputs["certainty"] = index.padded(certainty_of(step.score("confidence"), step.score("entropy")))
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         output = self._predict(index.padded(step.hidden_states), **inputs)
         return output.dependencies.to(index.ranks.device)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ..functional.distributions import kl_divergence
-from .base import UnmaskingStrategy, check_count, check_interval, register_strategy
+from ..validation import check_count, check_interval
+from .base import UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 

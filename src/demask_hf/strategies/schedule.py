@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ..functional.masking import unmask_shares
-from .base import UnmaskingStrategy, check_choice, check_interval, register_strategy
+from ..validation import check_choice, check_interval
+from .base import UnmaskingStrategy, register_strategy
 from .sequential import position_scores, scores_read
 from .step import DenoisingStep
 

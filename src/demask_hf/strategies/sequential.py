@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .base import UnmaskingStrategy, check_choice, register_strategy
+from ..validation import check_choice
+from .base import UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 

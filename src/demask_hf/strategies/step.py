@@ -7,9 +7,9 @@ import torch
 
 from ..functional.candidates import CandidateIndex
 from ..functional.dependency import ranks
+from ..functional.distributions import score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
-from ..generation.scoring import score_of
 
 
 @dataclass

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from ..validation import check_choice
+
 
 SPLITS = ("train", "validation", "test")
 
@@ -95,8 +97,7 @@ class TaskFamily:
         Raises:
             ValueError: if `split` is unknown.
         """
-        if split not in SPLITS:
-            raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}.")
+        check_choice("split", split, SPLITS)
         random = Random(f"{self.name}/{split}/{seed}")
         while True:
             prompt, answer = self.sample(random)

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..training.prompts import parsed_lines
+from ..files import parsed_lines
 from .base import TaskExample
 
 

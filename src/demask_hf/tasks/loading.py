@@ -5,6 +5,7 @@ from random import Random
 
 from transformers import PreTrainedTokenizerBase
 
+from ..validation import check_choice, check_count
 from .base import Task
 from .families import FAMILIES
 from .formats import Question, TaskFormat
@@ -75,10 +76,9 @@ def load_task(
 
     ```
     """
-    if name not in {**FAMILIES, **FORMATS}:
-        raise ValueError(f"`name` must be one of {', '.join(task_names())}, got {name!r}.")
-    if num_examples is not None and num_examples < 1:
-        raise ValueError(f"`num_examples` must be at least 1, got {num_examples}.")
+    check_choice("name", name, task_names())
+    if num_examples is not None:
+        check_count("num_examples", num_examples)
     if name in FAMILIES:
         for argument, value in {"path": path, "num_shots": num_shots, "tokenizer": tokenizer}.items():
             if value is not None:

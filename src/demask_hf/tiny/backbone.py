@@ -1,6 +1,5 @@
 """Training of the small Dream backbone on the task families."""
 
-import os
 import time
 from pathlib import Path
 from random import Random
@@ -8,6 +7,7 @@ from random import Random
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from ..files import replacing
 from ..functional.masking import random_mask
 from ..models.dream.configuration_dream import DreamConfig
 from ..models.dream.modeling_dream import DreamModel
@@ -156,9 +156,8 @@ class BackboneTrainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
         }
-        temporary = self.state_file.with_suffix(".new")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_file)
+        with replacing(self.state_file) as temporary:
+            torch.save(state, temporary)
 
     def train_step(self) -> float:
         """Do one optimizer step and return its loss in nats per token."""

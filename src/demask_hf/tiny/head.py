@@ -7,13 +7,14 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from ..backbones.backbone import Backbone, backbone_facts
+from ..files import keep_facts
 from ..functional.masking import random_mask
 from ..head.modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
 from ..tasks import FAMILIES
 from ..training.collection import fill_shards
 from ..training.examples import DependencyExample, measure_examples
-from ..training.store import StoredExamples, write_collection
+from ..training.store import COLLECTION_FILE, StoredExamples
 from ..training.trainer import new_head, train_head
 from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 
@@ -99,7 +100,7 @@ def measured_states(
     """Measure batches of states, one shard each, and read them all; resumes after the last whole shard."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"num_shards": num_batches, "seed": sampler.seed, "split": split, "is_visited": is_visited}
-    write_collection(folder, facts)
+    keep_facts(folder / COLLECTION_FILE, facts, "collection")
 
     def measure(index: int) -> list[list[DependencyExample]]:
         return [sampler.measure(index, split, is_visited)]

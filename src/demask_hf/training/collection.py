@@ -11,11 +11,12 @@ import torch
 from tqdm import tqdm
 
 from ..backbones.backbone import backbone_facts
+from ..files import keep_facts
 from ..generation.mixin import DemaskGenerationMixin
 from .examples import DependencyExample
 from .prompts import TokenizedPrompt
 from .states import CollectionSettings, MeasuredStates
-from .store import StoredExamples, shard_path, write_collection, write_shard
+from .store import COLLECTION_FILE, StoredExamples, shard_path, write_shard
 
 
 def collect(
@@ -59,7 +60,7 @@ def collect(
     out.mkdir(parents=True, exist_ok=True)
     facts = _facts(model, prompts, settings, provenance or {})
     if state.is_main_process:
-        write_collection(out, facts)
+        keep_facts(out / COLLECTION_FILE, facts, "collection")
         missing = [index for index in range(settings.num_shards) if not shard_path(out, index).exists()]
         message = check_room(out, model.config.hidden_size, settings, len(missing))
         if is_verbose:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..backbones.backbone import Backbone
-from ..functional.distributions import confidence, entropy
+from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
 
@@ -169,7 +169,7 @@ def collate_examples(examples: Sequence[DependencyExample]) -> dict[str, torch.T
         "positions": pad([example.positions for example in examples], batch_first=True),
         "is_position": torch.arange(size) < sizes[:, None],
         "certainty": pad(
-            [torch.stack([example.confidence, example.entropy], dim=-1) for example in examples], batch_first=True
+            [certainty_of(example.confidence, example.entropy) for example in examples], batch_first=True
         ),
         "labels": labels,
     }

@@ -1,12 +1,14 @@
 """Prompts with answers: from JSON Lines, saved datasets or the Hub to the token ids that a model is asked about."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from ..files import parsed_lines
+from ..validation import check_choice
 
 
 @dataclass(frozen=True)
@@ -86,27 +88,12 @@ def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tupl
     if path.is_dir():
         table = datasets.load_from_disk(str(path))
         if isinstance(table, datasets.DatasetDict):
-            if split not in table:
-                raise ValueError(f"`split` must be one of {', '.join(table)}, got {split!r}.")
+            check_choice("split", split, table)
             table = table[split]
     else:
         table = datasets.load_dataset(str(source), split=split, revision=revision)
     for number, row in enumerate(table, start=1):
         yield f"record {number}", row
-
-
-def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the records of JSON Lines that are not empty, each with the words that say where it stands.
-
-    Raises:
-        ValueError: if a line is not JSON; the message has its number and the file.
-    """
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {str(path)!r} must be a JSON object ({error}).") from None
 
 
 def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: bool) -> TokenizedPrompt:

@@ -13,6 +13,7 @@ from ..functional.masking import random_mask
 from ..functional.probes import TARGET_ESTIMATORS
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import make_strategy
+from ..validation import check_choice, check_count, check_interval
 from .examples import DependencyExample, measure_examples
 from .prompts import TokenizedPrompt
 
@@ -61,14 +62,10 @@ class CollectionSettings:
 
     def __post_init__(self):
         for name in ("num_states", "answer_length", "num_sources", "batch_size", "states_per_shard"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.estimator not in TARGET_ESTIMATORS:
-            raise ValueError(f"`estimator` must be one of {', '.join(TARGET_ESTIMATORS)}, got {self.estimator!r}.")
-        if not 0.0 <= self.trajectory_ratio <= 1.0:
-            raise ValueError(f"`trajectory_ratio` must be in [0, 1], got {self.trajectory_ratio}.")
-        if self.temperature < 0:
-            raise ValueError(f"`temperature` must be at least 0, got {self.temperature}.")
+            check_count(name, getattr(self, name))
+        check_choice("estimator", self.estimator, TARGET_ESTIMATORS)
+        check_interval("trajectory_ratio", self.trajectory_ratio, 0, 1)
+        check_interval("temperature", self.temperature, 0)
         make_strategy(**({"name": self.strategy} if isinstance(self.strategy, str) else self.strategy))
 
     @property

@@ -1,8 +1,6 @@
 """Measured states on disk: sharded safetensors, written whole or not at all, read one state at a time."""
 
 import errno
-import json
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
+from ..files import read_json, replacing
 from .examples import DependencyExample
 
 
@@ -50,47 +49,13 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
     tensors["num_sources"] = torch.tensor([example.sources.numel() for example in examples], dtype=torch.int32)
     tensors["uncovered_mass"] = torch.tensor([example.uncovered_mass for example in examples])
     tensors["records"] = torch.tensor([example.record for example in examples])
-    temporary = file.with_suffix(".part")
     try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        with replacing(file) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise OSError(f"the disk is full: {file.name} was not written, the shards before it are whole.") from None
         raise
-    os.replace(temporary, file)
-
-
-def write_collection(folder: Path, facts: dict[str, Any]) -> None:
-    """Write what a collection is made of, or check that the folder holds the same one.
-
-    Args:
-        folder (`Path`):
-            Where the shards go.
-        facts (`dict`):
-            Settings and provenance, with `num_shards`; of JSON types.
-
-    Raises:
-        ValueError: if the folder holds a collection with other facts, which cannot be continued.
-    """
-    file = folder / COLLECTION_FILE
-    if file.exists():
-        written = json.loads(file.read_text(encoding="utf-8"))
-        for name in sorted(written.keys() | facts.keys()):
-            if written.get(name) != facts.get(name):
-                raise ValueError(
-                    f"`out` must be a new folder or one of the same collection, got {str(folder)!r} with {name} "
-                    f"{written.get(name)!r} instead of {facts.get(name)!r}."
-                )
-        return
-    write_json(file, facts)
-
-
-def write_json(file: Path, facts: dict[str, Any]) -> None:
-    """Write facts of JSON types under another name, then put the file in place."""
-    temporary = file.with_suffix(".part")
-    temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, file)
 
 
 class StoredExamples(Dataset):
@@ -109,7 +74,7 @@ class StoredExamples(Dataset):
         if not (folder / COLLECTION_FILE).is_file():
             raise ValueError(f"`data` must be a folder that `demask-hf collect` wrote, got {str(folder)!r}.")
         #: Settings and provenance of the collection.
-        self.facts: dict[str, Any] = json.loads((folder / COLLECTION_FILE).read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = read_json(folder / COLLECTION_FILE)
         num_shards = self.facts["num_shards"]
         self._files = [shard_path(folder, index) for index in range(num_shards)]
         num_found = sum(file.is_file() for file in self._files)

@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
+from ..files import write_json
 from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
+from ..head.publishing import TRAINING_RECORD
+from ..validation import check_interval
 from .examples import DependencyExample, collate_examples
 from .metrics import calibration_of, fit_of, predict_pairs
-from .store import StoredExamples, write_json
-
-
-TRAINING_RECORD = "training.json"
+from .store import StoredExamples
 
 
 def train_head(
@@ -128,8 +128,7 @@ def split_by_prompt(collection: StoredExamples, held_out_share: float, seed: int
     Raises:
         ValueError: if the share is outside its interval or there is only one prompt.
     """
-    if not 0.0 < held_out_share < 1.0:
-        raise ValueError(f"`eval_share` must be in (0, 1), got {held_out_share}.")
+    check_interval("eval_share", held_out_share, 0, 1, open_low=True, open_high=True)
     prompts = sorted(set(collection.records.tolist()))
     if len(prompts) < 2:
         raise ValueError(f"`data` must hold states of at least 2 prompts to hold some out, got {len(prompts)}.")

@@ -1,0 +1,113 @@
+"""Load a model with its tokenizer and its dependency head, and tell weights apart."""
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from ..generation.mixin import DemaskGenerationMixin
+from .attach import attach
+
+
+def load_model(
+    name: str,
+    head: str | None = None,
+    device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
+    """Load a masked diffusion model, or a masked language model, ready for `generate(strategy=...)`.
+
+    Args:
+        name (`str`):
+            Folder or Hub repository of the model.
+        head (`str`, *optional*):
+            Folder or Hub repository of its dependency head; without one, strategies that need none work.
+        device (`str` or `torch.device`, *optional*):
+            Where the whole model goes; by default a GPU where there is one.
+        device_map (`str` or `dict`, *optional*):
+            As in `from_pretrained`, such as `"auto"`, which spreads the model over what there is; in place of
+            `device`.
+        dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
+            Number format of the weights; "auto" is that of the file.
+        revision (`str`, *optional*):
+            Revision of the model's repository.
+
+    Returns:
+        `tuple`: the model, which has a `generate` of this package, and its tokenizer.
+
+    Raises:
+        ValueError: if a path is not there, the device is unknown, or the head was made for another model.
+        OSError: if a repository, revision or file cannot be found.
+
+    Example:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK, device="cpu")
+    >>> inputs = tokenizer("shuffle: JFP BDCP FCG DL MRH TFC -> ", return_tensors="pt")
+    >>> tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True)
+    'shuffle: JFP BDCP FCG DL MRH TFC -> JPF PDCB FGC LD MHR FTC'
+
+    ```
+    """
+    for argument, path in (("model", name), ("head", head)):
+        if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
+            raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {path!r}, which is not there.")
+    if device is not None and device_map is not None:
+        raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
+    place = None if device_map is not None else checked_device(device)
+    revision = revision or "main"
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    model = AutoModelForMaskedLM.from_pretrained(name, dtype=dtype, revision=revision, device_map=device_map)
+    if place is not None:
+        model.to(place)
+    if not isinstance(model, DemaskGenerationMixin):
+        attach(model, tokenizer=tokenizer)
+    if head is not None:
+        model.load_demask_head(head)
+    return model, tokenizer
+
+
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """Return a device that this machine has; by default a GPU where there is one.
+
+    Raises:
+        ValueError: if torch does not know the name, or the machine has no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"`device` must name a device of torch, such as cpu or cuda, got {device!r}.") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"`device` must be a device that this machine has, got {device!r}.")
+    return chosen
+
+
+@torch.no_grad()
+def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
+    """Return a checksum of all weights of some modules with their names and number formats.
+
+    Weights that are elsewhere ("meta", as with offloading) count by name and shape only.
+
+    Args:
+        modules (`torch.nn.Module`, *optional*):
+            Modules in a fixed order; `None` stands for one that is not there.
+
+    Returns:
+        `str`: 16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for number, module in enumerate(modules):
+        for name, value in sorted(module.state_dict().items() if module is not None else ()):
+            digest.update(f"{number}/{name}/{value.dtype}/{tuple(value.shape)}".encode())
+            if value.device.type != "meta":
+                # Bytes, as numpy has no bfloat16.
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,42 @@
+"""The sentences that refuse a value: each names the argument, the rule and what was given."""
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+
+def check_interval(
+    field: str,
+    value: Any,
+    low: float,
+    high: float = float("inf"),
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raise a `ValueError` unless `value` is a number in [low, high], without the ends that are said to be open."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_above = is_number and (low < value if open_low else low <= value)
+    if not (is_above and (value < high if open_high else value <= high)):
+        ends = "(" if open_low else "[", ")" if open_high or high == float("inf") else "]"
+        interval = f"{ends[0]}{low}, {high}{ends[1]}"
+        raise ValueError(f"`{field}` must be a number in {interval}, got {value!r}.")
+
+
+def check_count(field: str, value: Any, lowest: int = 1) -> None:
+    """Raise a `ValueError` unless `value` is an integer of at least `lowest`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise ValueError(f"`{field}` must be an integer of at least {lowest}, got {value!r}.")
+
+
+def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
+    """Raise a `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{field}` must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return a clause that names the known words closest to a misspelt one, or all of them; empty if none."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    if close:
+        return f"nearest: {', '.join(close)}"
+    return f"known: {', '.join(sorted(known))}" if known else ""
