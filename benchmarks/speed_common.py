@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModel
 
 import demask_hf
-from demask_hf.strategies import DenoisingStep, make_strategy
+from demask_hf.strategies import DenoisingStep, WrappingStrategy, make_strategy
 
 
 # Random weights; the shipped checkpoint is "tiny". The second is Dream of about 100 M parameters.
@@ -39,7 +39,7 @@ SHAPES = {
 
 
 @dataclass
-class FixedSchedule(demask_hf.UnmaskingStrategy):
+class FixedSchedule(WrappingStrategy):
     """Let a rule choose, throw its choice away, and unmask the most confident positions, so many in each step.
 
     Every rule then decodes the same tokens in the same steps, and what is left between two rules is their cost.
@@ -61,22 +61,9 @@ class FixedSchedule(demask_hf.UnmaskingStrategy):
         self._rule = make_strategy(self.rule, **self.limits)
 
     @property
-    def reads(self) -> tuple[str, ...] | None:
-        """What the rule reads."""
-        return self._rule.reads
-
-    @property
-    def needs_hidden_states(self) -> bool:
-        """Whether the rule reads hidden states."""
-        return self._rule.needs_hidden_states
-
-    def bind(self, model: torch.nn.Module) -> None:
-        """Give the rule its head."""
-        self._rule.bind(model)
-
-    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:
-        """Let the rule run its head compiled."""
-        self._rule.compile(compiled)
+    def wrapped(self) -> tuple[demask_hf.UnmaskingStrategy, ...]:
+        """The rule."""
+        return (self._rule,)
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         """Ask the rule and return the most confident positions."""

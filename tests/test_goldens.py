@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -146,7 +147,7 @@ def test_gathered_logits_are_the_official_ones_shifted_by_one(checkpoint, rows):
     ids, attention_mask = tensors[f"{rows}.input_ids"], tensors.get(f"{rows}.attention_mask")
     is_asked = torch.zeros_like(ids, dtype=torch.bool)
     is_asked[:, -5:] = True
-    prediction = Backbone.of(_model(checkpoint)).predict(ids, is_asked, attention_mask)
+    prediction = Backbone.of(_model(checkpoint)).predict(PredictionRequest(ids, is_asked, attention_mask))
     torch.testing.assert_close(prediction.logits, tensors[f"{rows}.logits"][:, -6:-1].flatten(0, 1), atol=1e-4, rtol=0)
     states = tensors[f"{rows}.hidden"][:, -6:-1].flatten(0, 1)
     torch.testing.assert_close(prediction.hidden_states, states, atol=1e-4, rtol=0)

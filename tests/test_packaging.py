@@ -93,7 +93,7 @@ def test_installed_metadata_name_the_command():
         pytest.skip("needs the package to be installed, as `make test` does")
     assert distribution.version == demask_hf.__version__
     commands = {entry.name: entry.value for entry in distribution.entry_points}
-    assert commands["demask-hf"] == "demask_hf.cli.main:main"
+    assert commands["demask-hf"] == "demask_hf.cli:main"
 
 
 def test_project_facts_stand_in_setup_cfg_alone():

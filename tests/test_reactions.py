@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 
 
 def _has_wheel():
@@ -90,7 +91,7 @@ def test_gathered_rows_equal_the_full_forward(benchmark, loaded):
     model, tokenizer = loaded
     sequences = benchmark.masked_batches(tokenizer, ["CCC[O-]~[Na+].BrCC>>CCOCCC"], seed=0)[0]["sequences"]
     is_masked = sequences == tokenizer.mask_token_id
-    prediction = Backbone.of(model).predict(sequences, is_masked, None)
+    prediction = Backbone.of(model).predict(PredictionRequest(sequences, is_masked, None))
     words = [token for token in range(591) if token not in tokenizer.all_special_ids]
     words.append(tokenizer.mask_token_id)
     expected = model(sequences).logits[is_masked]

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 import demask_hf
 from demask_hf.backbones.attention import AttentionReader
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 
 
 MASK = 1
@@ -108,8 +109,10 @@ def test_more_layers_than_there_are_means_all(make_dream):
 
 def test_predictions_are_the_same_with_and_without_maps(make_dream):
     backbone = Backbone.of(make_dream())
-    plain = backbone.predict(IDS, IDS == MASK, ATTENTION_MASK)
-    seen = backbone.predict(IDS, IDS == MASK, ATTENTION_MASK, attention_layers=lambda num_layers: num_layers)
+    plain = backbone.predict(PredictionRequest(IDS, IDS == MASK, ATTENTION_MASK))
+    seen = backbone.predict(
+        PredictionRequest(IDS, IDS == MASK, ATTENTION_MASK, attention_layers=lambda num_layers: num_layers)
+    )
     assert torch.equal(plain.logits, seen.logits)
     assert torch.equal(plain.hidden_states, seen.hidden_states)
     assert plain.attentions is None
@@ -118,8 +121,8 @@ def test_predictions_are_the_same_with_and_without_maps(make_dream):
 def test_maps_of_a_padded_row_are_those_of_the_row_alone(make_dream):
     backbone = Backbone.of(make_dream())
     layers = {"attention_layers": lambda num_layers: 1}
-    padded = backbone.predict(IDS[:1], IDS[:1] == MASK, ATTENTION_MASK[:1], **layers).attentions[0]
-    alone = backbone.predict(IDS[:1, 2:], IDS[:1, 2:] == MASK, None, **layers).attentions[0]
+    padded = backbone.predict(PredictionRequest(IDS[:1], IDS[:1] == MASK, ATTENTION_MASK[:1], **layers)).attentions[0]
+    alone = backbone.predict(PredictionRequest(IDS[:1, 2:], IDS[:1, 2:] == MASK, None, **layers)).attentions[0]
     torch.testing.assert_close(padded[2:, 2:], alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(alone.sum(dim=-1), torch.ones(4))
     assert not padded[:2].any()
@@ -185,7 +188,9 @@ def test_plain_modules_are_asked_for_their_attentions():
     first, second = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 6, 6)
     model = Attentive(torch.rand(2, 3, 6, 6), first, second)
     prediction = Backbone(model, MASK).predict(
-        IDS, IDS == MASK, None, with_hidden_states=False, attention_layers=lambda num_layers: num_layers - 1
+        PredictionRequest(
+            IDS, IDS == MASK, None, with_hidden_states=False, attention_layers=lambda num_layers: num_layers - 1
+        )
     )
     expected = (first.mean(dim=1) + second.mean(dim=1)) / 2
     torch.testing.assert_close(prediction.attentions, expected)
@@ -239,6 +244,6 @@ def test_padding_that_sees_nothing_leaves_no_nan(make_dream):
     model = _build("ModernBert", make_dream)
     ids, attention_mask = torch.tensor([[0] * 4 + [5, MASK, 7]]), torch.tensor([[0] * 4 + [1] * 3])
     maps = Backbone.of(demask_hf.attach(model, mask_token_id=MASK)).predict(
-        ids, ids == MASK, attention_mask, attention_layers=lambda num_layers: 2
+        PredictionRequest(ids, ids == MASK, attention_mask, attention_layers=lambda num_layers: 2)
     )
     torch.testing.assert_close(maps.attentions.sum(dim=-1), attention_mask.float())

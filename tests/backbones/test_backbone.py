@@ -7,6 +7,7 @@ from transformers.utils import ModelOutput
 
 import demask_hf
 from demask_hf.backbones.backbone import Backbone, check_head
+from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.backbones.quirks import quirks_of
 
 
@@ -38,7 +39,7 @@ class LogitsOnly(nn.Module):
 
 def test_candidates_are_read_at_the_position_before(dream):
     sequences = torch.tensor([[5, MASK, 7, MASK], [MASK, 8, 9, 6]])
-    prediction = Backbone.of(dream).predict(sequences, sequences == MASK, None)
+    prediction = Backbone.of(dream).predict(PredictionRequest(sequences, sequences == MASK, None))
     outputs = dream(sequences, output_hidden_states=True)
     # The last one is the first token of its row, which has no predecessor and is read from its own output.
     rows, columns = [0, 0, 1], [0, 2, 0]
@@ -50,7 +51,7 @@ def test_candidates_are_read_at_the_position_before(dream):
 def test_shift_decides_which_output_speaks_for_a_position(scripted, logits_shift):
     model = scripted([{5: 1.0}, {6: 1.0}, {7: 1.0}], logits_shift=logits_shift)
     sequences = torch.tensor([[9, MASK, MASK, MASK]])
-    prediction = Backbone.of(model).predict(sequences, sequences == MASK, None)
+    prediction = Backbone.of(model).predict(PredictionRequest(sequences, sequences == MASK, None))
     assert prediction.logits.argmax(dim=-1).tolist() == [5, 6, 7]
     assert prediction.hidden_states[:, 0].tolist() == [1, 2, 3]
 
@@ -58,7 +59,7 @@ def test_shift_decides_which_output_speaks_for_a_position(scripted, logits_shift
 def test_logits_come_in_row_major_order_of_the_candidates(scripted):
     model = scripted(lambda position, context: {3 + position: 1.0})
     candidates = torch.tensor([[False, True, True], [True, False, True]])
-    prediction = Backbone.of(model).predict(torch.full((2, 3), MASK), candidates, None)
+    prediction = Backbone.of(model).predict(PredictionRequest(torch.full((2, 3), MASK), candidates, None))
     assert prediction.logits.argmax(dim=-1).tolist() == [4, 5, 3, 5]
 
 
@@ -66,7 +67,7 @@ def test_output_embedding_sees_the_candidates_only(dream):
     shapes = []
     handle = dream.lm_head.register_forward_hook(lambda module, inputs, output: shapes.append(inputs[0].shape))
     sequences = torch.tensor([[5, 6, 7, MASK, MASK]] * 3)
-    prediction = Backbone.of(dream).predict(sequences, sequences == MASK, None)
+    prediction = Backbone.of(dream).predict(PredictionRequest(sequences, sequences == MASK, None))
     handle.remove()
     assert shapes == [(1, 6, dream.config.hidden_size)]
     assert prediction.logits.shape == (6, dream.config.vocab_size)
@@ -78,7 +79,9 @@ def test_models_without_an_inner_model_give_the_same(dream):
     whole = Backbone.of(demask_hf.attach(Unsplit(dream)))
     assert split.states_module is dream.model
     assert whole.states_module is None
-    first, second = (backbone.predict(sequences, sequences == MASK, None) for backbone in (split, whole))
+    first, second = (
+        backbone.predict(PredictionRequest(sequences, sequences == MASK, None)) for backbone in (split, whole)
+    )
     torch.testing.assert_close(first.logits, second.logits)
     torch.testing.assert_close(first.hidden_states, second.hidden_states)
 
@@ -86,11 +89,11 @@ def test_models_without_an_inner_model_give_the_same(dream):
 def test_a_model_without_hidden_states_serves_rules_that_do_not_need_them():
     sequences = torch.tensor([[5, MASK]])
     backbone = Backbone.of(LogitsOnly())
-    prediction = backbone.predict(sequences, sequences == MASK, None, with_hidden_states=False)
+    prediction = backbone.predict(PredictionRequest(sequences, sequences == MASK, None, with_hidden_states=False))
     assert prediction.hidden_states is None
     assert prediction.logits.shape == (1, 10)
     with pytest.raises(ValueError, match="`model` must return `hidden_states` for a dependency head, got none from"):
-        backbone.predict(sequences, sequences == MASK, None)
+        backbone.predict(PredictionRequest(sequences, sequences == MASK, None))
 
 
 def test_left_padding_changes_nothing(dream):
@@ -98,8 +101,8 @@ def test_left_padding_changes_nothing(dream):
     padded = torch.cat([torch.tensor([[0, 0, 0]]), row], dim=1)
     attention_mask = (torch.arange(8) >= 3).long()[None]
     backbone = Backbone.of(dream)
-    alone = backbone.predict(row, row == MASK, None)
-    moved = backbone.predict(padded, padded == MASK, attention_mask)
+    alone = backbone.predict(PredictionRequest(row, row == MASK, None))
+    moved = backbone.predict(PredictionRequest(padded, padded == MASK, attention_mask))
     torch.testing.assert_close(moved.logits, alone.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(moved.hidden_states, alone.hidden_states, atol=1e-4, rtol=0)
 
@@ -108,15 +111,15 @@ def test_first_real_token_behind_padding_is_read_from_its_own_output(dream):
     row = torch.tensor([[MASK, 6, 7]])
     padded = torch.tensor([[0, 0, MASK, 6, 7]])
     backbone = Backbone.of(dream)
-    alone = backbone.predict(row, row == MASK, None)
-    moved = backbone.predict(padded, padded == MASK, torch.tensor([[0, 0, 1, 1, 1]]))
+    alone = backbone.predict(PredictionRequest(row, row == MASK, None))
+    moved = backbone.predict(PredictionRequest(padded, padded == MASK, torch.tensor([[0, 0, 1, 1, 1]])))
     torch.testing.assert_close(moved.logits, alone.logits, atol=1e-4, rtol=0)
 
 
 def test_logits_are_single_precision_whatever_the_model_is(make_dream):
     model = make_dream().bfloat16()
     sequences = torch.tensor([[5, MASK]])
-    prediction = Backbone.of(model).predict(sequences, sequences == MASK, None)
+    prediction = Backbone.of(model).predict(PredictionRequest(sequences, sequences == MASK, None))
     assert prediction.logits.dtype == torch.float32
     assert prediction.hidden_states.dtype == torch.bfloat16
 

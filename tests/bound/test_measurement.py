@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demask_hf import DemaskGenerationConfig
+from demask_hf import make_strategy
 from demask_hf.bound.joint import OrderedSet
 from demask_hf.bound.measurement import (
     SetMeasurement,
@@ -15,7 +15,7 @@ from demask_hf.bound.measurement import (
     predicted_among,
 )
 from demask_hf.bound.summary import summarise_sets
-from demask_hf.bound.visits import drawing_predict
+from demask_hf.bound.visits import drawing_predictor
 from demask_hf.evaluation.statistics import Interval
 
 
@@ -113,17 +113,15 @@ def test_a_verdict_needs_the_whole_interval(error, uncovered, expected):
 
 
 def test_what_the_head_predicts_is_in_the_order_of_the_candidates(dream_with_head):
-    from demask_hf import Backbone
-
     sequence = torch.tensor([5, 6, 1, 1, 7, 1])
-    backbone = Backbone.of(dream_with_head)
     sorted_columns, walk = torch.tensor([2, 3, 5]), torch.tensor([5, 2, 3])
-    predict, head = drawing_predict(backbone, DemaskGenerationConfig(temperature=1.0)), dream_with_head.demask_head
-    expected = predicted_among(backbone, head, predict, sequence, sorted_columns)
-    found = predicted_among(backbone, head, predict, sequence, walk)
+    predictor = drawing_predictor(dream_with_head, make_strategy("demask"), {"temperature": 1.0})
+    head = dream_with_head.demask_head
+    expected = predicted_among(predictor, head, sequence, sorted_columns)
+    found = predicted_among(predictor, head, sequence, walk)
     assert torch.allclose(found, expected[[2, 0, 1]][:, [2, 0, 1]])
     assert (found.diagonal() == 0).all()
-    assert predicted_among(backbone, None, predict, sequence, walk) is None
+    assert predicted_among(predictor, None, sequence, walk) is None
 
 
 @pytest.mark.parametrize(

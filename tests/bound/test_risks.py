@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from demask_hf import Backbone, make_strategy
+from demask_hf import make_strategy
+from demask_hf.bound import risks
 from demask_hf.bound.joint import OrderedSet, exact_error
 from demask_hf.bound.risks import Rollouts, share_of_different_tokens
-from demask_hf.bound.visits import drawing_predict, sampling_config, visit
+from demask_hf.bound.visits import drawing_predictor, visit
 from demask_hf.evaluation.decoding import Decoding, decode_prompts
 from demask_hf.tasks import FAMILIES, TaskExample, TaskFamily
 
@@ -26,8 +27,7 @@ def _rollouts(model, tokenizer, risk="tv", prompts=PROMPTS, **kwargs):
 def test_tv_is_the_mean_error_of_a_step(dream_with_wide_head, tokenizer):
     losses = _rollouts(dream_with_wide_head, tokenizer, num_draws=3000, seed=5)(0.5)
     rule = make_strategy("demask", rule="max", dependency_bound=0.5)
-    config = sampling_config(dream_with_wide_head, rule, KWARGS)
-    predict = drawing_predict(Backbone.of(dream_with_wide_head), config)
+    predict = drawing_predictor(dream_with_wide_head, rule, KWARGS).probe
     for loss, states in zip(
         losses, visit(dream_with_wide_head, tokenizer, PROMPTS, rule, seed=5, **KWARGS), strict=True
     ):
@@ -85,11 +85,11 @@ def test_an_interrupted_run_goes_on(dream_with_wide_head, tokenizer, tmp_path, m
     (file,) = tmp_path.iterdir()
     lines = file.read_text().splitlines()
     # The second batch was cut off while it was written; another bound is in the same file.
-    file.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    file.write_text(lines[0] + "\n" + lines[1][:20])
     again = _rollouts(dream_with_wide_head, tokenizer, work=tmp_path)
     asked = []
-    compute = Rollouts._tv_losses
-    monkeypatch.setattr(Rollouts, "_tv_losses", lambda *args: asked.append(args[2]) or compute(*args))
+    compute = risks._LOSSES["tv"]
+    monkeypatch.setitem(risks._LOSSES, "tv", lambda *args: asked.append(args[2]) or compute(*args))
     assert again(0.5).tolist() == expected
     assert [part.start for part in asked] == [2]
     assert again(0.5).tolist() == expected

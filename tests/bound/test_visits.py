@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from demask_hf import Backbone, make_strategy
-from demask_hf.bound.visits import drawing_predict, sampling_config, visit
-from demask_hf.functional.sampling import draw_tokens, drawn_distribution
+from demask_hf.backbones.prediction import PredictionRequest
+from demask_hf.bound.visits import drawing_predictor, visit
+from demask_hf.functional.sampling import Sampling, draw_tokens
 
 
 PROMPTS = ["w5 w6 w7", "w8", "w9 w10"]
@@ -34,7 +35,12 @@ def test_positions_stand_in_the_order_of_the_walk(dream_with_wide_head, tokenize
     for state in visit(dream_with_wide_head, tokenizer, PROMPTS[:1], RULE, **KWARGS)[0]:
         asked = torch.zeros_like(state.sequence, dtype=torch.bool)
         asked[state.candidates] = True
-        found = backbone.predict(state.sequence[None], asked[None], None).logits.softmax(dim=-1).max(dim=-1).values
+        found = (
+            backbone.predict(PredictionRequest(state.sequence[None], asked[None], None))
+            .logits.softmax(dim=-1)
+            .max(dim=-1)
+            .values
+        )
         confidence = torch.zeros(len(asked)).masked_scatter(asked, found)
         assert (confidence[state.candidates].diff() <= 1e-5).all()
         assert [column for column in state.candidates.tolist() if column in state.selected] == state.selected.tolist()
@@ -68,10 +74,11 @@ def test_blocks_limit_the_candidates(dream_with_wide_head, tokenizer):
 def test_the_drawn_distribution_is_that_of_the_loop(filters):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, generator=generator).double()
-    expected = drawn_distribution(logits, 1, 0.8, **filters).double()
+    sampling = Sampling(temperature=0.8, **filters)
+    expected = sampling.drawn(logits, 1).double()
     noise = (torch.arange(20_000).double() + 0.5) / 20_000
     for row in range(2):
-        probabilities = drawn_distribution(logits[row : row + 1], 1, 0.8, **filters).repeat(20_000, 1)
+        probabilities = sampling.drawn(logits[row : row + 1], 1).repeat(20_000, 1)
         tokens = draw_tokens(logits[row : row + 1].repeat(20_000, 1), probabilities, 1, noise)
         shares = torch.bincount(tokens, minlength=5) / 20_000
         assert torch.allclose(shares.double(), expected[row], atol=1e-3)
@@ -81,7 +88,7 @@ def test_the_drawn_distribution_is_that_of_the_loop(filters):
 
 def test_the_drawn_distribution_falls_back_where_the_filters_leave_the_mask_token_only():
     logits = torch.tensor([[0.0, 9.0, 1.0]])
-    assert drawn_distribution(logits, 1, 1.0, top_k=1).tolist() == [[0.0, 0.0, 1.0]]
+    assert Sampling(top_k=1).drawn(logits, 1).tolist() == [[0.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
@@ -94,14 +101,14 @@ def test_the_drawn_distribution_falls_back_where_the_filters_leave_the_mask_toke
 )
 def test_where_the_bound_is_void_nothing_is_measured(dream_with_wide_head, fields, kwargs, message):
     with pytest.raises(ValueError, match=message):
-        sampling_config(dream_with_wide_head, make_strategy("demask", **fields), kwargs)
+        drawing_predictor(dream_with_wide_head, make_strategy("demask", **fields), kwargs)
 
 
 def test_predictions_are_those_that_generate_draws_from(dream_with_wide_head):
     backbone = Backbone.of(dream_with_wide_head)
-    config = sampling_config(dream_with_wide_head, RULE, {"temperature": 0.5, "top_k": 3})
+    predictor = drawing_predictor(dream_with_wide_head, RULE, {"temperature": 0.5, "top_k": 3})
     sequence, asked = torch.tensor([[5, 1, 1]]), torch.tensor([[False, True, True]])
-    found = drawing_predict(backbone, config)(sequence, torch.zeros(1, dtype=torch.long), asked)
-    logits = backbone.predict(sequence, asked, None).logits
-    assert torch.equal(found, drawn_distribution(logits, 1, 0.5, top_k=3))
+    found = predictor.probe(sequence, torch.zeros(1, dtype=torch.long), asked)
+    logits = backbone.predict(PredictionRequest(sequence, asked, None)).logits
+    assert torch.equal(found, Sampling(temperature=0.5, top_k=3).drawn(logits, 1))
     assert ((found > 0).sum(dim=-1) <= 3).all()

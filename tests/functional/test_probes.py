@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.functional.dependency import dependency_bound_of
 from demask_hf.functional.probes import measure_dependencies
 
@@ -18,7 +19,7 @@ def _predictor(model, num_calls=None):
     def predict(sequences, rows, asked):
         if num_calls is not None:
             num_calls.append(sequences.shape[0])
-        return backbone.predict(sequences, asked, None).logits.softmax(dim=-1)
+        return backbone.predict(PredictionRequest(sequences, asked, None)).logits.softmax(dim=-1)
 
     return predict
 
@@ -207,7 +208,7 @@ def test_measured_dependencies_of_a_dream_equal_plain_enumeration(dream):
     candidates = sequences == MASK
 
     def predict(ids, rows, asked):
-        return backbone.predict(ids, asked, None).logits.softmax(dim=-1)
+        return backbone.predict(PredictionRequest(ids, asked, None)).logits.softmax(dim=-1)
 
     before = predict(sequences, torch.zeros(1, dtype=torch.long), candidates)
     measured = measure_dependencies(predict, sequences, candidates, before, MASK)

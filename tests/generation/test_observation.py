@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from demask_hf import UnmaskingStrategy
+from demask_hf.strategies import LastLayers
 
 
 MASK = 1
@@ -17,12 +18,8 @@ ATTENTION_MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
 class Watching(UnmaskingStrategy):
     """Unmask one position of the first row and three of the others, and keep every step."""
 
-    needs_attentions = True
-    needs_context_confidence = True
+    needs = frozenset({"probabilities", "context_confidence", LastLayers(count=1)})
     steps = []
-
-    def attention_layers(self, num_layers):
-        return 1
 
     def select(self, step):
         self.steps.append(step)
@@ -32,8 +29,7 @@ class Watching(UnmaskingStrategy):
 
 
 class Plain(Watching):
-    needs_attentions = False
-    needs_context_confidence = False
+    needs = frozenset({"probabilities"})
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast, pipeline
 import demask_hf
 from demask_hf import BackboneQuirks, DemaskGenerationConfig, DemaskGenerationMixin, declare_backbone
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.generation import mixin as generation
 
 
@@ -77,7 +78,7 @@ def test_gathered_rows_equal_the_full_forward(name, brackets):
     shapes = []
     layer = model.get_output_embeddings()
     handle = layer.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
-    prediction = backbone.predict(sequences, sequences == MASK, None)
+    prediction = backbone.predict(PredictionRequest(sequences, sequences == MASK, None))
     handle.remove()
     # The output layer sees the three masked positions, never the twelve of the batch.
     assert shapes == [(1, 3, VOCAB_SIZE)]
@@ -285,7 +286,8 @@ def test_a_declared_path_saves_the_output_layer_its_work(monkeypatch):
     declared.output.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
     sequences = torch.tensor([[5, MASK, 6, MASK], [MASK, 8, 9, 10]])
     first, second = (
-        Backbone.of(demask_hf.attach(model)).predict(sequences, sequences == MASK, None) for model in (whole, declared)
+        Backbone.of(demask_hf.attach(model)).predict(PredictionRequest(sequences, sequences == MASK, None))
+        for model in (whole, declared)
     )
     assert shapes == [(1, 3, VOCAB_SIZE)]
     torch.testing.assert_close(first.logits, second.logits, atol=1e-5, rtol=0)
@@ -387,7 +389,7 @@ def test_a_model_of_remote_code_decodes(remote_folder, mixes_after):
     demask_hf.attach(model)
     backbone = Backbone.of(model)
     assert (backbone.states_module is None) == mixes_after
-    prediction = backbone.predict(sequences, sequences == MASK, None)
+    prediction = backbone.predict(PredictionRequest(sequences, sequences == MASK, None))
     torch.testing.assert_close(prediction.logits, expected, atol=1e-5, rtol=0)
     assert not (model.generate(sequences, max_new_tokens=3) == MASK).any()
 

@@ -107,11 +107,13 @@ def test_rows_have_their_own_progress(make_step):
 
 @pytest.mark.parametrize(("num_layers", "expected"), [(1, 1), (2, 1), (3, 1), (5, 2), (10, 3), (28, 9), (32, 10)])
 def test_attention_is_averaged_over_the_last_third(num_layers, expected):
-    assert make_strategy("dapd").attention_layers(num_layers) == expected
+    (layers,) = make_strategy("dapd").needs
+    assert layers.of(num_layers) == expected
 
 
 def test_share_of_all_layers():
-    assert make_strategy("dapd", layer_share=1).attention_layers(28) == 28
+    (layers,) = make_strategy("dapd", layer_share=1).needs
+    assert layers.of(28) == 28
 
 
 @pytest.mark.parametrize(

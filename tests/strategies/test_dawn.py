@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel
 
 from demask_hf import make_strategy
+from demask_hf.strategies import LastLayers
 
 
 # Limits of these tests, so that every number below is on a clear side of its limit.
@@ -102,7 +103,8 @@ def test_equally_confident_positions_are_taken_from_the_left(make_step):
 
 @pytest.mark.parametrize("num_layers", [1, 4])
 def test_attention_is_averaged_over_the_last_layers(num_layers):
-    assert make_strategy("dawn", num_layers=num_layers).attention_layers(28) == num_layers
+    (layers,) = (need for need in make_strategy("dawn", num_layers=num_layers).needs if isinstance(need, LastLayers))
+    assert layers.of(28) == num_layers
 
 
 def test_the_prompt_is_not_rewritten(goldens):

@@ -22,7 +22,7 @@ CHILD = """
 import sys, time, os, json
 import torch
 import demask_hf
-from demask_hf.training import collection, store as data
+from demask_hf.training import collection
 from demask_hf.training.prompts import TokenizedPrompt
 from demask_hf.training.states import CollectionSettings
 torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def hanging(old, new):
     if hang and "shard-00002" in str(new):
         time.sleep(600)
     replace(old, new)
-data.os.replace = hanging
+os.replace = hanging
 prompts = [TokenizedPrompt(tuple(a), tuple(b)) for a, b in json.loads(sys.argv[4])]
 model = demask_hf.DreamModel.from_pretrained(model).eval()
 collection.collect(model, prompts, out, CollectionSettings(**json.loads(sys.argv[5])), is_verbose=False)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.functional.probes import measure_dependencies
 from demask_hf.head.modeling_demask import dependency_loss
 from demask_hf.training.examples import collate_examples, measure_examples
@@ -29,7 +30,7 @@ def test_an_example_describes_its_state(dream):
     assert first.positions.tolist() == [1, 3, 4]
     assert second.positions.tolist() == [1, 2, 4, 5, 7]
     sequences, attention_mask, candidates = _states()
-    prediction = Backbone.of(dream).predict(sequences, candidates, attention_mask)
+    prediction = Backbone.of(dream).predict(PredictionRequest(sequences, candidates, attention_mask))
     probabilities = prediction.logits.softmax(-1)[:3]
     torch.testing.assert_close(first.hidden_states, prediction.hidden_states[:3])
     torch.testing.assert_close(first.confidence, probabilities.max(-1).values)
@@ -51,9 +52,9 @@ def test_targets_are_those_of_the_probes(dream):
     backbone = Backbone.of(dream)
 
     def predict(revealed, rows, asked):
-        return backbone.predict(revealed, asked, attention_mask[rows]).logits.softmax(-1)
+        return backbone.predict(PredictionRequest(revealed, asked, attention_mask[rows])).logits.softmax(-1)
 
-    probabilities = backbone.predict(sequences, candidates, attention_mask).logits.softmax(-1)
+    probabilities = backbone.predict(PredictionRequest(sequences, candidates, attention_mask)).logits.softmax(-1)
     exact = measure_dependencies(predict, sequences, candidates, probabilities, MASK)
     for row, example in enumerate(_measure(dream, num_sources=9, min_probability=1e-7)):
         size = example.positions.numel()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..functional.masking import left_padded_positions
 from .attention import AttentionReader
-from .prediction import Prediction, StatesGather, replaced_forward
+from .prediction import Prediction, PredictionRequest, StatesGather, replaced_forward
 from .quirks import BackboneQuirks, quirks_of
 
 
@@ -92,40 +92,15 @@ class Backbone:
         return function
 
     @torch.no_grad()
-    def predict(
-        self,
-        sequences: torch.LongTensor,
-        candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor],
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.LongTensor | None = None,
-        with_hidden_states: bool = True,
-        attention_layers: Callable[[int], int] | None = None,
-        cache: Cache | None = None,
-        part_size: int | None = None,
-    ) -> Prediction:
-        """Run the model once and return what it says about the candidates.
+    def predict(self, request: PredictionRequest) -> Prediction:
+        """Run the model once and return what it predicts for the candidates.
 
         Hidden states are gathered before the output layer, so no tensor of shape (length, vocabulary) exists where
-        the quirks say which submodule returns them.
+        the quirks name the submodule that returns them.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(batch, length)`):
-                Token ids, masks included.
-            candidates (`torch.BoolTensor` of shape `(batch, length)`, or `tuple` of two `torch.LongTensor`):
-                Positions asked for, or row and column of each, row-major; the tuple spares a device synchronisation.
-            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
-                0 at left padding; `None` where there is none.
-            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-                Segment of each token, for models that take it.
-            with_hidden_states (`bool`, *optional*, defaults to `True`):
-                Whether the hidden states are needed.
-            attention_layers (`Callable[[int], int]`, *optional*):
-                Maps the number of layers to that of the last ones whose attention is wanted; `None` wants none.
-            cache ([`BlockCache`], *optional*):
-                Keeps keys and values, and says which columns are to be computed; all if its `columns` are `None`.
-            part_size (`int`, *optional*):
-                Compute the logits of this many candidates only; [`Prediction.parts`] computes the others when they are
-                asked for. By default, and where the states of a model cannot be told from its output, all.
+            request ([`PredictionRequest`]):
+                Sequences, positions, and what is wanted of them.
 
         Returns:
             [`Prediction`]
@@ -133,31 +108,32 @@ class Backbone:
         Raises:
             ValueError: if hidden states or attention are needed and the model does not return them.
         """
+        sequences, attention_mask, cache = request.sequences, request.attention_mask, request.cache
         inputs: dict[str, Any] = {"input_ids": sequences}
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
-        if token_type_ids is not None:
-            inputs["token_type_ids"] = token_type_ids
+        if request.token_type_ids is not None:
+            inputs["token_type_ids"] = request.token_type_ids
         if attention_mask is not None:
             first_real = attention_mask.long().argmax(dim=-1)
             inputs["attention_mask"] = attention_mask
             if self.takes("position_ids") and not self.quirks.counts_positions:
                 inputs["position_ids"] = left_padded_positions(attention_mask)
-        rows, columns = candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
+        rows, columns = request.places
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
-        forward = self.model if attention_layers is None else AttentionReader(self.model, attention_layers)
         if cache is not None:
             inputs["past_key_values"] = cache
             if cache.columns is not None:
                 inputs["input_ids"] = sequences.gather(1, cache.columns)
                 inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)
                 columns = columns - cache.columns[rows, 0]
-        wanted = _Wanted(rows, columns, with_hidden_states, part_size)
-        found = self._gathered(forward, inputs, wanted, lambda logits: self._finished(logits, sequences.device))
-        if attention_layers is not None:
-            found.attentions = forward.attentions.to(sequences.device)
-            if attention_mask is not None:
-                found.attentions = found.attentions * attention_mask[..., None]
+        if request.attention_layers is None:
+            return self._gathered(self.model, inputs, (rows, columns), request)
+        reader = AttentionReader(self.model, request.attention_layers)
+        found = self._gathered(reader, inputs, (rows, columns), request)
+        found.attentions = reader.attentions.to(sequences.device)
+        if attention_mask is not None:
+            found.attentions = found.attentions * attention_mask[..., None]
         return found
 
     def _finished(self, logits: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -171,25 +147,25 @@ class Backbone:
         self,
         forward: Callable[..., Any],
         inputs: dict[str, Any],
-        wanted: "_Wanted",
-        finished: Callable[[torch.Tensor], torch.Tensor],
+        places: tuple[torch.LongTensor, torch.LongTensor],
+        request: PredictionRequest,
     ) -> Prediction:
-        """Run the model and return its output at the wanted places."""
-        module = self.states_module
+        """Run the model and return its output at these places."""
+        module, device = self.states_module, request.sequences.device
         if module is None:
-            outputs = forward(**inputs, **({"output_hidden_states": True} if wanted.with_states else {}))
+            outputs = forward(**inputs, **({"output_hidden_states": True} if request.with_hidden_states else {}))
             states = getattr(outputs, "hidden_states", None)
-            if wanted.with_states and states is None:
+            if request.with_hidden_states and states is None:
                 raise ValueError(
                     f"`model` must return `hidden_states` for a dependency head, got none from "
                     f"{type(self.model).__name__}."
                 )
-            states = states[-1][wanted.rows, wanted.columns] if wanted.with_states else None
-            return Prediction(finished(outputs.logits[wanted.rows, wanted.columns]), states)
-        gather = StatesGather(wanted.rows, wanted.columns, wanted.part_size)
+            kept = states[-1][places] if request.with_hidden_states else None
+            return Prediction(self._finished(outputs.logits[places], device), kept)
+        gather = StatesGather(*places, request.part_size)
         handle = module.register_forward_hook(gather)
         try:
-            logits = finished(forward(**inputs).logits[0])
+            logits = self._finished(forward(**inputs).logits[0], device)
         finally:
             handle.remove()
         if len(logits) == len(gather.states):
@@ -197,19 +173,9 @@ class Backbone:
 
         def output(states: torch.Tensor) -> torch.Tensor:
             with replaced_forward(module, lambda *args, **kwargs: gather.returned(states)):
-                return finished(self.model(**inputs).logits[0])
+                return self._finished(self.model(**inputs).logits[0], device)
 
-        return Prediction(logits, gather.states, output=output, part_size=wanted.part_size)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Row and column of each state that is asked for, whether it is to be returned, and how many logits at a time."""
-
-    rows: torch.LongTensor
-    columns: torch.LongTensor
-    with_states: bool
-    part_size: int | None
+        return Prediction(logits, gather.states, output=output, part_size=request.part_size)
 
 
 def _counted(sequences: torch.LongTensor) -> torch.LongTensor:

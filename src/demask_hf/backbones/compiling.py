@@ -1,15 +1,15 @@
 """`generate(compile=...)`: body, head and scores through `torch.compile`, with few distinct shapes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from transformers import Cache
 
 from .backbone import Backbone
-from .prediction import Prediction, has_forward_of_its_own, replaced_forward
+from .prediction import Prediction, PredictionRequest, has_forward_of_its_own, replaced_forward
 
 
 class CompiledBackbone(Backbone):
@@ -42,29 +42,17 @@ class CompiledBackbone(Backbone):
         return _compiled(function, _frozen({**backend, "dynamic": True}))
 
     @torch.no_grad()
-    def predict(
-        self,
-        sequences: torch.LongTensor,
-        candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor],
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.LongTensor | None = None,
-        with_hidden_states: bool = True,
-        attention_layers: None = None,
-        cache: Cache | None = None,
-        part_size: int | None = None,
-    ) -> Prediction:
+    def predict(self, request: PredictionRequest) -> Prediction:
         """Run the compiled model once, see [`Backbone.predict`]; its attention cannot be read."""
-        places = candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
-        tensors = (sequences, attention_mask, token_type_ids)
-        sequences, attention_mask, token_type_ids = (_filled(tensor) for tensor in tensors)
+        cache = request.cache
         if cache is not None:
             # Copies of a row keep the same keys and values as the row.
             cache.rows, cache.columns = _filled(cache.rows), _filled(cache.columns)
+        tensors = ("sequences", "attention_mask", "token_type_ids")
+        filled = {name: _filled(getattr(request, name)) for name in tensors}
         torch.compiler.cudagraph_mark_step_begin()
         with self._body.running():
-            return super().predict(
-                sequences, places, attention_mask, token_type_ids, with_hidden_states, None, cache, part_size
-            )
+            return super().predict(dataclasses.replace(request, candidates=request.places, **filled))
 
 
 class CompiledHead:

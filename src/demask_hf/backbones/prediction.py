@@ -13,6 +13,46 @@ import torch
 _TURN = threading.RLock()
 
 
+@dataclass(frozen=True)
+class PredictionRequest:
+    """What a model is asked in one forward.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch, length)`):
+            Token ids, masks included.
+        candidates (`torch.BoolTensor` of shape `(batch, length)`, or `tuple` of two `torch.LongTensor`):
+            Positions asked for, or row and column of each, row-major; the tuple spares a device synchronisation.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+            0 at left padding; `None` where there is none.
+        token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+            Segment of each token, for models that take it.
+        with_hidden_states (`bool`, *optional*, defaults to `True`):
+            Whether the hidden states are needed.
+        attention_layers (`Callable[[int], int]`, *optional*):
+            Maps the number of layers to that of the last ones whose attention is wanted; `None` wants none.
+        cache (`Cache`, *optional*):
+            A block cache, which keeps keys and values, and whose `columns` are those to compute; all if `None`.
+        part_size (`int`, *optional*):
+            Compute the logits of this many candidates only; [`Prediction.parts`] computes the others when they are
+            asked for. By default, and where the states of a model cannot be told from its output, all.
+    """
+
+    sequences: torch.LongTensor
+    candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor]
+    attention_mask: torch.Tensor | None = None
+    token_type_ids: torch.LongTensor | None = None
+    with_hidden_states: bool = True
+    attention_layers: Callable[[int], int] | None = None
+    cache: Any = None
+    part_size: int | None = None
+
+    @property
+    def places(self) -> tuple[torch.LongTensor, torch.LongTensor]:
+        """Row and column of each candidate, row-major."""
+        candidates = self.candidates
+        return candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
+
+
 @dataclass
 class Prediction:
     """What one forward says about the candidates, in row-major order of `candidates`.

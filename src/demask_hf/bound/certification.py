@@ -6,10 +6,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..backbones.backbone import Backbone
 from ..files import read_json, write_json
-from ..generation.preparation import prepare_loop, resolve_config
-from ..head.certificate import settings_of
+from ..generation.arguments import resolve_config
+from ..generation.preparation import prepare
 from ..head.loading import load_head
 from .calibration import Calibration
 from .risks import Rollouts
@@ -37,7 +36,7 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
     config, _ = resolve_config(model, None, rule, dict(rollouts.generate_kwargs))
     prompt = getattr(rollouts.prompts[0], "prompt", rollouts.prompts[0])
     ids = rollouts.tokenizer(prompt, return_tensors="pt")["input_ids"]
-    settings = prepare_loop(Backbone.of(model, config.mask_token_id), rule, config, ids).settings
+    loop, _ = prepare(model, config, rule, ids)
     return {
         "risk": rollouts.risk,
         "epsilon": calibration.epsilon,
@@ -48,7 +47,7 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
         "seed": rollouts.seed,
         "data_sha256": rollouts.fingerprint,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        **settings_of(model, rule, settings),
+        **rule.certified_settings(model, loop.settings),
     }
 
 

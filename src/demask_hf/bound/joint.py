@@ -6,6 +6,7 @@ import torch
 
 from ..functional.distributions import entropy, total_variation
 from ..functional.probes import Predict
+from ..functional.sampling import inverse_transform
 
 
 # Continuations of a state that one forward takes.
@@ -251,7 +252,6 @@ def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.LongTen
 
 
 def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.LongTensor:
-    """Draw one token from each row of `(draws, vocabulary)` by inverse transform, never one of probability 0."""
-    cumulative = probabilities.cumsum(dim=-1)
-    noise = torch.rand(probabilities.shape[0], 1, generator=generator, dtype=torch.float64).to(probabilities.device)
-    return (cumulative <= noise * cumulative[:, -1:]).sum(dim=-1).clamp(max=probabilities.shape[-1] - 1)
+    """Draw one token from each row of `(draws, vocabulary)`, float64."""
+    noise = torch.rand(probabilities.shape[0], generator=generator, dtype=torch.float64)
+    return inverse_transform(probabilities, noise.to(probabilities.device))

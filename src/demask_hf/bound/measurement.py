@@ -6,10 +6,11 @@ from random import Random
 
 import torch
 
-from ..backbones.backbone import Backbone
+from ..backbones.prediction import PredictionRequest
 from ..evaluation.statistics import Interval, empirical_bernstein
 from ..functional.distributions import certainty
 from ..functional.probes import MeasuredDependencies, Predict, measure_dependencies
+from ..generation.predictor import Predictor
 from ..head.modeling_demask import DemaskHead
 from ..validation import check_count, check_interval
 from .joint import ExactError, OrderedSet, draw_from_joint, exact_error, order_distances, sampled_errors
@@ -233,12 +234,11 @@ def measured_among(
     candidates = torch.zeros_like(sequence, dtype=torch.bool)
     candidates[columns] = True
     row = torch.zeros(1, dtype=torch.long, device=sequence.device)
-    probabilities = predict(sequence[None], row, candidates[None])
     found = measure_dependencies(
         predict,
         sequence[None],
         candidates[None],
-        probabilities,
+        predict(sequence[None], row, candidates[None]),
         mask_token_id,
         min_probability=min_probability,
     )
@@ -248,21 +248,15 @@ def measured_among(
 
 @torch.no_grad()
 def predicted_among(
-    backbone: Backbone,
-    head: DemaskHead | None,
-    predict: Predict,
-    sequence: torch.LongTensor,
-    candidates: torch.LongTensor,
+    predictor: Predictor, head: DemaskHead | None, sequence: torch.LongTensor, candidates: torch.LongTensor
 ) -> torch.Tensor | None:
     """Return what the head predicts for the candidates of one state, in their order; `None` without a head.
 
     Args:
-        backbone ([`Backbone`]):
-            The model.
+        predictor ([`Predictor`]):
+            Predictions as decoding draws from them, for heads that read confidence and entropy.
         head ([`DemaskHead`], *optional*):
             The head.
-        predict (`Callable`):
-            Predictions as decoding draws from them, for heads that read their certainty.
         sequence (`torch.LongTensor` of shape `(length,)`):
             The state, without padding.
         candidates (`torch.LongTensor` of shape `(count,)`):
@@ -275,9 +269,10 @@ def predicted_among(
         return None
     asked = torch.zeros_like(sequence, dtype=torch.bool)
     asked[candidates] = True
-    states = backbone.predict(sequence[None], asked[None], None).hidden_states
+    states = predictor.backbone.predict(PredictionRequest(sequence[None], asked[None])).hidden_states
     row = torch.zeros(1, dtype=torch.long, device=sequence.device)
-    inputs = {"positions": candidates.sort().values, "certainty": certainty(predict(sequence[None], row, asked[None]))}
+    probabilities = predictor.probe(sequence[None], row, asked[None])
+    inputs = {"positions": candidates.sort().values, "certainty": certainty(probabilities)}
     inputs = {name: tensor[None].to(states.device) for name, tensor in inputs.items()}
     found = head.to(states.device)(states[None], **inputs).dependencies[0].to(sequence.device)
     place = candidates.argsort().argsort()

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..backbones.backbone import Backbone
 from ..evaluation.decoding import Decoding, decode_prompts, evaluate
 from ..files import append_lines, kept_lines
 from ..generation.mixin import DemaskGenerationMixin
@@ -22,10 +21,9 @@ from ..strategies import DemaskStrategy, make_strategy
 from ..tasks import TaskExample
 from ..validation import check_choice, check_count
 from .joint import OrderedSet, sampled_errors
-from .visits import drawing_predict, sampling_config, visit
+from .visits import drawing_predictor, visit
 
 
-RISKS = ("tv", "disagreement", "task")
 # Prompts decoded together; it changes no loss.
 _BATCH_SIZE = 32
 
@@ -87,8 +85,7 @@ class Rollouts:
         self.risk, self.num_draws, self.seed, self.generate_kwargs = risk, num_draws, seed, generate_kwargs
         self._references: dict[int, list[Decoding]] = {}
         if risk == "tv":
-            config = sampling_config(model, rule, generate_kwargs)
-            self._predict = drawing_predict(Backbone.of(model, config.mask_token_id), config)
+            self._predictor = drawing_predictor(model, rule, generate_kwargs)
         self._file = None if work is None else Path(work) / f"rollouts-{self._digest()}.jsonl"
 
     @property
@@ -103,7 +100,7 @@ class Rollouts:
         with tqdm(total=len(self.prompts), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
             while len(losses) < len(self.prompts):
                 part = slice(len(losses), len(losses) + _BATCH_SIZE)
-                found = getattr(self, f"_{self.risk}_losses")(rule, part)
+                found = _LOSSES[self.risk](self, rule, part)
                 self._store(bound, found)
                 losses += found
                 bar.update(len(found))
@@ -115,7 +112,7 @@ class Rollouts:
         for number, states in enumerate(visited, start=part.start):
             random = Random(f"{self.seed}/{rule.dependency_bound}/{number}")
             generator = torch.Generator().manual_seed(random.getrandbits(62))
-            sets = [OrderedSet(self._predict, state.sequence, state.selected) for state in states]
+            sets = [OrderedSet(self._predictor.probe, state.sequence, state.selected) for state in states]
             errors = [
                 float(sampled_errors(one, self.num_draws, generator).mean()) for one in sets if len(one.order) > 1
             ]
@@ -180,3 +177,11 @@ def share_of_different_tokens(decoding: Decoding, expected: Decoding) -> float:
     length = max(len(decoding.tokens), len(expected.tokens))
     same = sum(one == other for one, other in zip(decoding.tokens, expected.tokens, strict=False))
     return (length - same) / max(length, 1)
+
+
+_LOSSES: dict[str, Callable[[Rollouts, DemaskStrategy, slice], list[float]]] = {
+    "tv": Rollouts._tv_losses,
+    "disagreement": Rollouts._disagreement_losses,
+    "task": Rollouts._task_losses,
+}
+RISKS = tuple(_LOSSES)

@@ -9,13 +9,12 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..backbones.backbone import Backbone
-from ..functional.probes import Predict
 from ..generation.mixin import DemaskGenerationMixin
+from ..generation.predictor import Predictor
 from ..strategies import DemaskStrategy, UnmaskingStrategy
 from .joint import OrderedSet
 from .measurement import SetMeasurement, VerificationSettings, measure_set, measured_among, predicted_among
-from .visits import VisitedState, drawing_predict, sampling_config, visit
+from .visits import VisitedState, drawing_predictor, visit
 
 
 # Prompts decoded together; it changes no result.
@@ -95,23 +94,27 @@ def verify(
         ValueError: if the temperature is 0, the rule looks at drawn tokens, or another argument is wrong.
     """
     settings = settings or VerificationSettings()
-    config = sampling_config(model, rule, generate_kwargs)
-    backbone = Backbone.of(model, config.mask_token_id)
-    predict = drawing_predict(backbone, config)
+    predictor = drawing_predictor(model, rule, generate_kwargs)
     verified, seen = [], set()
     with tqdm(total=len(prompts), unit="state", disable=not is_verbose, desc="verify") as bar:
         for group, text, state in _drawn_states(model, tokenizer, prompts, rule, settings, walker, generate_kwargs):
             key = None if state is None else tuple(state.sequence.tolist())
             if key is not None and key not in seen:
                 seen.add(key)
-                sets = _measured(backbone, predict, state, settings)
+                sets = _measured(predictor, state, settings)
                 verified.append(VerifiedState(text, group, len(state.candidates), *sets))
             bar.update()
     return verified
 
 
 def _drawn_states(
-    model, tokenizer, prompts, rule, settings, walker, generate_kwargs
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[str, str]],
+    rule: DemaskStrategy,
+    settings: VerificationSettings,
+    walker: UnmaskingStrategy | None,
+    generate_kwargs: dict[str, Any],
 ) -> Iterator[tuple[str, str, VisitedState | None]]:
     """Yield group and text of each prompt with one of its states, `None` if the rule never selects two positions."""
     for start in range(0, len(prompts), _BATCH_SIZE):
@@ -125,11 +128,11 @@ def _drawn_states(
 
 
 def _measured(
-    backbone: Backbone, predict: Predict, state: VisitedState, settings: VerificationSettings
+    predictor: Predictor, state: VisitedState, settings: VerificationSettings
 ) -> tuple[SetMeasurement, SetMeasurement | None]:
     """Return the measurements of the selected set and, unless it is all there is, of a random one of its size."""
-    head = getattr(backbone.model, "demask_head", None)
-    predicted = predicted_among(backbone, head, predict, state.sequence, state.candidates)
+    head = getattr(predictor.backbone.model, "demask_head", None)
+    predicted = predicted_among(predictor, head, state.sequence, state.candidates)
     candidates, selected = state.candidates.tolist(), state.selected.tolist()
     chosen_sets = [(selected, settings.num_orders)]
     if len(selected) < len(candidates):
@@ -139,10 +142,12 @@ def _measured(
     measurements = []
     for columns, num_orders in chosen_sets:
         order = state.candidates.new_tensor(columns)
-        dependencies = measured_among(predict, state.sequence, order, backbone.mask_token_id, settings.min_probability)
+        dependencies = measured_among(
+            predictor.probe, state.sequence, order, predictor.backbone.mask_token_id, settings.min_probability
+        )
         place = torch.tensor([candidates.index(column) for column in columns])
         head_dependencies = None if predicted is None else predicted[place][:, place]
-        ordered = OrderedSet(predict, state.sequence, order)
+        ordered = OrderedSet(predictor.probe, state.sequence, order)
         measurements.append(measure_set(ordered, dependencies, head_dependencies, settings, num_orders))
     return measurements[0], measurements[1] if len(measurements) > 1 else None
 
@@ -175,18 +180,18 @@ def dependencies_before(
             Further arguments of `generate`.
     """
     settings = settings or VerificationSettings()
-    config = sampling_config(model, rule, generate_kwargs)
-    backbone = Backbone.of(model, config.mask_token_id)
-    predict = drawing_predict(backbone, config)
+    predictor = drawing_predictor(model, rule, generate_kwargs)
     state = visit(model, tokenizer, [prompt], rule, None, settings.seed, **generate_kwargs)[0][0]
     columns = state.candidates.sort().values
-    likeliest = OrderedSet(predict, state.sequence, columns).marginals().argmax(dim=-1).tolist()
+    likeliest = OrderedSet(predictor.probe, state.sequence, columns).marginals().argmax(dim=-1).tolist()
     maps = {}
     if is_measured:
-        found = measured_among(predict, state.sequence, columns, backbone.mask_token_id, settings.min_probability)
+        found = measured_among(
+            predictor.probe, state.sequence, columns, predictor.backbone.mask_token_id, settings.min_probability
+        )
         maps["measured"] = found.dependencies[0]
     head = getattr(model, "demask_head", None)
-    predicted = predicted_among(backbone, head, predict, state.sequence, columns)
+    predicted = predicted_among(predictor, head, state.sequence, columns)
     if predicted is not None:
         maps["head"] = predicted
     return StateDependencies(tuple(tokenizer.convert_ids_to_tokens(likeliest)), maps)

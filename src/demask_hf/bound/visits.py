@@ -9,12 +9,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..backbones.backbone import Backbone
-from ..functional.probes import Predict
-from ..functional.sampling import drawn_distribution
-from ..generation.configuration import DemaskGenerationConfig
+from ..functional.sampling import Sampling
+from ..generation.arguments import resolve_config
 from ..generation.mixin import DemaskGenerationMixin
-from ..generation.preparation import resolve_config
-from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy
+from ..generation.predictor import Predictor
+from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
 from ..strategies.sequential import position_scores
 
 
@@ -37,7 +36,7 @@ class VisitedState:
 
 
 @dataclass
-class RecordingStrategy(UnmaskingStrategy):
+class RecordingStrategy(WrappingStrategy):
     """Decode with one strategy and write down what the demask rule selects in the states that it visits.
 
     Args:
@@ -59,21 +58,8 @@ class RecordingStrategy(UnmaskingStrategy):
         self.walker = self.rule if is_same else dataclasses.replace(self.walker)
 
     @property
-    def allows_empty_step(self) -> bool:
-        return self.walker.allows_empty_step
-
-    @property
-    def follows_schedule(self) -> bool:
-        return self.walker.follows_schedule
-
-    @property
-    def needs_hidden_states(self) -> bool:
-        return self.walker.needs_hidden_states or self.rule.needs_hidden_states
-
-    def bind(self, model: torch.nn.Module) -> None:
-        self.rule.bind(model)
-        if self.walker is not self.rule:
-            self.walker.bind(model)
+    def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
+        return (self.rule,) if self.walker is self.rule else (self.walker, self.rule)
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         selected = self.rule.select(step)
@@ -124,13 +110,24 @@ def visit(
     return recording.visited
 
 
-def sampling_config(
-    model: DemaskGenerationMixin, rule: UnmaskingStrategy, generate_kwargs: dict[str, Any]
-) -> DemaskGenerationConfig:
-    """Return the settings that `generate` would use, after checking that a bound on total variation means something.
+def drawing_predictor(
+    model: DemaskGenerationMixin, rule: DemaskStrategy, generate_kwargs: dict[str, Any]
+) -> Predictor:
+    """Return what predicts sequences without padding as `generate` would draw their tokens.
+
+    Its [`~Predictor.probe`] returns the distributions that tokens are drawn from.
+
+    Args:
+        model ([`DemaskGenerationMixin`]):
+            The model.
+        rule ([`DemaskStrategy`]):
+            The rule whose bound is measured.
+        generate_kwargs (`dict`):
+            Arguments of `generate`.
 
     Raises:
-        ValueError: if the temperature is 0, the rule looks at drawn tokens, or a setting is wrong.
+        ValueError: if a bound on total variation means nothing, because the temperature is 0 or the rule looks at
+            drawn tokens; or if a setting is wrong.
     """
     config, _ = resolve_config(model, None, rule, dict(generate_kwargs))
     if not config.temperature > 0:
@@ -143,23 +140,5 @@ def sampling_config(
             "`order` must not be 'token_probability' to measure total variation: a selection that looks at the drawn "
             "tokens is not sampled from the product of marginals."
         )
-    return config
-
-
-def drawing_predict(backbone: Backbone, config: DemaskGenerationConfig) -> Predict:
-    """Return a function from sequences without padding to the distributions that `generate` draws tokens from.
-
-    Args:
-        backbone ([`Backbone`]):
-            The model.
-        config ([`DemaskGenerationConfig`]):
-            Resolved settings; temperature and filters are used.
-    """
-
-    def predict(sequences, rows, asked):
-        logits = backbone.predict(sequences, asked, None, with_hidden_states=False).logits
-        return drawn_distribution(
-            logits, backbone.mask_token_id, config.temperature, config.top_p, config.top_k or None
-        )
-
-    return predict
+    sampling = Sampling(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k or None)
+    return Predictor(Backbone.of(model, config.mask_token_id), sampling, excludes_mask=True)

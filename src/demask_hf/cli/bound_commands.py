@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..assets import TINY_DEMASK, TINY_DREAM
 from ..evaluation.specs import field_of, strategy_of
 from ..files import write_json
+from ..head.certificate import uncertify
 from ..strategies import DemaskStrategy, make_strategy
 from ..tasks import FAMILIES, TaskExample
 from ..validation import check_choice
@@ -79,7 +80,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     examples = _examples(arguments)
     model, tokenizer = load_model(arguments)
     # An older certificate must not speak while a new one is made.
-    model.demask_head.config.certificate = None
+    uncertify(model.demask_head)
     prompts = examples or [text for _, text in _prompts(arguments, tokenizer, examples)]
     chosen = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
     rollouts = Rollouts(

@@ -7,6 +7,7 @@ import torch
 
 from ..validation import check_choice
 from .distributions import total_variation
+from .sampling import inverse_transform
 
 
 # Deterministic, so that decoding can use them; for training targets a drawn token will do as well.
@@ -127,10 +128,8 @@ def _plan(
     if estimator != "expectation":
         token = weights.argmax(dim=-1)
         if estimator == "sample":
-            # The first token whose cumulative probability exceeds a uniform number; never one of probability 0.
-            cumulative = weights.double().cumsum(dim=-1)
-            uniform = torch.rand(token.shape, generator=generator, dtype=torch.float64).to(token.device)
-            token = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(dim=-1)
+            noise = torch.rand(token.shape, generator=generator, dtype=torch.float64)
+            token = inverse_transform(weights.double(), noise.to(token.device))
         source = torch.arange(token.numel(), device=token.device)
         return source, token, torch.ones_like(weights[:, 0]), torch.zeros_like(weights[:, 0])
     is_probed = weights > min_probability

@@ -1,5 +1,7 @@
 """From logits to drawn tokens: filters, and noise that depends on seed, step and position only."""
 
+from dataclasses import dataclass
+
 import torch
 
 
@@ -109,41 +111,72 @@ def draw_tokens(
         return fallback
     allowed = probabilities.to(torch.float64, copy=True)
     allowed[:, mask_token_id] = 0.0
-    cumulative = allowed.cumsum(dim=-1)
-    total = cumulative[..., -1:]
-    drawn = torch.searchsorted(cumulative, noise[:, None] * total, right=True).squeeze(-1)
-    # Rounding in the last place of the total must not select a token of probability zero behind the last one.
-    last_possible = allowed.shape[-1] - 1 - (allowed.flip(-1) > 0).int().argmax(dim=-1)
-    return torch.where(total.squeeze(-1) > 0, torch.minimum(drawn, last_possible), fallback)
+    return torch.where((allowed > 0).any(dim=-1), inverse_transform(allowed, noise), fallback)
 
 
-def drawn_distribution(
-    logits: torch.Tensor,
-    mask_token_id: int,
-    temperature: float,
-    top_p: float | None = None,
-    top_k: int | None = None,
-) -> torch.Tensor:
-    """Return the distributions that [`draw_tokens`] draws from: filtered, and without the mask token.
+def inverse_transform(weights: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
+    """Draw one token per row: the first whose cumulative weight exceeds the noise, never one of weight 0.
 
     Args:
-        logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
-            Scores before any filter.
-        mask_token_id (`int`):
-            Id of the token that is never written.
-        temperature (`float`):
-            As in [`filter_logits`], above 0.
-        top_p (`float`, *optional*):
-            As in [`filter_logits`].
-        top_k (`int`, *optional*):
-            As in [`filter_logits`].
+        weights (`torch.Tensor` of shape `(draws, vocabulary)`):
+            Weights of the tokens, float64, not necessarily normalised; a row needs one above 0.
+        noise (`torch.Tensor` of shape `(draws,)`):
+            Uniform numbers in [0, 1).
 
     Returns:
-        `torch.Tensor` of shape `(num_candidates, vocabulary)`, float32, rows sum to 1.
+        `torch.LongTensor` of shape `(draws,)`.
     """
-    mask_index = torch.tensor([mask_token_id], device=logits.device)
-    allowed = filter_logits(logits, temperature, top_p, top_k).softmax(dim=-1).double().index_fill(-1, mask_index, 0.0)
-    total = allowed.sum(dim=-1, keepdim=True)
-    fallback = logits.index_fill(-1, mask_index, float("-inf")).argmax(dim=-1)
-    only = torch.nn.functional.one_hot(fallback, logits.shape[-1]).double()
-    return torch.where(total > 0, allowed / total.clamp(min=1e-300), only).float()
+    cumulative = weights.cumsum(dim=-1)
+    drawn = torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(-1)
+    # Rounding in the last place of the total must not select a token of weight 0 behind the last one.
+    last_possible = weights.shape[-1] - 1 - (weights.flip(-1) > 0).int().argmax(dim=-1)
+    return torch.minimum(drawn, last_possible)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn from logits.
+
+    Args:
+        temperature (`float`, *optional*, defaults to 1.0):
+            Divides the logits when above 0; at 0 the most likely token is taken.
+        top_p (`float`, *optional*):
+            Keep the most likely tokens until their mass exceeds it, in (0, 1].
+        top_k (`int`, *optional*):
+            Keep this many most likely tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float | None = None
+    top_k: int | None = None
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the distributions after temperature and filters, the mask token included.
+
+        Args:
+            logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+                Scores before any filter.
+
+        Returns:
+            `torch.Tensor` of shape `(num_candidates, vocabulary)`; rows sum to 1.
+        """
+        return filter_logits(logits, self.temperature, self.top_p, self.top_k).softmax(dim=-1)
+
+    def drawn(self, logits: torch.Tensor, mask_token_id: int) -> torch.Tensor:
+        """Return the distributions that [`draw_tokens`] draws from: filtered, and without the mask token.
+
+        Args:
+            logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
+                Scores before any filter.
+            mask_token_id (`int`):
+                Id of the token that is never written.
+
+        Returns:
+            `torch.Tensor` of shape `(num_candidates, vocabulary)`, float32; rows sum to 1.
+        """
+        mask_index = torch.tensor([mask_token_id], device=logits.device)
+        allowed = self.probabilities(logits).double().index_fill(-1, mask_index, 0.0)
+        total = allowed.sum(dim=-1, keepdim=True)
+        fallback = logits.index_fill(-1, mask_index, float("-inf")).argmax(dim=-1)
+        only = torch.nn.functional.one_hot(fallback, logits.shape[-1]).double()
+        return torch.where(total > 0, allowed / total.clamp(min=1e-300), only).float()

@@ -1,5 +1,6 @@
 """Keys and values kept within a block: the approximate forward of `generate(cache="prefix")` and `"dual"`."""
 
+import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -7,8 +8,10 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..backbones.backbone import Backbone
-from ..backbones.prediction import Prediction
+from ..backbones.prediction import Prediction, PredictionRequest
 from ..functional.candidates import CandidateIndex
+from ..strategies import DecodingSettings
+from .state import DecodingState
 
 
 class BlockCacheLayer(CacheLayerMixin):
@@ -143,6 +146,23 @@ class CachedForward:
     length: int
     entered: list[int] = field(init=False, default_factory=list)
 
+    @classmethod
+    def of(cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState) -> "CachedForward | None":
+        """Return the cache that the settings ask for, still empty; `None` if they ask for none."""
+        if settings.cache == "none":
+            return None
+        mask = state.attention_mask
+        return cls(
+            backbone=backbone,
+            kind=settings.cache,
+            refresh_interval=settings.cache_refresh_interval,
+            commits_first=settings.cache_commits_first,
+            prompt_length=settings.prompt_length,
+            block_length=settings.block_length,
+            first_real=[0] * len(state.sequences) if mask is None else mask.argmax(dim=-1).tolist(),
+            length=state.sequences.shape[1],
+        )
+
     def __post_init__(self):
         self._rows = [_Row() for _ in self.first_real]
         self._cache = BlockCache(len(self._rows))
@@ -165,61 +185,38 @@ class CachedForward:
         block_end = self.prompt_length + (block + 1) * self.block_length
         return max(first - shift, first_real), min(block_end, self.length) if self.kind == "dual" else self.length
 
-    def predict(
-        self,
-        sequences: torch.LongTensor,
-        places: tuple[torch.LongTensor, torch.LongTensor],
-        attention_mask: torch.Tensor | None,
-        rows: list[int],
-        with_hidden_states: bool,
-        is_probe: bool = False,
-        part_size: int | None = None,
-    ) -> Prediction:
-        """Run the forwards of a step and return what they say about the candidates, in the order of `places`.
+    def predict(self, request: PredictionRequest, rows: list[int], is_probe: bool = False) -> Prediction:
+        """Run the forwards of a step and return what they predict for the candidates, in the order of the request.
 
         Args:
-            sequences (`torch.LongTensor` of shape `(rows, length)`):
-                Token ids, masks included.
-            places (`tuple[torch.LongTensor, torch.LongTensor]`):
-                Row in `sequences` and column of each position asked for, row-major.
-            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*):
-                0 at left padding.
+            request ([`PredictionRequest`]):
+                Sequences and the places asked for, row-major.
             rows (`list[int]`):
                 Batch row of each sequence.
-            with_hidden_states (`bool`):
-                Whether the hidden states are needed.
             is_probe (`bool`, *optional*, defaults to `False`):
                 Keep nothing; rows of a full forward are then computed without the cache.
-            part_size (`int`, *optional*):
-                As in [`Backbone.predict`].
         """
         groups = defaultdict(list)
         for place, number in enumerate(rows):
             row = self._rows[number]
             groups[0 if row.is_full else row.window[1] - row.window[0]].append(place)
-        parts = []
+        parts, places, device = [], request.places, request.sequences.device
         for width, members in groups.items():
-            chosen, asked, order = _sent(members, sequences.device), places, None
+            chosen, asked, order = _sent(members, device), places, None
             if len(groups) > 1:
-                ranks = torch.full((len(rows),), -1, device=sequences.device)
-                ranks[chosen] = torch.arange(len(members), device=sequences.device)
+                ranks = torch.full((len(rows),), -1, device=device)
+                ranks[chosen] = torch.arange(len(members), device=device)
                 order = (ranks[places[0]] >= 0).nonzero().squeeze(-1)
                 asked = (ranks[places[0][order]], places[1][order])
-            mask = None if attention_mask is None else attention_mask[chosen]
-            cache = (
-                None
-                if is_probe and width == 0
-                else self._placed([rows[place] for place in members], width, sequences.device)
+            is_kept = not (is_probe and width == 0)
+            part = dataclasses.replace(
+                request,
+                sequences=request.sequences[chosen],
+                candidates=asked,
+                attention_mask=None if request.attention_mask is None else request.attention_mask[chosen],
+                cache=self._placed([rows[place] for place in members], width, device) if is_kept else None,
             )
-            prediction = self.backbone.predict(
-                sequences[chosen],
-                asked,
-                mask,
-                with_hidden_states=with_hidden_states,
-                cache=cache,
-                part_size=part_size,
-            )
-            parts.append((order, prediction))
+            parts.append((order, self.backbone.predict(part)))
         return parts[0][1] if len(parts) == 1 else _merged(parts)
 
     def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:

@@ -7,15 +7,15 @@ import torch
 from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import ModelOutput
 
-from ..backbones.backbone import Backbone, check_head
-from ..head.certificate import warn_of_other_settings
+from ..backbones.backbone import check_head
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
+from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer
 from .configuration import DemaskGenerationConfig
 from .loop import DenoisingLoop
-from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
+from .preparation import prepare
 from .state import DecodingState
 
 
@@ -169,11 +169,7 @@ class DemaskGenerationMixin(GenerationMixin):
             return GenerationMixin.generate(self, input_ids=input_ids, streamer=streamer, **given, **overrides)
         generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
         config, rule = resolve_config(self, generation_config, strategy, overrides)
-        backbone = Backbone.of(self, config.mask_token_id)
-        loop = prepare_loop(backbone, rule, config, check_prompts(input_ids, attention_mask))
-        state = prepare_state(loop, input_ids, attention_mask, config.seed, generator, token_type_ids)
-        bind_strategy(rule, self, config)
-        warn_of_other_settings(self, rule, loop.settings)
+        loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(StoppingCriteriaList(stopping_criteria), loop, state) if stopping_criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None

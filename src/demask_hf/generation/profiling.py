@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from ..backbones.backbone import Backbone
-from ..strategies import UnmaskingStrategy
+from ..strategies import DenoisingStep, UnmaskingStrategy, WrappingStrategy, make_strategy
 from ..validation import check_count
+from .arguments import resolve_config
 from .mixin import DemaskGenerationMixin
-from .preparation import bind_strategy, check_prompts, prepare_loop, prepare_state, resolve_config
+from .preparation import prepare
 
 
 PARTS = ("backbone", "lm_head", "head", "selection", "rest")
@@ -88,22 +89,13 @@ def profile_steps(
     """
     check_count("num_runs", num_runs)
     config, rule = resolve_config(model, None, strategy, overrides)
+    config.seed = 0 if config.seed is None else config.seed
     steps = []
     for run in range(num_runs + 1):
-        backbone = Backbone.of(model, config.mask_token_id)
-        fresh = type(rule)(**{name: value for name, value in rule.to_dict().items() if name != "name"})
-        loop = prepare_loop(backbone, fresh, config, check_prompts(input_ids, attention_mask))
-        state = prepare_state(loop, input_ids, attention_mask, 0 if config.seed is None else config.seed, None)
-        bind_strategy(fresh, model, config)
-        clock = _Clock(state.sequences.device)
-        select = fresh.select
-
-        def timed_select(step, clock=clock, select=select):
-            with clock.part("selection"):
-                return select(step)
-
-        fresh.select = timed_select
-        with _timed_modules(clock, backbone, model.demask_head):
+        clock = _Clock(Backbone.of(model, config.mask_token_id).device)
+        timed = _TimedStrategy(make_strategy(**rule.to_dict()), clock)
+        loop, state = prepare(model, config, timed, input_ids, attention_mask)
+        with _timed_modules(clock, loop.backbone, model.demask_head):
             loop.run(state, on_step=[lambda state, draft, clock=clock: clock.end_step()])
         if run > 0:
             steps += clock.steps
@@ -113,7 +105,7 @@ def profile_steps(
 class _Clock:
     """A stopwatch whose parts exclude those that run within them."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device | None):
         self.device, self.steps = device, []
         self._seconds, self._running, self._since = Counter(), ["rest"], self._now()
 
@@ -142,7 +134,7 @@ class _Clock:
         self._since = now
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
+        if self.device is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
@@ -163,3 +155,19 @@ def _timed_modules(clock: _Clock, backbone: Backbone, head: torch.nn.Module | No
     finally:
         for handle in handles:
             handle.remove()
+
+
+@dataclass
+class _TimedStrategy(WrappingStrategy):
+    """A strategy whose selection is timed."""
+
+    strategy: UnmaskingStrategy
+    clock: _Clock
+
+    @property
+    def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
+        return (self.strategy,)
+
+    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+        with self.clock.part("selection"):
+            return self.strategy.select(step)

@@ -1,4 +1,4 @@
-"""What a decoding is given and what changes in it from step to step."""
+"""What changes in a decoding from step to step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,43 +6,6 @@ from dataclasses import dataclass, field
 import torch
 
 from ..strategies import ProbeLedger
-
-
-@dataclass
-class DecodingSettings:
-    """Resolved settings of a `generate` call, defaults filled in.
-
-    Args:
-        prompt_length (`int`): Columns before the answer.
-        block_length (`int`): Tokens in a block of the answer; at least 1.
-        num_new_tokens (`int`): Length of the answer.
-        num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
-        num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
-        max_steps (`int`, *optional*): Cap on the steps of a row.
-        temperature (`float`): Sampling temperature; 0 takes the most likely token.
-        top_p (`float`, *optional*): Mass to keep.
-        top_k (`int`, *optional*): Number of tokens to keep.
-        eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
-        pad_token_id (`int`, *optional*): What is written after the end.
-        cache (`str`): "none", "prefix" or "dual".
-        cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
-        cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
-    """
-
-    prompt_length: int
-    num_new_tokens: int
-    block_length: int
-    num_blocks: int
-    num_steps: int | None
-    max_steps: int | None
-    temperature: float
-    top_p: float | None
-    top_k: int | None
-    eos_token_ids: list[int]
-    pad_token_id: int | None
-    cache: str = "none"
-    cache_refresh_interval: int | None = None
-    cache_commits_first: bool = False
 
 
 @dataclass
@@ -59,6 +22,10 @@ class DecodingState:
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
         stop_lengths (`torch.LongTensor` of shape `(batch,)`): Columns to keep; fewer once a criterion ends the row.
         ledger ([`ProbeLedger`]): Cost of probe forwards.
+        block (`torch.LongTensor` of shape `(batch,)`): Block of each row; -1 before the first step.
+        block_start (`torch.LongTensor` of shape `(batch,)`): Forward passes of the row when it entered its block.
+        num_block_steps (`torch.LongTensor` of shape `(batch,)`): Steps planned for its block.
+        has_nan (`torch.BoolTensor` of shape `(1,)`): Whether the last predictions held NaN.
     """
 
     sequences: torch.LongTensor
@@ -70,6 +37,10 @@ class DecodingState:
     num_forward_passes: torch.LongTensor = field(init=False)
     stop_lengths: torch.LongTensor = field(init=False)
     ledger: ProbeLedger = field(init=False)
+    block: torch.LongTensor = field(init=False)
+    block_start: torch.LongTensor = field(init=False)
+    num_block_steps: torch.LongTensor = field(init=False)
+    has_nan: torch.BoolTensor = field(init=False)
 
     def __post_init__(self):
         self.unmask_step = torch.full_like(self.sequences, -1)
@@ -78,6 +49,9 @@ class DecodingState:
         self.ledger = ProbeLedger(
             torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device)
         )
+        self.block = torch.full_like(self.seeds, -1)
+        self.block_start, self.num_block_steps = torch.zeros_like(self.seeds), torch.zeros_like(self.seeds)
+        self.has_nan = torch.zeros_like(self.seeds[:1], dtype=torch.bool)
 
 
 # Called after every step with the state, and the sequences with each remaining candidate's likeliest token filled in.

@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from ..validation import check_count, check_interval
+from .certificate import uncertify
 from .modeling_demask import DemaskHead
 
 
@@ -88,5 +89,5 @@ def load_merged(adapter: str | Path, head: str | Path | None = None) -> DemaskHe
         raise ValueError(f"`head` must be given for an adapter that names none, got {str(adapter)!r}.")
     base = DemaskHead.from_pretrained(head, use_safetensors=True)
     # What was certified is the head without the adapter.
-    base.config.certificate = None
+    uncertify(base)
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()

@@ -1,63 +1,42 @@
-"""The certificate of a head: the settings it speaks about, and a warning where decoding uses others."""
+"""The certificate of a head: what its bound was calibrated for, and where decoding differs from that."""
 
 from typing import Any
 
-import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging
-
-from ..generation.state import DecodingSettings
-from ..strategies import DemaskStrategy, UnmaskingStrategy
 
 
 logger = logging.get_logger(__name__)
 
 
-def settings_of(model: torch.nn.Module, rule: DemaskStrategy, settings: DecodingSettings) -> dict[str, Any]:
-    """Return the settings of a decoding that a certificate names, by their names there.
+def differences(certificate: dict[str, Any], used: dict[str, Any]) -> list[str]:
+    """Return what a decoding does otherwise than the certificate says, in words.
 
     Args:
-        model (`torch.nn.Module`):
-            The backbone, for its revision.
-        rule ([`DemaskStrategy`]):
-            The strategy, bound to the model.
-        settings ([`DecodingSettings`]):
-            Everything else.
+        certificate (`dict[str, Any]`):
+            The certificate, as `demask-hf calibrate` stores it in the head's configuration.
+        used (`dict[str, Any]`):
+            The settings of the decoding, by the same names. A revision that one of the two does not know is not
+            compared: a folder has none.
     """
-    fields = ("rule", "symmetric", "order", "confidence_threshold")
-    filters = ("temperature", "top_p", "top_k", "block_length")
-    return {
-        "dependency_bound": rule.limit,
-        **{name: getattr(rule, name) for name in fields},
-        **{name: getattr(settings, name) for name in filters},
-        "backbone_revision": getattr(getattr(model, "config", None), "_commit_hash", None),
-    }
+    others = []
+    for name, value in used.items():
+        is_unknown = name == "backbone_revision" and None in (value, certificate.get(name))
+        if name in certificate and certificate[name] != value and not is_unknown:
+            others.append(f"{name} {value!r} instead of {certificate[name]!r}")
+    return others
 
 
-def warn_of_other_settings(model: torch.nn.Module, rule: UnmaskingStrategy, settings: DecodingSettings) -> None:
-    """Say once where decoding differs from what the head's certificate was issued for.
-
-    Args:
-        model (`torch.nn.Module`):
-            The backbone.
-        rule ([`UnmaskingStrategy`]):
-            The strategy, bound to the model.
-        settings ([`DecodingSettings`]):
-            Everything else.
-    """
-    certificate = rule.certificate if isinstance(rule, DemaskStrategy) else None
-    if certificate is None:
-        return
-    used = settings_of(model, rule, settings)
-    if None in (used["backbone_revision"], certificate.get("backbone_revision")):
-        # A folder has no revision to compare.
-        del used["backbone_revision"]
-    others = [
-        f"{name} {value!r} instead of {certificate[name]!r}"
-        for name, value in used.items()
-        if name in certificate and certificate[name] != value
-    ]
+def warn_of_differences(certificate: dict[str, Any], used: dict[str, Any]) -> None:
+    """Log once where a decoding differs from what the certificate was issued for, see [`differences`]."""
+    others = differences(certificate, used)
     if others:
         logger.warning_once(
             f"The head's certificate ({certificate.get('risk')} at most {certificate.get('epsilon')}) does not hold "
             f"here: it was issued for other settings, got {', '.join(others)}."
         )
+
+
+def uncertify(head: PreTrainedModel) -> None:
+    """Remove the certificate of a head whose weights are about to change."""
+    head.config.certificate = None

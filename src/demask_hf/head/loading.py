@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from transformers.utils import has_file
 
+from .certificate import uncertify
 from .configuration_demask import DemaskConfig
 from .modeling_demask import DemaskHead
 
@@ -77,7 +78,7 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         )
     if getattr(head, "_hf_peft_config_loaded", False):
         # What was certified is the head without the adapter.
-        head.config.certificate = None
+        uncertify(head)
     return head
 
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..backbones.backbone import Backbone
+from ..backbones.prediction import PredictionRequest
 from ..backbones.quirks import BackboneQuirks, is_declared, quirks_of
 from ..generation.configuration import DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
@@ -148,7 +149,7 @@ def _holds(model: PreTrainedModel, quirks: BackboneQuirks, ids: torch.LongTensor
     places[0, 1] = False
     plain = replace(quirks, logits_shift=0, special_token_ids=())
     try:
-        chosen = Backbone(model, 0, plain).predict(ids, places, None).logits
+        chosen = Backbone(model, 0, plain).predict(PredictionRequest(ids, places)).logits
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False
     expected = logits[places]

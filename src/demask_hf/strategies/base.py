@@ -3,54 +3,115 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from ..validation import nearest
+from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
+#: What a strategy may need of a step, by name. "confidence" is always there.
+NEEDS = (
+    "confidence",
+    "entropy",
+    "margin",
+    "token_probability",
+    "probabilities",
+    "hidden_states",
+    "context_confidence",
+)
+
+
+@dataclass(frozen=True)
+class LastLayers:
+    """The need for attention weights, averaged over heads and over the last layers of the model.
+
+    Args:
+        count (`int`, *optional*):
+            Number of layers, at least 1.
+        share (`float`, *optional*):
+            Share of the layers, counted from the last and rounded up, in (0, 1]; in place of `count`.
+    """
+
+    count: int | None = None
+    share: float | None = None
+
+    def of(self, num_layers: int) -> int:
+        """Return how many of a model's layers are averaged."""
+        if self.share is None:
+            return num_layers if self.count is None else self.count
+        # As in the public code of DAPD, so that products such as 0.3 * 10 round alike.
+        return max(1, num_layers - int(num_layers * (1 - self.share)))
+
+
+Need = str | LastLayers
+# Runs a module as `generate` wants it to be run: as it is, or compiled.
+Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
+
+
+def as_it_is(module: torch.nn.Module) -> Callable[..., Any]:
+    """Return a module that is not compiled."""
+    return module
+
+
 class UnmaskingStrategy(ABC):
-    """Decides which masked positions are unmasked in a step; which token is written is the loop's business.
+    """Selects the masked positions to unmask in a step; the loop decides which tokens are written there.
 
     A strategy is a dataclass, decorated with [`register_strategy`]; its fields are its limits, checked in
-    `__post_init__`. Memory between steps sits in fields with `init=False, repr=False`: `generate` works on
-    `dataclasses.replace(strategy)`, so that nothing is left over from call to call.
+    `__post_init__`. `select` is the one method that it must have. State that is kept from step to step sits in fields
+    with `init=False, repr=False`: `generate` works on `dataclasses.replace(strategy)`, so that nothing is left over
+    from an earlier call.
     """
 
     name: ClassVar[str]
-    #: `select` may return no position for a row (a fixed schedule); otherwise the loop adds the most confident one.
-    allows_empty_step: ClassVar[bool] = False
-    #: `max_denoising_steps` is the strategy's plan rather than a cap.
-    follows_schedule: ClassVar[bool] = False
-    #: `step.hidden_states` must be there.
-    needs_hidden_states: ClassVar[bool] = False
-    #: Score of the "sequential" strategy whose order and draws are the same: what this one is compared with.
-    sequential_score: ClassVar[str] = "confidence"
-    #: `step.attentions` must be there, averaged over the layers that `attention_layers` asks for.
-    needs_attentions: ClassVar[bool] = False
-    #: `step.context_confidence` must be there; the output layer then sees every visible position, too.
-    needs_context_confidence: ClassVar[bool] = False
+    # What follows is a plain class attribute in most strategies, and a property where it depends on the fields.
 
     @property
-    def reads(self) -> tuple[str, ...] | None:
-        """Names of the scores that `select` asks `step.score` for, "confidence" aside, which is always there.
+    def allows_empty_step(self) -> bool:
+        """Whether `select` may return no position for a row (a fixed schedule).
 
-        With `None`, the default, `step.probabilities` holds whole distributions. For a large vocabulary naming the
-        scores saves most of the memory.
+        With `False`, the default, the loop adds the most confident candidate of such a row.
         """
-        return None
+        return False
 
-    def attention_layers(self, num_layers: int) -> int:
-        """Return over how many of the model's last layers `step.attentions` is averaged, at least 1."""
-        return num_layers
+    @property
+    def follows_schedule(self) -> bool:
+        """Whether `max_denoising_steps` is the strategy's plan rather than a cap, which is the default."""
+        return False
 
-    def bind(self, model: torch.nn.Module) -> None:  # noqa: B027 - most strategies need nothing from the model
-        """Take what the strategy needs from the model, once for each `generate` call; by default nothing."""
+    @property
+    def sequential_score(self) -> str:
+        """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
+        return "confidence"
 
-    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:  # noqa: B027 - most run no network
-        """Run networks of the strategy's own as `compiled` returns them; asked for after `bind`, by default none."""
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What `select` reads of a step: names out of `NEEDS`, and [`LastLayers`] for `step.attentions`.
+
+        Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
+        where the vocabulary is large; the scores do not.
+        """
+        return frozenset({"probabilities"})
+
+    def bind(  # noqa: B027 - most strategies need nothing from the model
+        self,
+        model: torch.nn.Module,
+        settings: DecodingSettings | None = None,
+        compiled: Compiled = as_it_is,
+    ) -> None:
+        """Take what the strategy needs from the model, once for each `generate` call; by default nothing.
+
+        Args:
+            model (`torch.nn.Module`):
+                The model.
+            settings ([`DecodingSettings`], *optional*):
+                How it decodes; `None` where nothing is decoded.
+            compiled (`Callable`, *optional*):
+                Maps a network of the strategy's own to what is to be called in its place.
+        """
 
     @abstractmethod
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
@@ -58,8 +119,58 @@ class UnmaskingStrategy(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the fields; [`make_strategy`] with them gives an equal strategy."""
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
-        return {"name": self.name, **fields}
+        return {"name": self.name, **{each: getattr(self, each) for each in fields_of(type(self))}}
+
+
+class WrappingStrategy(UnmaskingStrategy):
+    """A strategy that runs others, such as one that records them: it needs what any of them needs.
+
+    In everything else it behaves like the first of them.
+    """
+
+    @property
+    @abstractmethod
+    def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
+        """The strategies, the one that decides first."""
+
+    @property
+    def allows_empty_step(self) -> bool:
+        return self.wrapped[0].allows_empty_step
+
+    @property
+    def follows_schedule(self) -> bool:
+        return self.wrapped[0].follows_schedule
+
+    @property
+    def sequential_score(self) -> str:
+        return self.wrapped[0].sequential_score
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset[Need]().union(*(strategy.needs for strategy in self.wrapped))
+
+    def bind(
+        self,
+        model: torch.nn.Module,
+        settings: DecodingSettings | None = None,
+        compiled: Compiled = as_it_is,
+    ) -> None:
+        for strategy in self.wrapped:
+            strategy.bind(model, settings, compiled)
+
+
+def check_needs(strategy: UnmaskingStrategy) -> None:
+    """Refuse a strategy that needs what no step has.
+
+    Raises:
+        ValueError: if a need is unknown, or attention is asked for in two ways.
+    """
+    layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
+    for need in strategy.needs:
+        if not isinstance(need, LastLayers) and need not in NEEDS:
+            raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
+    if len(layers) > 1:
+        raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")
 
 
 _REGISTRY: dict[str, type[UnmaskingStrategy]] = {}
@@ -118,7 +229,12 @@ def strategy_fields(name: str) -> dict[str, Any]:
     Raises:
         ValueError: if the name is unknown.
     """
-    return {each.name: each.default for each in dataclasses.fields(_class_of(name)) if each.init}
+    return fields_of(_class_of(name))
+
+
+def fields_of(strategy_class: type[UnmaskingStrategy]) -> dict[str, Any]:
+    """Return the fields that a strategy is built with, with their defaults."""
+    return {each.name: each.default for each in dataclasses.fields(strategy_class) if each.init}
 
 
 def make_strategy(name: str, **fields: Any) -> UnmaskingStrategy:

@@ -6,7 +6,7 @@ import torch
 
 from ..functional.dependency import low_dependency_subset
 from ..validation import check_interval
-from .base import UnmaskingStrategy, register_strategy
+from .base import LastLayers, Need, UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 
@@ -49,7 +49,9 @@ class DapdStrategy(UnmaskingStrategy):
     layer_share: float = 0.3
     _num_masked_at_first: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
 
-    needs_attentions = True
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({LastLayers(share=self.layer_share)})
 
     def __post_init__(self):
         check_interval("initial_bound", self.initial_bound, 0, 1)
@@ -57,10 +59,6 @@ class DapdStrategy(UnmaskingStrategy):
         if self.confidence_threshold is not None:
             check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         check_interval("layer_share", self.layer_share, 0, 1, open_low=True)
-
-    def attention_layers(self, num_layers: int) -> int:
-        # As in the public code, so that products such as 0.3 * 10 round alike.
-        return max(1, num_layers - int(num_layers * (1 - self.layer_share)))
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         progress = self._progress(step)[:, None]

@@ -6,7 +6,7 @@ import torch
 
 from ..functional.dependency import low_dependency_subset
 from ..validation import check_count, check_interval
-from .base import UnmaskingStrategy, register_strategy
+from .base import LastLayers, Need, UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 
@@ -54,8 +54,9 @@ class DawnStrategy(UnmaskingStrategy):
     edge_threshold: float = 0.07
     num_layers: int = 4
 
-    needs_attentions = True
-    needs_context_confidence = True
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({LastLayers(count=self.num_layers), "context_confidence"})
 
     def __post_init__(self):
         for field in ("confidence_threshold", "induced_threshold", "sink_threshold"):
@@ -63,9 +64,6 @@ class DawnStrategy(UnmaskingStrategy):
         for field in ("anchor_threshold", "edge_threshold"):
             check_interval(field, getattr(self, field), 0, 1, open_low=True)
         check_count("num_layers", self.num_layers)
-
-    def attention_layers(self, num_layers: int) -> int:
-        return self.num_layers
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         certainty = step.score("confidence")

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from ..functional.dependency import RULES, low_dependency_subset
 from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
+from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_interval
-from .base import UnmaskingStrategy, register_strategy
-from .sequential import position_scores
+from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
+from .sequential import needs_of_order, position_scores
+from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
@@ -60,8 +62,7 @@ class DemaskStrategy(UnmaskingStrategy):
     dependencies: str = "head"
     estimator: str = "expectation"
     max_candidates: int | None = None
-    _head: torch.nn.Module | None = field(default=None, init=False, repr=False, compare=False)
-    _predict: Callable | None = field(default=None, init=False, repr=False, compare=False)
+    _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -69,13 +70,8 @@ class DemaskStrategy(UnmaskingStrategy):
         return self.order
 
     @property
-    def reads(self) -> tuple[str, ...] | None:
-        # Measuring compares whole distributions.
-        return None if self.dependencies == "exact" else ("entropy", self.order)
-
-    @property
-    def needs_hidden_states(self) -> bool:
-        return self.dependencies == "head"
+    def needs(self) -> frozenset[Need]:
+        return needs_of_order(self.order) | _SOURCES[self.dependencies].needs
 
     def __post_init__(self):
         if self.dependency_bound is not None:
@@ -83,7 +79,7 @@ class DemaskStrategy(UnmaskingStrategy):
         check_choice("rule", self.rule, RULES)
         check_choice("order", self.order, ORDERS)
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
-        check_choice("dependencies", self.dependencies, ("head", "exact"))
+        check_choice("dependencies", self.dependencies, tuple(_SOURCES))
         check_choice("estimator", self.estimator, ESTIMATORS)
         if self.max_candidates is not None:
             check_count("max_candidates", self.max_candidates)
@@ -94,27 +90,33 @@ class DemaskStrategy(UnmaskingStrategy):
         known = (self.dependency_bound, self._certified_bound, DEFAULT_DEPENDENCY_BOUND)
         return next(bound for bound in known if bound is not None)
 
-    @property
-    def certificate(self) -> dict[str, Any] | None:
-        """Certificate of the head that predicts, once the strategy is bound; `None` if there is none."""
-        uses_head = self._head is not None and self.dependencies == "head"
-        # A head that was loaded with the code of an older repository has no such field.
-        return getattr(self._head.config, "certificate", None) if uses_head else None
+    def certified_settings(self, model: torch.nn.Module, settings: DecodingSettings) -> dict[str, Any]:
+        """Return the settings of a decoding that a certificate names, by their names there.
 
-    def bind(self, model: torch.nn.Module) -> None:
-        self._head = getattr(model, "demask_head", None)
-        if self._head is None and self.dependencies == "head":
-            raise ValueError(
-                "`strategy='demask'` must have a dependency head, got a model without one: load one with "
-                "`model.load_demask_head(repository_or_folder)`, or pass `dependencies='exact'` to measure "
-                "dependencies with extra forwards."
-            )
-        self._predict = self._head
-        self._certified_bound = (self.certificate or {}).get("dependency_bound")
+        Args:
+            model (`torch.nn.Module`):
+                The backbone, for its revision.
+            settings ([`DecodingSettings`]):
+                How it decodes.
+        """
+        return {
+            "dependency_bound": self.limit,
+            **{name: getattr(self, name) for name in ("rule", "symmetric", "order", "confidence_threshold")},
+            **{name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "block_length")},
+            "backbone_revision": getattr(getattr(model, "config", None), "_commit_hash", None),
+        }
 
-    def compile(self, compiled: Callable[[torch.nn.Module], Callable]) -> None:
-        if self.dependencies == "head":
-            self._predict = compiled(self._head)
+    def bind(
+        self,
+        model: torch.nn.Module,
+        settings: DecodingSettings | None = None,
+        compiled: Compiled = as_it_is,
+    ) -> None:
+        self._source = _SOURCES[self.dependencies].of(self, model, compiled)
+        certificate = self._source.certificate
+        self._certified_bound = (certificate or {}).get("dependency_bound")
+        if certificate is not None and settings is not None:
+            warn_of_differences(certificate, self.certified_settings(model, settings))
 
     def select(self, step: DenoisingStep) -> torch.BoolTensor:
         if self.max_candidates is not None and step.index.width > self.max_candidates:
@@ -128,7 +130,7 @@ class DemaskStrategy(UnmaskingStrategy):
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
-        dependencies = self._dependencies(step, is_position)
+        dependencies = self._source(step, is_position)
         kept = low_dependency_subset(dependencies, scores, eligible, self.limit, self.rule, self.symmetric)
         return step.at_positions(index.flat(kept), False)
 
@@ -147,28 +149,75 @@ class DemaskStrategy(UnmaskingStrategy):
             known_index=None,
         )
 
-    def _dependencies(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
-        """Return `D[source, target]` of shape `(rows, positions, positions)`, predicted or measured."""
-        index = step.index
-        if self.dependencies == "exact":
-            return self._measure(step)[index.active]
-        positions, device = index.padded(step.positions[step.rows, step.columns]), step.hidden_states.device
+
+@dataclass(frozen=True)
+class _HeadDependencies:
+    """`D[source, target]` as the model's dependency head predicts it."""
+
+    head: torch.nn.Module
+    predict: Callable[..., Any]
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"hidden_states", "entropy"})
+
+    @classmethod
+    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_HeadDependencies":
+        """Return the dependencies of a model's head."""
+        head = getattr(model, "demask_head", None)
+        if head is None:
+            raise ValueError(
+                "`strategy='demask'` must have a dependency head, got a model without one: load one with "
+                "`model.load_demask_head(repository_or_folder)`, or pass `dependencies='exact'` to measure "
+                "dependencies with extra forwards."
+            )
+        return cls(head, compiled(head))
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """Certificate of the head; `None` if there is none."""
+        # A head that was loaded with the code of an older repository has no such field.
+        return getattr(self.head.config, "certificate", None)
+
+    def __call__(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
+        """Return dependencies of shape `(rows, positions, positions)`."""
+        index, states = step.index, step.hidden_states
         # With a backbone spread over devices the hidden states decide where the head computes.
-        if next(self._head.parameters()).device != device:
-            self._head.to(device)
-        inputs = {"positions": positions}
+        if next(self.head.parameters()).device != states.device:
+            self.head.to(states.device)
+        inputs = {"positions": index.padded(step.positions[step.rows, step.columns])}
         if not index.is_full:
             inputs["is_position"] = is_position
-        if getattr(self._head.config, "reads_certainty", False):
+        if getattr(self.head.config, "reads_certainty", False):
             inputs["certainty"] = index.padded(certainty_of(step.score("confidence"), step.score("entropy")))
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        output = self._predict(index.padded(step.hidden_states), **inputs)
-        return output.dependencies.to(index.ranks.device)
+        inputs = {name: tensor.to(states.device) for name, tensor in inputs.items()}
+        return self.predict(index.padded(states), **inputs).dependencies.to(index.ranks.device)
 
-    def _measure(self, step: DenoisingStep) -> torch.Tensor:
+
+@dataclass(frozen=True)
+class _ExactDependencies:
+    """`D[source, target]` measured with probe forwards."""
+
+    estimator: str
+    certificate: None = None
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"probabilities"})
+
+    @classmethod
+    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_ExactDependencies":
+        """Return measured dependencies; any model will do."""
+        return cls(strategy.estimator)
+
+    def __call__(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
+        """Return dependencies of shape `(rows, positions, positions)`."""
         measured = measure_dependencies(
             step.forward, step.sequences, step.candidates, step.probabilities, step.mask_token_id, self.estimator
         )
         step.ledger.num_probe_passes += measured.num_probes
         torch.maximum(step.ledger.uncovered_mass, measured.uncovered_mass, out=step.ledger.uncovered_mass)
-        return measured.dependencies
+        return measured.dependencies[step.index.active]
+
+
+_Source = _HeadDependencies | _ExactDependencies
+_SOURCES: dict[str, type[_HeadDependencies] | type[_ExactDependencies]] = {
+    "head": _HeadDependencies,
+    "exact": _ExactDependencies,
+}

@@ -25,7 +25,7 @@ class EntropyBoundStrategy(UnmaskingStrategy):
     entropy_bound: float = 0.1
 
     sequential_score = "entropy"
-    reads = ("entropy",)
+    needs = frozenset({"entropy"})
 
     def __post_init__(self):
         check_interval("entropy_bound", self.entropy_bound, 0)

@@ -6,8 +6,8 @@ import torch
 
 from ..functional.masking import unmask_shares
 from ..validation import check_choice, check_interval
-from .base import UnmaskingStrategy, register_strategy
-from .sequential import position_scores, scores_read
+from .base import Need, UnmaskingStrategy, register_strategy
+from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 
 
@@ -47,8 +47,8 @@ class ScheduleStrategy(UnmaskingStrategy):
         return ALGORITHMS[self.algorithm] or "random"
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return scores_read(ALGORITHMS[self.algorithm])
+    def needs(self) -> frozenset[Need]:
+        return needs_of_order(ALGORITHMS[self.algorithm])
 
     def __post_init__(self):
         check_choice("algorithm", self.algorithm, tuple(ALGORITHMS))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..validation import check_choice
-from .base import UnmaskingStrategy, register_strategy
+from .base import Need, UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 
@@ -31,8 +31,8 @@ class SequentialStrategy(UnmaskingStrategy):
         return self.score
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return scores_read(self.score)
+    def needs(self) -> frozenset[Need]:
+        return needs_of_order(self.score)
 
     def __post_init__(self):
         check_choice("score", self.score, SCORES)
@@ -60,6 +60,6 @@ def position_scores(step: DenoisingStep, score: str) -> torch.Tensor:
     return -step.score(score) if score == "entropy" else step.score(score)
 
 
-def scores_read(score: str | None) -> tuple[str, ...]:
+def needs_of_order(score: str | None) -> frozenset[Need]:
     """Return what [`position_scores`] asks the step for."""
-    return () if score in (None, "left_to_right", "random") else (score,)
+    return frozenset() if score in (None, "left_to_right", "random") else frozenset({score})

@@ -39,8 +39,8 @@ class DenoisingStep:
         positions (`torch.LongTensor` of shape `(batch, length)`):
             Position of each column counted from the first real token of its row.
         probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`, *optional*):
-            Predictions after logits processors, temperature and filters, mask token included, float32. `None` for
-            strategies whose `reads` names scores: they have those only.
+            Predictions after logits processors, temperature and filters, mask token included, float32; for strategies
+            that need "probabilities".
         tokens (`torch.LongTensor` of shape `(num_candidates,)`):
             Token that would be written at each candidate.
         step_index (`torch.LongTensor` of shape `(batch,)`):
@@ -54,14 +54,13 @@ class DenoisingStep:
         mask_token_id (`int`):
             Id of the mask token.
         hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
-            Final hidden states that speak for the candidates; given where the backbone exposes them.
+            Final hidden states used to predict the candidates; for strategies that need "hidden_states".
         attentions (`torch.Tensor` of shape `(batch, length, length)`, *optional*):
-            Attention of each query (first) to each key, averaged over heads and the last layers, see
-            `attention_layers`; float32 in [0, 1], 0 at padding and in finished rows. For strategies with
-            `needs_attentions`.
+            Attention of each query (first) to each key, averaged over heads and the last layers; float32 in [0, 1], 0
+            at padding and in finished rows. For strategies that need [`LastLayers`].
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
-            Probability of the most likely token at positions that are visible already, what the model would predict
-            there now, filtered like `probabilities`; 0 elsewhere. For strategies with `needs_context_confidence`.
+            Probability of the most likely token that the model would predict now at positions that are visible
+            already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
         forward (`Callable`, *optional*):
             Probe forward: maps sequences of shape `(probes, length)`, the batch row of each and the positions asked
             for to probabilities, filtered as those above (logits processors excepted, which run once a step).
@@ -121,11 +120,11 @@ class DenoisingStep:
                 tokens) or "token_probability" (of the token that would be written).
 
         Raises:
-            KeyError: if the strategy's `reads` does not name it.
+            KeyError: if the strategy's `needs` do not name it.
         """
         if name not in self.known_scores:
             if self.probabilities is None:
-                raise KeyError(f"`reads` of the strategy must name {name!r}, got {', '.join(self.known_scores)}.")
+                raise KeyError(f"`needs` of the strategy must name {name!r}, got {', '.join(self.known_scores)}.")
             self.known_scores[name] = score_of(name, self.probabilities, self.tokens)
         return self.known_scores[name]
 

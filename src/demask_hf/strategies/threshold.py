@@ -29,7 +29,7 @@ class ThresholdStrategy(UnmaskingStrategy):
     factor: float | None = None
 
     sequential_score = "token_probability"
-    reads = ("token_probability",)
+    needs = frozenset({"token_probability"})
 
     def __post_init__(self):
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import torch
 
 from ..backbones.backbone import Backbone
+from ..backbones.prediction import PredictionRequest
 from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
+from ..functional.sampling import Sampling
+from ..generation.predictor import Predictor
 
 
 @dataclass
@@ -87,17 +90,13 @@ def measure_examples(
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
-    prediction = backbone.predict(sequences, candidates, attention_mask)
-    probabilities = prediction.logits.softmax(dim=-1)
-
-    def predict(revealed, rows, asked):
-        mask = None if attention_mask is None else attention_mask[rows]
-        return backbone.predict(revealed, asked, mask, with_hidden_states=False).logits.softmax(dim=-1)
-
+    predictor = Predictor(backbone, Sampling(), attention_mask=attention_mask)
+    prediction = backbone.predict(PredictionRequest(sequences, candidates, attention_mask))
+    probabilities = predictor.sampling.probabilities(prediction.logits)
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
     measured = measure_dependencies(
-        predict,
+        predictor.probe,
         sequences,
         candidates,
         probabilities,

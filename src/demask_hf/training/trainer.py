@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from ..files import write_json
+from ..head.certificate import uncertify
 from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
@@ -49,7 +50,7 @@ def train_head(
         `dict[str, float]`: the metrics of [`fit_of`].
     """
     # What was certified is another head.
-    head.config.certificate = None
+    uncertify(head)
     trainer = Trainer(
         model=head,
         args=TrainingArguments(

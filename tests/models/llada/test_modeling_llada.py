@@ -11,6 +11,7 @@ from transformers.core_model_loading import rename_source_key
 import demask_hf
 from demask_hf import LLaDAConfig, LLaDAModelLM
 from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
 
 
 AUTO_CLASSES = [AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM]
@@ -250,7 +251,7 @@ def test_left_padded_rows_equal_rows_alone(attention):
 
 def test_logits_are_not_shifted(llada):
     sequences = torch.tensor([[5, MASK, 7, MASK]])
-    prediction = Backbone.of(llada).predict(sequences, sequences == MASK, None)
+    prediction = Backbone.of(llada).predict(PredictionRequest(sequences, sequences == MASK, None))
     torch.testing.assert_close(prediction.logits, llada(sequences).logits[0, [1, 3]], atol=1e-5, rtol=1e-5)
 
 

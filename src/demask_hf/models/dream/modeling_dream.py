@@ -8,7 +8,7 @@ from ..bidirectional import BidirectionalMixin
 from .configuration_dream import DreamConfig
 
 
-class DreamBackbone(BidirectionalMixin, Qwen2Model):
+class DreamBaseModel(BidirectionalMixin, Qwen2Model):
     """Qwen2 blocks without the causal mask; returns hidden states of shape `(batch, length, hidden_size)`."""
 
     config: DreamConfig
@@ -31,10 +31,10 @@ class DreamModel(DemaskGenerationMixin, Qwen2ForCausalLM):
     def __init__(self, config: DreamConfig):
         # Past Qwen2ForCausalLM, whose constructor would build the causal model first.
         super(Qwen2ForCausalLM, self).__init__(config)
-        self.model = DreamBackbone(config)
+        self.model = DreamBaseModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
 
-__all__ = ["DreamBackbone", "DreamModel"]
+__all__ = ["DreamBaseModel", "DreamModel"]

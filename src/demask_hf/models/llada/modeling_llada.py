@@ -39,7 +39,7 @@ def _renamings() -> list[WeightRenaming]:
     ]
 
 
-class LLaDABackbone(BidirectionalMixin, LlamaModel):
+class LLaDAModel(BidirectionalMixin, LlamaModel):
     """Llama blocks without the causal mask; returns hidden states of shape `(batch, length, hidden_size)`."""
 
     config: LLaDAConfig
@@ -62,7 +62,7 @@ class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
     def __init__(self, config: LLaDAConfig):
         # Past LlamaForCausalLM, whose constructor would build the causal model first.
         super(LlamaForCausalLM, self).__init__(config)
-        self.model = LLaDABackbone(config)
+        self.model = LLaDAModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.loss_type = "ForMaskedLM"
@@ -71,4 +71,4 @@ class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
 
 register_checkpoint_conversion_mapping("llada", _renamings(), overwrite=True)
 
-__all__ = ["LAYER_TENSOR_NAMES", "TENSOR_NAMES", "LLaDABackbone", "LLaDAModelLM"]
+__all__ = ["LAYER_TENSOR_NAMES", "TENSOR_NAMES", "LLaDAModel", "LLaDAModelLM"]

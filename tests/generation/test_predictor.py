@@ -12,8 +12,8 @@ from transformers import AutoModelForMaskedLM, BertConfig
 import demask_hf
 from demask_hf import UnmaskingStrategy
 from demask_hf.backbones.backbone import Backbone
-from demask_hf.backbones.prediction import replaced_forward
-from demask_hf.generation import scoring
+from demask_hf.backbones.prediction import PredictionRequest, replaced_forward
+from demask_hf.generation import predictor
 from demask_hf.strategies import strategy_names
 
 
@@ -54,7 +54,7 @@ def _decode(model, **arguments):
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(map(str, variant.values())))
 def test_parts_change_nothing(dream_with_head, variant, temperature, monkeypatch):
     expected = _decode(dream_with_head, **variant, temperature=temperature)
-    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 4 * 24)
+    monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", 4 * 24)
     found = _decode(dream_with_head, **variant, temperature=temperature)
     assert torch.equal(found.sequences, expected.sequences)
     assert torch.equal(found.unmask_step, expected.unmask_step)
@@ -66,7 +66,7 @@ def test_no_tensor_over_the_vocabulary_is_larger_than_a_part(make_dream, make_he
     model = make_dream(vocab_size=57)
     model.set_demask_head(make_head(model))
     for size, rows in ((1 << 20, 18), (4 * 57, 4)):
-        monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", size)
+        monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", size)
         with LargestShare(57) as largest:
             _decode(model, strategy=strategy)
         assert largest.rows == rows
@@ -78,12 +78,12 @@ def test_an_encoder_with_a_head_of_several_layers_is_scored_in_parts(monkeypatch
     model = AutoModelForMaskedLM.from_config(BertConfig(vocab_size=24, **sizes)).eval()
     demask_hf.attach(model, mask_token_id=1)
     expected = _decode(model, strategy="threshold", confidence_threshold=0.05).sequences
-    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 5 * 24)
+    monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", 5 * 24)
     assert torch.equal(_decode(model, strategy="threshold", confidence_threshold=0.05).sequences, expected)
 
 
 def test_logits_processors_see_all_candidates_at_once(dream, monkeypatch):
-    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 24)
+    monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", 24)
     seen = []
 
     def processor(ids, scores):
@@ -97,7 +97,7 @@ def test_logits_processors_see_all_candidates_at_once(dream, monkeypatch):
 
 def test_compiled_bodies_are_scored_in_parts(dream, monkeypatch):
     expected, sizes = _decode(dream, strategy="threshold").sequences, []
-    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 4 * 24)
+    monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", 4 * 24)
     hook = dream.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(output.shape[1]))
     found = _decode(dream, strategy="threshold", compile={"backend": "eager"}).sequences
     hook.remove()
@@ -118,8 +118,8 @@ def test_parts_of_a_prediction_are_the_whole(dream):
     candidates = torch.zeros(3, 4, dtype=torch.bool)
     candidates[:, 1:] = True
     backbone = Backbone.of(dream)
-    whole = backbone.predict(PROMPTS, candidates, None)
-    parted = backbone.predict(PROMPTS, candidates, None, part_size=4)
+    whole = backbone.predict(PredictionRequest(PROMPTS, candidates, None))
+    parted = backbone.predict(PredictionRequest(PROMPTS, candidates, None, part_size=4))
     parts = list(parted.parts())
     assert [part for part, _ in parts] == [slice(0, 4), slice(4, 8), slice(8, 9)]
     torch.testing.assert_close(torch.cat([logits for _, logits in parts]), whole.logits)
@@ -130,14 +130,14 @@ def test_parts_of_a_prediction_are_the_whole(dream):
 def test_a_strategy_gets_only_the_scores_that_it_names(dream):
     @dataclass
     class Careless(UnmaskingStrategy):
-        reads = ("margin",)
+        needs = frozenset({"margin"})
 
         def select(self, step):
             assert step.probabilities is None
             assert set(step.known_scores) == {"confidence", "margin"}
             return step.best(step.score("entropy"), 1)
 
-    with pytest.raises(KeyError, match="`reads` of the strategy must name 'entropy', got"):
+    with pytest.raises(KeyError, match="`needs` of the strategy must name 'entropy', got"):
         _decode(dream, strategy=Careless())
 
 
@@ -154,7 +154,7 @@ def test_other_threads_run_the_usual_forward(dream):
 
 
 def test_threads_score_in_parts_side_by_side(dream, monkeypatch):
-    monkeypatch.setattr(scoring, "_MAX_PART_ELEMENTS", 2 * 24)
+    monkeypatch.setattr(predictor, "_MAX_PART_ELEMENTS", 2 * 24)
     prompts = [PROMPTS[[row % 3]] for row in range(48)]
 
     def decode(prompt):

@@ -1,0 +1,219 @@
+"""Steps 3 and 4 of the loop: one forward, then probabilities, tokens and scores of the candidates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import LogitsProcessorList
+
+from ..backbones.backbone import Backbone
+from ..backbones.prediction import Prediction, PredictionRequest
+from ..functional.candidates import CandidateIndex
+from ..functional.distributions import SCORES, confidence, scores_of
+from ..functional.sampling import Sampling, draw_tokens, uniform_noise
+from ..strategies import DenoisingStep
+from ..strategies.base import LastLayers, Need
+from .caching import CachedForward
+from .state import DecodingState
+
+
+# Elements of a tensor over candidates and vocabulary that is made at once where only scores are kept: 128 MiB. With
+# Dream's vocabulary these are 220 candidates, enough to keep the output layer busy.
+_MAX_PART_ELEMENTS = 1 << 25
+_SCORE_NAMES = frozenset({*SCORES, "token_probability"})
+
+
+@dataclass
+class Predictor:
+    """What a model predicts for masked positions: for a whole step of the loop, or for probes of changed sequences.
+
+    Args:
+        backbone ([`Backbone`]):
+            The model.
+        sampling ([`Sampling`]):
+            Temperature and filters.
+        needs (`frozenset`, *optional*):
+            What the strategy reads of a step, see [`UnmaskingStrategy.needs`]; nothing for probes alone.
+        attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
+            0 at left padding.
+        token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+            Segments, for models with them.
+        cached ([`CachedForward`], *optional*):
+            Runs the model where keys and values are kept.
+        excludes_mask (`bool`, *optional*, defaults to `False`):
+            Let probes return the distributions that tokens are drawn from, which give the mask token no mass.
+    """
+
+    backbone: Backbone
+    sampling: Sampling
+    needs: frozenset[Need] = frozenset()
+    attention_mask: torch.Tensor | None = None
+    token_type_ids: torch.LongTensor | None = None
+    cached: CachedForward | None = None
+    excludes_mask: bool = False
+
+    def __post_init__(self):
+        self._scores_of = self.backbone.compiled(scores_of)
+        self._vocab_size = getattr(getattr(self.backbone.model, "config", None), "vocab_size", None)
+
+    def probe(self, sequences: torch.LongTensor, rows: torch.LongTensor, asked: torch.BoolTensor) -> torch.Tensor:
+        """Return what the model predicts in other sequences; logits processors do not see them.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(probes, length)`):
+                Token ids, masks included.
+            rows (`torch.LongTensor` of shape `(probes,)`):
+                Row of the batch that each is a change of.
+            asked (`torch.BoolTensor` of shape `(probes, length)`):
+                Positions asked for.
+
+        Returns:
+            `torch.Tensor` of shape `(number of positions asked for, vocabulary)`, row-major; rows sum to 1.
+        """
+        if self.cached is None:
+            logits = self.backbone.predict(self._request(sequences, asked, rows)).logits
+        else:
+            request = self._request(sequences, asked.nonzero(as_tuple=True), rows)
+            logits = self.cached.predict(request, rows.tolist(), is_probe=True).logits
+        if self.excludes_mask:
+            return self.sampling.drawn(logits, self.backbone.mask_token_id)
+        return self.sampling.probabilities(logits)
+
+    def step(
+        self,
+        state: DecodingState,
+        candidates: torch.BoolTensor,
+        index: CandidateIndex,
+        logits_processor: LogitsProcessorList | None = None,
+    ) -> DenoisingStep:
+        """Run the model on the unfinished rows and return the step that the strategy sees.
+
+        Args:
+            state ([`DecodingState`]):
+                The state; `has_nan` is set in it.
+            candidates (`torch.BoolTensor` of shape `(batch, length)`):
+                Positions that may be unmasked.
+            index ([`CandidateIndex`]):
+                Where they are.
+            logits_processor (`LogitsProcessorList`, *optional*):
+                Applied once to the raw logits of all candidates.
+        """
+        # 3. One forward over the rows that still have a candidate.
+        if self.cached is not None:
+            self.cached.plan(index)
+        is_whole = bool(logits_processor) or "probabilities" in self.needs
+        prediction, observed = self._forward(state, candidates, index, is_whole)
+        # 4. Logits processors, temperature and filters; then the token that each candidate would get.
+        rows, columns = index.rows, index.columns
+        noise = None
+        if self.sampling.temperature > 0:
+            noise = uniform_noise(state.seeds[rows], state.num_forward_passes[rows], state.positions[rows, columns])
+
+        def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
+            return logits_processor(state.sequences[rows[part]], logits) if logits_processor else logits
+
+        tokens, scores, probabilities, state.has_nan = self._scored(prediction, processed, noise, is_whole)
+        return DenoisingStep(
+            sequences=state.sequences,
+            candidates=candidates,
+            positions=state.positions,
+            probabilities=probabilities,
+            tokens=tokens,
+            step_index=state.num_forward_passes,
+            block_step_index=state.num_forward_passes - state.block_start,
+            num_block_steps=state.num_block_steps,
+            seeds=state.seeds,
+            mask_token_id=self.backbone.mask_token_id,
+            hidden_states=prediction.hidden_states,
+            forward=self.probe,
+            ledger=state.ledger,
+            known_index=index,
+            known_scores=scores,
+            **observed,
+        )
+
+    def _request(
+        self,
+        sequences: torch.LongTensor,
+        candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor],
+        rows: torch.LongTensor,
+        **wanted,
+    ) -> PredictionRequest:
+        """Return a request for sequences that belong to these rows of the batch."""
+        given = (self.attention_mask, self.token_type_ids)
+        attention_mask, token_type_ids = (None if tensor is None else tensor[rows] for tensor in given)
+        wanted = {"with_hidden_states": False, **wanted}
+        return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
+
+    def _forward(
+        self, state: DecodingState, candidates: torch.BoolTensor, index: CandidateIndex, is_whole: bool
+    ) -> tuple[Prediction, dict[str, torch.Tensor]]:
+        """Predict the candidates, and return what else the strategy needs of the step."""
+        active, places = index.active, index.places
+        needs_context = "context_confidence" in self.needs
+        if needs_context:
+            places = (candidates | self._visible(state))[active].nonzero(as_tuple=True)
+        layers = next((need.of for need in self.needs if isinstance(need, LastLayers)), None)
+        request = self._request(
+            state.sequences[active],
+            places,
+            active,
+            with_hidden_states="hidden_states" in self.needs,
+            attention_layers=layers,
+            part_size=None if is_whole or needs_context else part_size_of(self._vocab_size),
+        )
+        if self.cached is not None:
+            return self.cached.predict(request, index.host_active), {}
+        prediction, observed = self.backbone.predict(request), {}
+        if layers is not None:
+            attentions = prediction.attentions
+            observed["attentions"] = attentions.new_zeros((len(candidates), *attentions.shape[1:]))
+            observed["attentions"][active] = attentions
+        if needs_context:
+            is_candidate = candidates[active][places]
+            certainty = confidence(self.sampling.probabilities(prediction.logits[~is_candidate]))
+            observed["context_confidence"] = certainty.new_zeros(candidates.shape)
+            observed["context_confidence"][active[places[0][~is_candidate]], places[1][~is_candidate]] = certainty
+            states = prediction.hidden_states
+            states = states if states is None else states[is_candidate.to(states.device)]
+            prediction = Prediction(prediction.logits[is_candidate], states)
+        return prediction, observed
+
+    def _visible(self, state: DecodingState) -> torch.BoolTensor:
+        """Return the positions that hold a token of prompt or answer, shape `(batch, length)`."""
+        is_visible = state.sequences != self.backbone.mask_token_id
+        return is_visible if self.attention_mask is None else is_visible & self.attention_mask.bool()
+
+    def _scored(
+        self,
+        prediction: Prediction,
+        processed: Callable[[slice, torch.Tensor], torch.Tensor],
+        noise: torch.Tensor | None,
+        is_whole: bool,
+    ) -> tuple[torch.LongTensor, dict[str, torch.Tensor], torch.Tensor | None, torch.BoolTensor]:
+        """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
+
+        The last result tells whether a distribution holds NaN, of shape `(1,)`. The logits of the prediction are used
+        up, one part of the candidates at a time where only scores are kept.
+        """
+        names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
+        tokens, scores, has_nan, kept = [], [], [], None
+        for part, logits in prediction.parts():
+            logits = processed(part, logits)
+            probabilities = self.sampling.probabilities(logits)
+            part_noise = None if noise is None else noise[part]
+            tokens.append(draw_tokens(logits, probabilities, self.backbone.mask_token_id, part_noise))
+            has_nan.append(probabilities[:, 0].isnan().any())
+            if is_whole:
+                # Without parts there is one round only.
+                kept = probabilities
+            else:
+                scores.append(self._scores_of(names, probabilities, tokens[-1]))
+            del logits, probabilities
+        found = {} if is_whole else {name: torch.cat(values) for name, *values in zip(names, *scores, strict=True)}
+        return torch.cat(tokens), found, kept, torch.stack(has_nan).any()[None]
+
+
+def part_size_of(vocab_size: int | None) -> int | None:
+    """Return how many candidates are scored at once; `None` is all of them."""
+    return None if vocab_size is None else max(1, _MAX_PART_ELEMENTS // vocab_size)

@@ -1,0 +1,36 @@
+"""What a decoding is given, defaults filled in: the same for every step."""
+
+from dataclasses import dataclass, field
+
+from ..functional.sampling import Sampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSettings(Sampling):
+    """Resolved settings of a `generate` call, defaults filled in; those of [`Sampling`] among them.
+
+    Args:
+        prompt_length (`int`): Columns before the answer.
+        num_new_tokens (`int`): Length of the answer.
+        block_length (`int`): Tokens in a block of the answer; at least 1.
+        num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
+        num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
+        max_steps (`int`, *optional*): Cap on the steps of a row.
+        eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
+        pad_token_id (`int`, *optional*): What is written after the end.
+        cache (`str`): "none", "prefix" or "dual".
+        cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
+        cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
+    """
+
+    prompt_length: int
+    num_new_tokens: int
+    block_length: int
+    num_blocks: int
+    num_steps: int | None = None
+    max_steps: int | None = None
+    eos_token_ids: list[int] = field(default_factory=list)
+    pad_token_id: int | None = None
+    cache: str = "none"
+    cache_refresh_interval: int | None = None
+    cache_commits_first: bool = False
