@@ -3,8 +3,7 @@
 Importing the package registers Dream, LLaDA and the dependency head with transformers' Auto classes.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -17,6 +16,7 @@ from .generation.configuration import DemaskGenerationConfig
 from .generation.mixin import DemaskGenerationMixin, DemaskGenerationOutput
 from .head.configuration_demask import DemaskConfig
 from .head.modeling_demask import DemaskHead
+from .lazy import lazy_names
 from .models.attach import attach
 from .models.dream.configuration_dream import DreamConfig
 from .models.dream.modeling_dream import DreamModel
@@ -44,27 +44,30 @@ for _config, _model in ((DreamConfig, DreamModel), (LLaDAConfig, LLaDAModelLM)):
         _auto.register(_config, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
-# The head's life, imported when it is asked for: decoding needs neither Trainer nor PEFT.
-_LATER = {
-    "CollectionSettings": "training.states",
-    "MeasuredStates": "training.states",
-    "StoredExamples": "training.store",
-    "add_lora": "head.adapters",
-    "collect": "training.collection",
-    "export_head": "head.publishing",
-    "load_model": "models.loading",
-    "new_head": "training.trainer",
-    "push_head": "head.publishing",
-    "read_prompts": "training.prompts",
-    "split_by_prompt": "training.trainer",
-    "train_head": "training.trainer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+# What decoding does not need is imported when it is asked for: Trainer, PEFT, the Hub.
+if TYPE_CHECKING:
+    from .head.adapters import add_lora
+    from .head.publishing import export_head, push_head
+    from .models.loading import load_model
+    from .training.collection import collect
+    from .training.prompts import read_prompts
+    from .training.states import CollectionSettings, MeasuredStates
+    from .training.store import StoredExamples
+    from .training.trainer import new_head, split_by_prompt, train_head
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "head.adapters": ("add_lora",),
+            "head.publishing": ("export_head", "push_head"),
+            "models.loading": ("load_model",),
+            "training.collection": ("collect",),
+            "training.prompts": ("read_prompts",),
+            "training.states": ("CollectionSettings", "MeasuredStates"),
+            "training.store": ("StoredExamples",),
+            "training.trainer": ("new_head", "split_by_prompt", "train_head"),
+        },
+    )
 
 
 __all__ = [

@@ -16,8 +16,8 @@ def replacing(file: Path) -> Iterator[Path]:
         file (`Path`):
             The file to write; its folder must be there.
     """
-    # With the process in the name, so that two writers do not share it.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+    # Always the same name, so that what a killed process left behind is replaced.
+    temporary = file.with_name(f"{file.name}.part")
     try:
         yield temporary
         os.replace(temporary, file)

@@ -1,5 +1,6 @@
 """Where the time of a denoising step goes: backbone, output layer, dependency head, selection, and the rest."""
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from ..backbones.backbone import Backbone
-from ..strategies import DenoisingStep, UnmaskingStrategy, WrappingStrategy, make_strategy
+from ..strategies import DenoisingStep, UnmaskingStrategy, WrappingStrategy
 from ..validation import check_count
 from .arguments import resolve_config
 from .mixin import DemaskGenerationMixin
@@ -93,7 +94,7 @@ def profile_steps(
     steps = []
     for run in range(num_runs + 1):
         clock = _Clock(Backbone.of(model, config.mask_token_id).device)
-        timed = _TimedStrategy(make_strategy(**rule.to_dict()), clock)
+        timed = _TimedStrategy(dataclasses.replace(rule), clock)
         loop, state = prepare(model, config, timed, input_ids, attention_mask)
         with _timed_modules(clock, loop.backbone, model.demask_head):
             loop.run(state, on_step=[lambda state, draft, clock=clock: clock.end_step()])

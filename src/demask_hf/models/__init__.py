@@ -1,1 +1,54 @@
-"""Native backbones, each only its difference from a transformers model."""
+"""Native backbones, each only its difference from a transformers model, and models that are there already.
+
+Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`. A model
+that transformers has, such as BERT, gets `generate` from `attach.py`. `loading.py` loads a model with its head.
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from .attach import attach
+    from .dream.configuration_dream import DreamConfig
+    from .dream.modeling_dream import DreamBaseModel, DreamModel
+    from .dream.tokenization_dream import DreamTokenizer
+    from .llada.configuration_llada import LLaDAConfig
+    from .llada.modeling_llada import LLaDAModel, LLaDAModelLM
+    from .loading import load_model, weights_fingerprint
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "attach": ("attach",),
+            "loading": (
+                "load_model",
+                "weights_fingerprint",
+            ),
+            "dream.configuration_dream": ("DreamConfig",),
+            "dream.modeling_dream": (
+                "DreamBaseModel",
+                "DreamModel",
+            ),
+            "dream.tokenization_dream": ("DreamTokenizer",),
+            "llada.configuration_llada": ("LLaDAConfig",),
+            "llada.modeling_llada": (
+                "LLaDAModel",
+                "LLaDAModelLM",
+            ),
+        },
+    )
+
+__all__ = [
+    "DreamBaseModel",
+    "DreamConfig",
+    "DreamModel",
+    "DreamTokenizer",
+    "LLaDAConfig",
+    "LLaDAModel",
+    "LLaDAModelLM",
+    "attach",
+    "load_model",
+    "weights_fingerprint",
+]

@@ -90,6 +90,11 @@ class DemaskStrategy(UnmaskingStrategy):
         known = (self.dependency_bound, self._certified_bound, DEFAULT_DEPENDENCY_BOUND)
         return next(bound for bound in known if bound is not None)
 
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """Certificate of the head that predicts, once the strategy is bound; `None` if there is none."""
+        return None if self._source is None else self._source.certificate
+
     def certified_settings(self, model: torch.nn.Module, settings: DecodingSettings) -> dict[str, Any]:
         """Return the settings of a decoding that a certificate names, by their names there.
 
@@ -113,7 +118,7 @@ class DemaskStrategy(UnmaskingStrategy):
         compiled: Compiled = as_it_is,
     ) -> None:
         self._source = _SOURCES[self.dependencies].of(self, model, compiled)
-        certificate = self._source.certificate
+        certificate = self.certificate
         self._certified_bound = (certificate or {}).get("dependency_bound")
         if certificate is not None and settings is not None:
             warn_of_differences(certificate, self.certified_settings(model, settings))

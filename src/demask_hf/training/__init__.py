@@ -1,1 +1,67 @@
-"""."""
+"""From prompts to a trained head: measured dependencies, their storage, the training and its metrics.
+
+Read in the order of the work: `prompts.py` (texts to token ids), `states.py` (which states are measured),
+`examples.py` (one state with its measured dependencies), `store.py` and `collection.py` (on disk, resumable),
+`trainer.py` (transformers' Trainer) and `metrics.py` (how well a head fits). Needs the extra "train".
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from .collection import collect
+    from .examples import DependencyExample, collate_examples, measure_examples
+    from .metrics import calibration_of, fit_of
+    from .prompts import TokenizedPrompt, read_prompts
+    from .states import CollectionSettings, MeasuredStates
+    from .store import StoredExamples
+    from .trainer import new_head, split_by_prompt, train_head
+else:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "collection": ("collect",),
+            "examples": (
+                "DependencyExample",
+                "collate_examples",
+                "measure_examples",
+            ),
+            "metrics": (
+                "fit_of",
+                "calibration_of",
+            ),
+            "prompts": (
+                "TokenizedPrompt",
+                "read_prompts",
+            ),
+            "states": (
+                "CollectionSettings",
+                "MeasuredStates",
+            ),
+            "store": ("StoredExamples",),
+            "trainer": (
+                "new_head",
+                "split_by_prompt",
+                "train_head",
+            ),
+        },
+    )
+
+__all__ = [
+    "CollectionSettings",
+    "DependencyExample",
+    "MeasuredStates",
+    "StoredExamples",
+    "TokenizedPrompt",
+    "calibration_of",
+    "collate_examples",
+    "collect",
+    "fit_of",
+    "measure_examples",
+    "new_head",
+    "read_prompts",
+    "split_by_prompt",
+    "train_head",
+]
