@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from demask_hf import Backbone, make_strategy
+from demask_hf import Backbone, make_strategy, strategy_names
 from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.bound.visits import drawing_predictor, visit
 from demask_hf.functional.sampling import Sampling, draw_tokens
@@ -55,6 +55,16 @@ def test_another_strategy_may_walk(dream_with_wide_head, tokenizer):
         for step, state in enumerate(states):
             assert len(state.candidates) == 6 - step
     assert any(len(state.selected) > 1 for states in visited for state in states)
+
+
+@pytest.mark.parametrize("name", strategy_names())
+def test_every_strategy_may_walk(dream_with_wide_head, tokenizer, name):
+    kwargs = {**KWARGS, "seed": 3, "max_new_tokens": 4}
+    visited = visit(dream_with_wide_head, tokenizer, PROMPTS[:1], RULE, make_strategy(name), **kwargs)[0]
+    ids = tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
+    kwargs |= {"strategy": name, "output_history": True, "return_dict_in_generate": True}
+    history = dream_with_wide_head.generate(ids, **kwargs).history
+    assert [state.sequence.tolist() for state in visited] == [before[0].tolist() for before in history[:-1]]
 
 
 def test_a_row_of_a_batch_is_the_row_alone(dream_with_wide_head, tokenizer):

@@ -1172,3 +1172,18 @@ def test_a_temperature_asked_for_comes_before_an_inherited_do_sample(make_dream)
 def test_seeds_beyond_64_bits_are_refused(dream):
     with pytest.raises(ValueError, match=r"`seed` must be in \[-2\^63, 2\^63\), got 9223372036854775808\."):
         dream.generate(torch.tensor([[5, 6]]), max_new_tokens=1, seed=1 << 63)
+
+
+def test_drafts_show_the_answer_after_each_step(dream, tokenizer):
+    prompts = torch.tensor([[0, 0, 5, MASK, 6], [7, 8, 9, 10, 11]])
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+    arguments = {"strategy": "sequential", "max_new_tokens": 2, "stop_at_eos": False}
+    output = dream.generate(prompts, mask, **arguments, output_history=True, return_dict_in_generate=True)
+    for row, start in enumerate((3, 5)):
+        expected = []
+        for sequences in output.history[1 : int(output.num_forward_passes[row]) + 1]:
+            tokens = [int(token) for token in sequences[row, start:]]
+            pieces = ["_" if token == MASK else tokenizer.decode([token], skip_special_tokens=True) for token in tokens]
+            expected.append("".join(pieces))
+        assert output.drafts(tokenizer, row) == expected
+    assert output.drafts(tokenizer, mask="?")[0].count("?") == 2

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from demask_hf import UnmaskingStrategy, make_strategy, register_strategy, strategy_fields, strategy_names, validation
-from demask_hf.strategies import base
-from demask_hf.validation import nearest
+from demask_hf import UnmaskingStrategy, make_strategy, register_strategy, strategy_fields, strategy_names
+from demask_hf.strategies import LastLayers, WrappingStrategy, base
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +70,6 @@ def test_an_unknown_field_is_refused_with_the_nearest_ones():
         make_strategy("entropy_bound", entropy_limit=1)
 
 
-def test_nearest_lists_close_words_or_all():
-    assert nearest("treshold", ["threshold", "klass"]) == "nearest: threshold"
-    assert nearest("xyz", ["threshold", "klass"]) == "known: klass, threshold"
-    assert nearest("xyz", []) == ""
-
-
 RAGGED = [[True, False, True], [False, False, False], [False, True, True]]
 
 
@@ -135,19 +128,47 @@ def test_a_step_cannot_be_changed(make_step):
         make_step(torch.eye(4)).mask_token_id = 3
 
 
-@pytest.mark.parametrize("value", [None, "0.5", float("nan"), -0.01, 1.01, True])
-def test_intervals_refuse_other_values(value):
-    with pytest.raises(ValueError, match=r"`limit` must be a number in \[0, 1\], got"):
-        validation.check_interval("limit", value, 0, 1)
+def _with_needs(*needs):
+    @dataclasses.dataclass
+    class Asking(UnmaskingStrategy):
+        name = "asking"
+
+        def select(self, step):
+            return step.candidates
+
+    Asking.needs = frozenset(needs)
+    return Asking()
 
 
-def test_half_open_intervals():
-    validation.check_interval("limit", 1, 0, 1, open_low=True)
-    with pytest.raises(ValueError, match=r"`limit` must be a number in \(0, inf\), got 0\."):
-        validation.check_interval("limit", 0, 0, open_low=True)
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        (["logits"], r"`needs` must hold names among confidence, .*, or LastLayers, got 'logits'\."),
+        ([LastLayers(count=1), LastLayers(share=0.5)], "`needs` must hold one LastLayers at most, got 2"),
+    ],
+)
+def test_a_strategy_that_needs_what_no_step_has_is_refused(dream, needs, message):
+    with pytest.raises(ValueError, match=message):
+        dream.generate(torch.tensor([[5, 6]]), strategy=_with_needs(*needs), max_new_tokens=2)
 
 
-def test_choices_are_listed():
-    validation.check_choice("rule", "a", ("a", "b"))
-    with pytest.raises(ValueError, match=r"`rule` must be one of a, b, got 'c'\."):
-        validation.check_choice("rule", "c", ("a", "b"))
+def test_a_wrapping_strategy_needs_what_any_of_them_needs():
+    @dataclasses.dataclass
+    class Both(WrappingStrategy):
+        @property
+        def wrapped(self):
+            return make_strategy("schedule"), make_strategy("dawn")
+
+        def select(self, step):
+            return step.candidates
+
+    both = Both()
+    assert both.needs == {"entropy", "context_confidence", LastLayers(count=4)}
+    assert (both.allows_empty_step, both.follows_schedule, both.sequential_score) == (True, True, "entropy")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(LastLayers(), 12), (LastLayers(count=4), 4), (LastLayers(share=0.3), 4)]
+)
+def test_last_layers_are_counted_from_the_last(layers, expected):
+    assert layers.of(12) == expected

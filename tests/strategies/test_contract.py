@@ -177,3 +177,10 @@ def test_private_memory_is_neither_shown_nor_compared(name):
     for field in dataclasses.fields(make_strategy(name)):
         if field.name.startswith("_"):
             assert not any((field.init, field.repr, field.compare))
+
+
+@every_strategy
+def test_every_strategy_shows_a_decode(name):
+    docstring = type(make_strategy(name)).__doc__
+    assert f'strategy="{name}"' in docstring
+    assert ">>> print(*output.drafts(tokenizer)" in docstring

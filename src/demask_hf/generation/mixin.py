@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationMixin, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
 from transformers.utils import ModelOutput
 
 from ..backbones.backbone import check_head
@@ -47,6 +47,34 @@ class DemaskGenerationOutput(ModelOutput):
     unmask_step: torch.LongTensor | None = None
     uncovered_mass: torch.FloatTensor | None = None
     history: tuple[torch.LongTensor, ...] | None = None
+
+    def drafts(self, tokenizer: PreTrainedTokenizerBase, row: int = 0, mask: str = "_") -> list[str]:
+        """Return the answer of one row as it stood after each step.
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`):
+                The model's tokenizer.
+            row (`int`, *optional*, defaults to 0):
+                Row of the batch.
+            mask (`str`, *optional*, defaults to `"_"`):
+                What stands for a token that is not written yet.
+
+        Returns:
+            `list[str]`: one text for each step, from the first written position to the last; special tokens are left
+            out.
+        """
+        steps, tokens = self.unmask_step[row].tolist(), self.sequences[row].tolist()
+        written = [column for column, step in enumerate(steps) if step >= 0]
+        if not written:
+            return []
+        texts = []
+        for last in range(max(steps) + 1):
+            pieces = [
+                mask if steps[column] > last else tokenizer.decode([tokens[column]], skip_special_tokens=True)
+                for column in range(written[0], written[-1] + 1)
+            ]
+            texts.append("".join(pieces))
+        return texts
 
 
 class DemaskGenerationMixin(GenerationMixin):

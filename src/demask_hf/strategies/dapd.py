@@ -18,7 +18,7 @@ _SMALLEST_MAXIMUM = 1e-8
 @register_strategy("dapd")
 @dataclass
 class DapdStrategy(UnmaskingStrategy):
-    """Walk the positions by attention times confidence and unmask each that hardly attends to those taken so far.
+    r"""Walk the positions by attention times confidence and unmask each that hardly attends to those taken so far.
 
     With `A` the attention averaged over the last layers, `S = (A + A^T) / 2` between the candidates and 0 on the
     diagonal, `d_i = sum_j S_ij` and `W_ij = S_ij / max_k S_ik`, positions are walked in descending order of `d_i`
@@ -41,6 +41,27 @@ class DapdStrategy(UnmaskingStrategy):
             the independent set only.
         layer_share (`float`, *optional*, defaults to 0.3):
             Share of the layers, counted from the last and rounded up, that the attention is averaged over, in (0, 1].
+
+    Example:
+
+    Each pair of digits has a given sum. Positions that hardly attend to each other are unmasked together:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="dapd", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _______, ______9______+_
+    1___9__, ____9_9____, _+_
+    1_6_9__, _+_, 9_9__+_, _+_
+    1+6_9_3, _+_, 9+9__+2, _+_
+    1+6, 9+3, _+_, 9+9, 1+2, _+6
+    1+6, 9+3, _+4, 9+9, 1+2, 5+6
+    1+6, 9+3, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     initial_bound: float = 0.01

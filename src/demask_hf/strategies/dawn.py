@@ -13,7 +13,7 @@ from .step import DenoisingStep
 @register_strategy("dawn")
 @dataclass
 class DawnStrategy(UnmaskingStrategy):
-    """Unmask confident positions, those induced by visible ones, and an independent set of the attention graph.
+    r"""Unmask confident positions, those induced by visible ones, and an independent set of the attention graph.
 
     The graph comes from the attention `A[query, key]` of the last layers (DAWN, arXiv 2602.06953, as its public code
     has it). A key that receives more than `sink_threshold` on average over all queries is a sink and has no edges;
@@ -45,6 +45,25 @@ class DawnStrategy(UnmaskingStrategy):
             Least attention of an edge, in (0, 1].
         num_layers (`int`, *optional*, defaults to 4):
             Number of last layers that the attention is averaged over, at least 1.
+
+    Example:
+
+    Each pair of digits has a given sum. With limits made for long texts it is cautious here:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="dawn", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer)[:5], sep="\n")
+    _+_, _+_, _+_, 9+9, _+_, _+_
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+_, _+_, 9+9, 1+2, _+_
+    _+_, _+_, 1+_, 9+9, 1+2, _+_
+    _+_, _+_, 1+4, 9+9, 1+2, _+_
+
+    ```
     """
 
     confidence_threshold: float = 0.7

@@ -25,7 +25,7 @@ ORDERS = ("confidence", "entropy", "margin", "token_probability")
 @register_strategy("demask")
 @dataclass
 class DemaskStrategy(UnmaskingStrategy):
-    """Walk the positions by confidence and unmask each whose dependency on those taken so far allows it.
+    r"""Walk the positions by confidence and unmask each whose dependency on those taken so far allows it.
 
     See [`~dependency.low_dependency_subset`] for the rules. The bound on total variation that they imply holds per
     step and state, for the joint in selection order, if dependencies are sub-additive and not underestimated. It is
@@ -52,6 +52,23 @@ class DemaskStrategy(UnmaskingStrategy):
         max_candidates (`int`, *optional*):
             Look at this many positions of each row only, the first ones of the walk; the others wait. The cost of the
             dependencies grows with the square of their number.
+
+    Example:
+
+    Each pair of digits has a given sum. The head finds that only the two digits of a pair depend on each other, so
+    one of each pair is unmasked, then the other:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="demask", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    1+_, _+9, 1+_, 9+9, _+2, _+6
+    1+6, 3+9, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     dependency_bound: float | None = None

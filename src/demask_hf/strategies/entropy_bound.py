@@ -12,7 +12,7 @@ from .step import DenoisingStep
 @register_strategy("entropy_bound")
 @dataclass
 class EntropyBoundStrategy(UnmaskingStrategy):
-    """Unmask the largest set of least uncertain positions whose entropies, without the largest, sum to the bound.
+    r"""Unmask the largest set of least uncertain positions whose entropies, without the largest, sum to the bound.
 
     In ascending order of entropy, `H_1 + ... + H_k - max(H_1, ..., H_k) <= entropy_bound`; the left side bounds the
     mutual information of the set (EB-sampler, arXiv 2505.24857).
@@ -20,6 +20,27 @@ class EntropyBoundStrategy(UnmaskingStrategy):
     Args:
         entropy_bound (`float`, *optional*, defaults to 0.1):
             Upper limit in nats, at least 0.
+
+    Example:
+
+    Each pair of digits has a given sum. Several uncertain positions are unmasked in one step where their entropies
+    fit under the bound:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="entropy_bound", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+_, 1+_, 9+9, 1+2, _+_
+    _+_, _+9, 1+4, 9+9, 1+2, _+_
+    _+_, 3+9, 1+4, 9+9, 1+2, _+6
+    1+_, 3+9, 1+4, 9+9, 1+2, 5+6
+    1+6, 3+9, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     entropy_bound: float = 0.1

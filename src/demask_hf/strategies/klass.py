@@ -13,7 +13,7 @@ from .step import DenoisingStep
 @register_strategy("klass")
 @dataclass
 class KlassStrategy(UnmaskingStrategy):
-    """Unmask every position that is confident and stable, else the most confident one.
+    r"""Unmask every position that is confident and stable, else the most confident one.
 
     A position is stable when the last `history_length` values of KL(prediction now || prediction before) all lie
     below `kl_threshold`; with a history of 2 nothing can be stable before the third forward pass (KLASS). A position
@@ -26,6 +26,25 @@ class KlassStrategy(UnmaskingStrategy):
             Upper limit in nats, not reached; above 0.
         history_length (`int`, *optional*, defaults to 2):
             Number of values that must lie below it, at least 1.
+
+    Example:
+
+    Each pair of digits has a given sum. Nothing is stable before the third step:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="klass", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer)[:5], sep="\n")
+    _+______________________
+    _+_, ____________________
+    _+_, _+_, _+_, 9+9, _+_, _+_
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+_, _+_, 9+9, 1+2, _+_
+
+    ```
     """
 
     confidence_threshold: float = 0.9

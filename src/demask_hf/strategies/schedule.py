@@ -18,7 +18,7 @@ ALGORITHMS = {"origin": None, "maskgit_plus": "token_probability", "topk_margin"
 @register_strategy("schedule")
 @dataclass
 class ScheduleStrategy(UnmaskingStrategy):
-    """Unmask a number of positions per step that is fixed beforehand, as Dream's `diffusion_generate` does.
+    r"""Unmask a number of positions per step that is fixed beforehand, as Dream's `diffusion_generate` does.
 
     With `t = linspace(1, eps, steps + 1)` step `i` unmasks `int(n * (1 - t[i + 1] / t[i]))` of the `n` masked
     positions of a row, and the last step the rest. With one step per token the first step therefore unmasks nothing
@@ -33,6 +33,28 @@ class ScheduleStrategy(UnmaskingStrategy):
         alg_temp (`float`, *optional*):
             Draw positions from softmax(score / alg_temp) without replacement rather than taking the best; at least
             0, which takes the best as `None` does.
+
+    Example:
+
+    Each pair of digits has a given sum. Eight steps, whatever the model predicts:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="schedule", max_denoising_steps=8, return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _+_______+_______+______
+    _+___+_, _+_______+_, _+__
+    _+_, _+_, _+_, _+_, _+_, _+__
+    _+_, _+_, _+_, _+_, _+_, _+__
+    _+_, _+_, _+_, _+_, _+_, _+_
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+9, 1+1, 9+9, 1+2, _+_
+    1+1, 3+9, 1+1, 9+9, 1+2, 8+6
+
+    ```
     """
 
     algorithm: str = "entropy"

@@ -15,13 +15,31 @@ SCORES = ("confidence", "entropy", "margin", "left_to_right", "random", "token_p
 @register_strategy("sequential")
 @dataclass
 class SequentialStrategy(UnmaskingStrategy):
-    """Unmask the one position of highest score in each forward pass; the reference for quality.
+    r"""Unmask the one position of highest score in each forward pass; the reference for quality.
 
     Args:
         score (`str`, *optional*, defaults to `"confidence"`):
             "confidence" (highest probability), "entropy" (lowest entropy), "margin" (highest minus second highest
             probability), "left_to_right", "random", or "token_probability" (probability of the drawn token, which
             differs from "confidence" when sampling).
+
+    Example:
+
+    Each pair of digits has a given sum. One token per forward pass, 26 in all; the first four:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="sequential", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer)[:4], sep="\n")
+    _+______________________
+    _+_, ____________________
+    _+_, _+__________________
+    _+_, _+_, ________________
+
+    ```
     """
 
     score: str = "confidence"

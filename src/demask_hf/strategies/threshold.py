@@ -12,7 +12,7 @@ from .step import DenoisingStep
 @register_strategy("threshold")
 @dataclass
 class ThresholdStrategy(UnmaskingStrategy):
-    """Unmask the most confident position, and all whose drawn token has at least the given probability.
+    r"""Unmask the most confident position, and all whose drawn token has at least the given probability.
 
     With `factor`, the number of positions follows from their confidence instead: sorted by descending confidence
     `c_1 >= c_2 >= ...`, the largest prefix is unmasked whose every rank `n` has `(n + 1) * (1 - c_n) <= factor`
@@ -23,6 +23,31 @@ class ThresholdStrategy(UnmaskingStrategy):
             Least probability, in [0, 1].
         factor (`float`, *optional*):
             Use the factor rule, with this limit, at least 0; `confidence_threshold` is not used then.
+
+    Example:
+
+    Each pair of digits has a given sum. Only positions of high confidence are unmasked together:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="threshold", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _+_, _+_, _+_, 9+9, _+_, _+_
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+_, _+_, 9+9, 1+2, _+_
+    _+_, _+_, 1+_, 9+9, 1+2, _+_
+    _+_, _+_, 1+4, 9+9, 1+2, _+_
+    _+_, _+9, 1+4, 9+9, 1+2, _+_
+    _+_, 3+9, 1+4, 9+9, 1+2, _+_
+    _+1, 3+9, 1+4, 9+9, 1+2, _+_
+    6+1, 3+9, 1+4, 9+9, 1+2, _+_
+    6+1, 3+9, 1+4, 9+9, 1+2, _+6
+    6+1, 3+9, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     confidence_threshold: float = 0.9

@@ -1,0 +1,78 @@
+"""Loading a model with its head, and telling weights apart."""
+
+import pytest
+import torch
+
+import demask_hf
+from demask_hf.models.loading import checked_device, load_model, weights_fingerprint
+
+
+PROMPT = torch.tensor([[5, 6, 7]])
+
+
+@pytest.fixture
+def folders(make_dream, make_head, tokenizer, tmp_path):
+    model = make_dream()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    make_head(model).save_pretrained(tmp_path / "head")
+    return str(tmp_path / "model"), str(tmp_path / "head")
+
+
+def test_a_model_comes_with_tokenizer_and_head(folders):
+    model, tokenizer = load_model(*folders, device="cpu")
+    assert isinstance(model, demask_hf.DreamModel)
+    assert isinstance(model.demask_head, demask_hf.DemaskHead)
+    assert tokenizer("w5 w6")["input_ids"] == [5, 6]
+    assert load_model(folders[0], device="cpu")[0].demask_head is None
+
+
+@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])
+def test_a_device_map_changes_no_answer(folders, device_map):
+    pytest.importorskip("accelerate")
+    expected = load_model(*folders, device="cpu")[0].generate(PROMPT, max_new_tokens=4)
+    model, _ = load_model(*folders, device_map=device_map)
+    assert torch.equal(model.generate(PROMPT, max_new_tokens=4).cpu(), expected.cpu())
+
+
+def test_the_number_format_is_that_of_the_file_or_the_one_asked_for(folders):
+    assert load_model(folders[0], device="cpu")[0].dtype == torch.float32
+    assert load_model(folders[0], device="cpu", dtype="bfloat16")[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "./missing"}, "`model` must be a folder or a Hub repository, got './missing', which is not there"),
+        ({"head": "/missing"}, "`head` must be a folder or a Hub repository, got '/missing', which is not there"),
+        ({"device": "abacus"}, "`device` must name a device of torch, such as cpu or cuda, got 'abacus'"),
+        ({"device": "cuda:99"}, "`device` must be a device that this machine has, got 'cuda:99'"),
+        ({"device": "cpu", "device_map": "auto"}, "`device` must be None with a `device_map`, got 'cpu' and 'auto'"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_loaded(folders, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(**{"name": folders[0], **arguments})
+
+
+def test_without_a_name_a_device_is_chosen():
+    assert checked_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert checked_device("cpu") == torch.device("cpu")
+
+
+def test_a_fingerprint_sees_every_weight_its_place_and_its_format(make_dream):
+    model, same = make_dream(), make_dream()
+    found = weights_fingerprint(model)
+    assert weights_fingerprint(same) == found
+    with torch.no_grad():
+        # Not among the first 256 numbers of its tensor.
+        same.lm_head.weight.view(-1)[-1] += 1e-3
+    assert weights_fingerprint(same) != found
+    assert weights_fingerprint(make_dream().to(torch.bfloat16)) != found
+    assert weights_fingerprint(model, None) == weights_fingerprint(model)
+    assert weights_fingerprint(None, model) != found
+
+
+def test_weights_that_are_elsewhere_are_left_out_of_a_fingerprint(make_dream):
+    model, other = make_dream().to("meta"), make_dream(seed=1).to("meta")
+    assert weights_fingerprint(model) == weights_fingerprint(other)
