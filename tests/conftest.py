@@ -143,6 +143,10 @@ def scripted_head() -> Callable[[torch.Tensor], ScriptedHead]:
     return ScriptedHead
 
 
+def _no_probes(sequences, rows, asked):
+    raise RuntimeError("this step has no probes")
+
+
 @pytest.fixture
 def make_step() -> Callable[..., DenoisingStep]:
     """Return a function that builds the step of a strategy from distributions, one row of candidates by default."""
@@ -165,6 +169,7 @@ def make_step() -> Callable[..., DenoisingStep]:
             "num_block_steps": candidates.sum(dim=-1),
             "seeds": zeros,
             "mask_token_id": MASK,
+            "forward": _no_probes,
             "ledger": ProbeLedger(zeros.clone(), torch.zeros(batch)),
         }
         return DenoisingStep(**{**known, **fields})

@@ -1183,7 +1183,9 @@ def test_drafts_show_the_answer_after_each_step(dream, tokenizer):
         expected = []
         for sequences in output.history[1 : int(output.num_forward_passes[row]) + 1]:
             tokens = [int(token) for token in sequences[row, start:]]
-            pieces = ["_" if token == MASK else tokenizer.decode([token], skip_special_tokens=True) for token in tokens]
+            pieces = [
+                "_" if token == MASK else tokenizer.decode([token], skip_special_tokens=True) for token in tokens
+            ]
             expected.append("".join(pieces))
         assert output.drafts(tokenizer, row) == expected
     assert output.drafts(tokenizer, mask="?")[0].count("?") == 2

@@ -68,7 +68,7 @@ def test_new_candidates_have_no_history(make_step):
         candidates = [[confidence is not None for confidence in confidences]]
         probabilities = [[confidence, 1 - confidence] for confidence in confidences if confidence is not None]
         strategy.select(make_step(probabilities, candidates=candidates))
-        stable.append((strategy._history < 1e-3).all(dim=0)[0].tolist())
+        stable.append((strategy._memory.history < 1e-3).all(dim=0)[0].tolist())
     assert stable == [[False, False], [False, False], [False, False], [False, False], [False, True]]
 
 

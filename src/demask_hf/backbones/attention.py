@@ -46,8 +46,9 @@ class AttentionReader:
             ValueError: if the model does not show its attention weights.
         """
         model = self.model
-        is_readable = isinstance(model, PreTrainedModel) and model._supports_sdpa
-        return self._read(inputs) if is_readable and model._can_set_attn_implementation() else self._ask(inputs)
+        if isinstance(model, PreTrainedModel) and model._supports_sdpa and model._can_set_attn_implementation():
+            return self._read(model, inputs)
+        return self._ask(inputs)
 
     def see(
         self,
@@ -73,23 +74,23 @@ class AttentionReader:
         # With a model spread over devices the sum moves along with the layers.
         self.attentions = weights if self.attentions is None else self.attentions.to(weights.device) + weights
 
-    def _read(self, inputs: dict[str, Any]) -> Any:
-        num_layers = self.model.config.num_hidden_layers
+    def _read(self, model: PreTrainedModel, inputs: dict[str, Any]) -> Any:
+        num_layers = model.config.num_hidden_layers
         num_read = min(self.layers(num_layers), num_layers)
         self.attentions, self._num_seen, self._first_read = None, 0, num_layers - num_read
         with _one_reader:
-            before = self.model.config._attn_implementation
+            before = model.config._attn_implementation
             try:
-                self.model.set_attn_implementation(_IMPLEMENTATION)
+                model.set_attn_implementation(_IMPLEMENTATION)
                 _current.reader = self
-                outputs = self.model(**inputs)
+                outputs = model(**inputs)
             finally:
                 _current.reader = None
-                self.model.set_attn_implementation(before)
-        if self._num_seen != num_layers:
+                model.set_attn_implementation(before)
+        if self._num_seen != num_layers or self.attentions is None:
             raise ValueError(
                 f"`model` must show the attention of each of its {num_layers} layers once to this strategy, got "
-                f"{self._num_seen} from {type(self.model).__name__}."
+                f"{self._num_seen} from {type(model).__name__}."
             )
         self.attentions = self.attentions / num_read
         return outputs

@@ -61,6 +61,7 @@ class Backbone:
     @property
     def device(self) -> torch.device | None:
         """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
+        device: torch.device | None
         if isinstance(self.model, PreTrainedModel):
             device = self.model.device
         else:
@@ -131,9 +132,9 @@ class Backbone:
             return self._gathered(self.model, inputs, (rows, columns), request)
         reader = AttentionReader(self.model, request.attention_layers)
         found = self._gathered(reader, inputs, (rows, columns), request)
-        found.attentions = reader.attentions.to(sequences.device)
-        if attention_mask is not None:
-            found.attentions = found.attentions * attention_mask[..., None]
+        if reader.attentions is not None:
+            attentions = reader.attentions.to(sequences.device)
+            found.attentions = attentions if attention_mask is None else attentions * attention_mask[..., None]
         return found
 
     def _finished(self, logits: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -147,7 +148,7 @@ class Backbone:
         self,
         forward: Callable[..., Any],
         inputs: dict[str, Any],
-        places: tuple[torch.LongTensor, torch.LongTensor],
+        places: tuple[torch.Tensor, torch.Tensor],
         request: PredictionRequest,
     ) -> Prediction:
         """Run the model and return its output at these places."""
@@ -160,7 +161,7 @@ class Backbone:
                     f"`model` must return `hidden_states` for a dependency head, got none from "
                     f"{type(self.model).__name__}."
                 )
-            kept = states[-1][places] if request.with_hidden_states else None
+            kept = None if states is None or not request.with_hidden_states else states[-1][places]
             return Prediction(self._finished(outputs.logits[places], device), kept)
         gather = StatesGather(*places, request.part_size)
         handle = module.register_forward_hook(gather)
@@ -178,7 +179,7 @@ class Backbone:
         return Prediction(logits, gather.states, output=output, part_size=request.part_size)
 
 
-def _counted(sequences: torch.LongTensor) -> torch.LongTensor:
+def _counted(sequences: torch.Tensor) -> torch.Tensor:
     """Return the number of each column."""
     return torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
 

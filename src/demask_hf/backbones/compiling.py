@@ -49,7 +49,7 @@ class CompiledBackbone(Backbone):
             # Copies of a row keep the same keys and values as the row.
             cache.rows, cache.columns = _filled(cache.rows), _filled(cache.columns)
         tensors = ("sequences", "attention_mask", "token_type_ids")
-        filled = {name: _filled(getattr(request, name)) for name in tensors}
+        filled: dict[str, Any] = {name: _filled(getattr(request, name)) for name in tensors}
         torch.compiler.cudagraph_mark_step_begin()
         with self._body.running():
             return super().predict(dataclasses.replace(request, candidates=request.places, **filled))
@@ -103,7 +103,8 @@ class _CompiledModule:
 @functools.cache
 def _compiled(function: Callable, options: tuple) -> Callable:
     """Compile a function, such as a class's forward, once in the process, whatever it is called with."""
-    return torch.compile(function, **{name: dict(value) if name == "options" else value for name, value in options})
+    arguments: dict[str, Any] = {name: dict(value) if name == "options" else value for name, value in options}
+    return torch.compile(function, **arguments)
 
 
 def _frozen(options: dict[str, Any]) -> tuple:

@@ -37,20 +37,22 @@ class PredictionRequest:
             asked for. By default, and where the states of a model cannot be told from its output, all.
     """
 
-    sequences: torch.LongTensor
-    candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor]
+    sequences: torch.Tensor
+    candidates: torch.Tensor | tuple[torch.Tensor, torch.Tensor]
     attention_mask: torch.Tensor | None = None
-    token_type_ids: torch.LongTensor | None = None
+    token_type_ids: torch.Tensor | None = None
     with_hidden_states: bool = True
     attention_layers: Callable[[int], int] | None = None
     cache: Any = None
     part_size: int | None = None
 
     @property
-    def places(self) -> tuple[torch.LongTensor, torch.LongTensor]:
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Row and column of each candidate, row-major."""
-        candidates = self.candidates
-        return candidates if isinstance(candidates, tuple) else candidates.nonzero(as_tuple=True)
+        if isinstance(self.candidates, tuple):
+            return self.candidates
+        rows, columns = self.candidates.nonzero(as_tuple=True)
+        return rows, columns
 
 
 @dataclass
@@ -85,7 +87,7 @@ class Prediction:
             yield slice(0, start), logits
         # Nobody needs the first part any longer when the next one is made.
         del logits
-        if self.output is None:
+        if self.output is None or self.hidden_states is None or self.part_size is None:
             return
         for place in range(start, len(self.hidden_states), self.part_size):
             part = slice(place, min(place + self.part_size, len(self.hidden_states)))
@@ -106,8 +108,9 @@ class StatesGather:
             Let the model go on with this many of them only.
     """
 
-    def __init__(self, rows: torch.LongTensor, columns: torch.LongTensor, part_size: int | None = None):
-        self.rows, self.columns, self.part_size, self.states = rows, columns, part_size, None
+    def __init__(self, rows: torch.Tensor, columns: torch.Tensor, part_size: int | None = None):
+        self.rows, self.columns, self.part_size = rows, columns, part_size
+        self.states = torch.empty(0)
         # Another thread may be running the same model with a hook of its own.
         self.thread = threading.get_ident()
 

@@ -89,7 +89,7 @@ def quirks_of(model: torch.nn.Module) -> BackboneQuirks:
     if attached is not None:
         return attached
     plain = BackboneQuirks(states="base_model" if isinstance(model, PreTrainedModel) else None)
-    return _QUIRKS.get(_model_type(model), plain)
+    return _QUIRKS.get(_model_type(model) or "", plain)
 
 
 def _model_type(model: torch.nn.Module) -> str | None:

@@ -1,6 +1,5 @@
 """Write the outcome of a calibration into a head: the bound, and what it was chosen for."""
 
-import dataclasses
 import shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ..files import read_json, write_json
 from ..generation.arguments import resolve_config
+from ..generation.encoding import encode_batch
 from ..generation.preparation import prepare
 from ..head.loading import load_head
 from .calibration import Calibration
@@ -29,13 +29,17 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
     Returns:
         `dict` of JSON types: the bound, the risk with its limit and probability, the number of prompts and their
         fingerprint, the test, every setting that the guarantee speaks about, and the date (UTC).
+
+    Raises:
+        ValueError: if the calibration certified no bound.
     """
     chosen = calibration.chosen
-    rule = dataclasses.replace(rollouts.rule, dependency_bound=chosen.dependency_bound)
+    if chosen is None:
+        raise ValueError("`calibration` must have chosen a bound to certify, got one that certified none.")
+    rule = rollouts.rule.fresh(dependency_bound=chosen.dependency_bound)
     model = rollouts.model
     config, _ = resolve_config(model, None, rule, dict(rollouts.generate_kwargs))
-    prompt = getattr(rollouts.prompts[0], "prompt", rollouts.prompts[0])
-    ids = rollouts.tokenizer(prompt, return_tensors="pt")["input_ids"]
+    ids, _ = encode_batch(rollouts.tokenizer, [rollouts.examples[0].prompt])
     loop, _ = prepare(model, config, rule, ids)
     return {
         "risk": rollouts.risk,

@@ -30,8 +30,8 @@ class OrderedSet:
     """
 
     predict: Predict
-    sequence: torch.LongTensor
-    order: torch.LongTensor
+    sequence: torch.Tensor
+    order: torch.Tensor
 
     def marginals(self) -> torch.Tensor:
         """Return the predictions for the set in this state, shape `(size, vocabulary)`, float64, in order."""
@@ -41,7 +41,7 @@ class OrderedSet:
         probabilities = self.predict(self.sequence[None], row, asked[None]).double()
         return probabilities[self.order.argsort().argsort()]
 
-    def conditional(self, tokens: torch.LongTensor) -> torch.Tensor:
+    def conditional(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the predictions for position `t` of the order after its first `t` positions are revealed.
 
         Args:
@@ -63,7 +63,7 @@ class OrderedSet:
             predictions.append(self.predict(revealed, rows, asked).double())
         return torch.cat(predictions)[inverse]
 
-    def reordered(self, order: torch.LongTensor) -> "OrderedSet":
+    def reordered(self, order: torch.Tensor) -> "OrderedSet":
         """Return the same positions in another order."""
         return OrderedSet(self.predict, self.sequence, order)
 
@@ -136,7 +136,7 @@ def exact_error(ordered: OrderedSet, max_continuations: int = 512, tolerance: fl
     return ExactError(error, max(float(left_out[0]), 0.0), tuple(terms), tuple(terms_left_out))
 
 
-def _likeliest(masses: torch.Tensor, allowance: float) -> torch.LongTensor:
+def _likeliest(masses: torch.Tensor, allowance: float) -> torch.Tensor:
     """Return the indices without the smallest ones whose summed mass, of both rows together, is within `allowance`."""
     order = masses.sum(dim=0).argsort()
     is_left_out = masses.sum(dim=0)[order].cumsum(dim=0) <= allowance
@@ -190,7 +190,7 @@ class JointDraws:
             their mean estimates it as without bias as that of [`sampled_errors`].
     """
 
-    tokens: torch.LongTensor
+    tokens: torch.Tensor
     log_probabilities: torch.Tensor
     terms: torch.Tensor
     errors: torch.Tensor
@@ -227,7 +227,7 @@ def draw_from_joint(ordered: OrderedSet, num_draws: int, generator: torch.Genera
 
 
 @torch.no_grad()
-def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.LongTensor) -> torch.Tensor:
+def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.Tensor) -> torch.Tensor:
     """Return unbiased estimates of the total variation between the joints of two orders of one set.
 
     Args:
@@ -251,7 +251,7 @@ def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.LongTen
     return (1.0 - (log_probabilities - draws.log_probabilities).exp()).clamp(min=0)
 
 
-def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.LongTensor:
+def _draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Draw one token from each row of `(draws, vocabulary)`, float64."""
     noise = torch.rand(probabilities.shape[0], generator=generator, dtype=torch.float64)
     return inverse_transform(probabilities, noise.to(probabilities.device))

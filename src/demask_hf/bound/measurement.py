@@ -168,10 +168,10 @@ def measure_set(
         draws = draw_from_joint(ordered, settings.num_draws, generator)
     costs, uncovered = _costs(dependencies.dependencies[0]), float(dependencies.uncovered_mass[0])
     if error is None:
-        terms = [empirical_bernstein(term.cpu(), settings.confidence) for term in draws.terms.T]
+        terms = [empirical_bernstein(term.cpu().numpy(), settings.confidence) for term in draws.terms.T]
         # The second position's term is its dependency on the first, by definition.
         terms[:1] = [Interval(cost, cost, cost + uncovered) for cost in costs[:1]]
-        total_variation = empirical_bernstein(draws.errors.cpu(), settings.confidence)
+        total_variation = empirical_bernstein(draws.errors.cpu().numpy(), settings.confidence)
     else:
         total_variation = _enumerated(error)
         parts = zip(error.terms, error.terms_left_out, strict=True)
@@ -180,7 +180,7 @@ def measure_set(
     for number in range(num_orders):
         other = columns[::-1] if number == 0 else random.sample(columns, len(columns))
         order = ordered.order.new_tensor(other)
-        distance = empirical_bernstein(order_distances(ordered, draws, order).cpu(), settings.confidence)
+        distance = empirical_bernstein(order_distances(ordered, draws, order).cpu().numpy(), settings.confidence)
         orders.append(
             OrderMeasurement(tuple(other), _total_variation(ordered.reordered(order), settings, generator), distance)
         )
@@ -201,7 +201,9 @@ def _total_variation(ordered: OrderedSet, settings: VerificationSettings, genera
     error = exact_error(ordered, settings.max_continuations)
     if error is not None:
         return _enumerated(error)
-    return empirical_bernstein(sampled_errors(ordered, settings.num_draws, generator).cpu(), settings.confidence)
+    return empirical_bernstein(
+        sampled_errors(ordered, settings.num_draws, generator).cpu().numpy(), settings.confidence
+    )
 
 
 def _enumerated(error: ExactError) -> Interval:
@@ -215,7 +217,7 @@ def _costs(dependencies: torch.Tensor) -> tuple[float, ...]:
 
 @torch.no_grad()
 def measured_among(
-    predict: Predict, sequence: torch.LongTensor, columns: torch.LongTensor, mask_token_id: int, min_probability: float
+    predict: Predict, sequence: torch.Tensor, columns: torch.Tensor, mask_token_id: int, min_probability: float
 ) -> MeasuredDependencies:
     """Measure the dependencies among columns of one state, in the order of `columns`.
 
@@ -248,7 +250,7 @@ def measured_among(
 
 @torch.no_grad()
 def predicted_among(
-    predictor: Predictor, head: DemaskHead | None, sequence: torch.LongTensor, candidates: torch.LongTensor
+    predictor: Predictor, head: DemaskHead | None, sequence: torch.Tensor, candidates: torch.Tensor
 ) -> torch.Tensor | None:
     """Return what the head predicts for the candidates of one state, in their order; `None` without a head.
 
@@ -270,10 +272,14 @@ def predicted_among(
     asked = torch.zeros_like(sequence, dtype=torch.bool)
     asked[candidates] = True
     states = predictor.backbone.predict(PredictionRequest(sequence[None], asked[None])).hidden_states
+    if states is None:
+        raise ValueError("`model` must return hidden states for a dependency head, got none.")
     row = torch.zeros(1, dtype=torch.long, device=sequence.device)
     probabilities = predictor.probe(sequence[None], row, asked[None])
     inputs = {"positions": candidates.sort().values, "certainty": certainty(probabilities)}
     inputs = {name: tensor[None].to(states.device) for name, tensor in inputs.items()}
-    found = head.to(states.device)(states[None], **inputs).dependencies[0].to(sequence.device)
+    module: torch.nn.Module = head
+    module.to(states.device)
+    found = head(states[None], **inputs).dependencies[0].to(sequence.device)
     place = candidates.argsort().argsort()
     return found[place][:, place]

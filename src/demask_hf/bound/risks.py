@@ -1,6 +1,5 @@
 """Losses of decoded prompts for choosing the bound: every candidate is rolled out, resumably."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -81,7 +80,9 @@ class Rollouts:
             raise ValueError("`prompts` must hold at least one prompt, got none.")
         if risk == "task" and not all(isinstance(prompt, TaskExample) for prompt in prompts):
             raise ValueError("`prompts` must be examples of task families for the risk 'task', got texts.")
-        self.model, self.tokenizer, self.prompts, self.rule = model, tokenizer, prompts, rule
+        self.model, self.tokenizer, self.rule = model, tokenizer, rule
+        #: The prompts; those that were given as texts belong to no family.
+        self.examples = [one if isinstance(one, TaskExample) else TaskExample("", one, "") for one in prompts]
         self.risk, self.num_draws, self.seed, self.generate_kwargs = risk, num_draws, seed, generate_kwargs
         self._references: dict[int, list[Decoding]] = {}
         if risk == "tv":
@@ -96,9 +97,9 @@ class Rollouts:
     def __call__(self, bound: float) -> np.ndarray:
         """Return the losses of all prompts with a bound, shape `(prompts,)`."""
         losses = self._stored(bound)
-        rule = dataclasses.replace(self.rule, dependency_bound=bound)
-        with tqdm(total=len(self.prompts), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
-            while len(losses) < len(self.prompts):
+        rule = self.rule.fresh(dependency_bound=bound)
+        with tqdm(total=len(self.examples), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
+            while len(losses) < len(self.examples):
                 part = slice(len(losses), len(losses) + _BATCH_SIZE)
                 found = _LOSSES[self.risk](self, rule, part)
                 self._store(bound, found)
@@ -128,7 +129,7 @@ class Rollouts:
 
     def _task_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
         seed = self.seed + part.start
-        examples = self.prompts[part]
+        examples = self.examples[part]
         records = evaluate(
             self.model, self.tokenizer, examples, rule, len(examples), seed=seed, **self.generate_kwargs
         )
@@ -141,7 +142,7 @@ class Rollouts:
         )
 
     def _texts(self, part: slice) -> list[str]:
-        return [getattr(prompt, "prompt", prompt) for prompt in self.prompts[part]]
+        return [example.prompt for example in self.examples[part]]
 
     def _digest(self) -> str:
         """Return a name for everything that the losses depend on but the bound."""
@@ -154,7 +155,7 @@ class Rollouts:
 
     def _stored(self, bound: float) -> list[float]:
         """Return the losses that an earlier run kept; they are those of the first prompts."""
-        losses = []
+        losses: list[float] = []
         for record in kept_lines(self._file) if self._file is not None else ():
             if record["bound"] == bound and record["first"] == len(losses):
                 losses += record["losses"]

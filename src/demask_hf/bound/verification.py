@@ -99,7 +99,7 @@ def verify(
     with tqdm(total=len(prompts), unit="state", disable=not is_verbose, desc="verify") as bar:
         for group, text, state in _drawn_states(model, tokenizer, prompts, rule, settings, walker, generate_kwargs):
             key = None if state is None else tuple(state.sequence.tolist())
-            if key is not None and key not in seen:
+            if state is not None and key not in seen:
                 seen.add(key)
                 sets = _measured(predictor, state, settings)
                 verified.append(VerifiedState(text, group, len(state.candidates), *sets))

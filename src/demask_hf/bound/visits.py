@@ -1,6 +1,5 @@
 """States that decoding visits, each with the positions that the demask rule selects in it."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..backbones.backbone import Backbone
 from ..functional.sampling import Sampling
 from ..generation.arguments import resolve_config
+from ..generation.encoding import encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
 from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
@@ -30,9 +30,9 @@ class VisitedState:
             Columns that the rule selects, in the same order.
     """
 
-    sequence: torch.LongTensor
-    candidates: torch.LongTensor
-    selected: torch.LongTensor
+    sequence: torch.Tensor
+    candidates: torch.Tensor
+    selected: torch.Tensor
 
 
 @dataclass
@@ -54,14 +54,14 @@ class RecordingStrategy(WrappingStrategy):
 
     def __post_init__(self):
         is_same = self.walker is self.rule
-        self.rule = dataclasses.replace(self.rule)
-        self.walker = self.rule if is_same else dataclasses.replace(self.walker)
+        self.rule = self.rule.fresh()
+        self.walker = self.rule if is_same else self.walker.fresh()
 
     @property
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
         return (self.rule,) if self.walker is self.rule else (self.walker, self.rule)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         selected = self.rule.select(step)
         scores = step.at_positions(position_scores(step, self.rule.order).double(), float("-inf"))
         order = scores.argsort(dim=-1, descending=True, stable=True)
@@ -103,10 +103,10 @@ def visit(
     Returns:
         `list[list[VisitedState]]`: for each prompt the states in the order of the steps.
     """
-    inputs = tokenizer(list(prompts), padding=True, padding_side="left", return_tensors="pt")
+    ids, attention_mask = encode_batch(tokenizer, prompts)
     recording = RecordingStrategy(rule if walker is None else walker, rule, [[] for _ in prompts])
     seeds = [seed + row for row in range(len(prompts))]
-    model.generate(inputs["input_ids"], inputs["attention_mask"], strategy=recording, seed=seeds, **generate_kwargs)
+    model.generate(ids, attention_mask, strategy=recording, seed=seeds, **generate_kwargs)
     return recording.visited
 
 
@@ -130,9 +130,10 @@ def drawing_predictor(
             drawn tokens; or if a setting is wrong.
     """
     config, _ = resolve_config(model, None, rule, dict(generate_kwargs))
-    if not config.temperature > 0:
+    temperature = float(config.temperature or 0.0)
+    if not temperature > 0:
         raise ValueError(
-            f"`temperature` must be above 0 to measure total variation, got {config.temperature:g}: at 0 all "
+            f"`temperature` must be above 0 to measure total variation, got {temperature:g}: at 0 all "
             "distributions are points and the bound is void."
         )
     if rule.order == "token_probability":
@@ -140,5 +141,5 @@ def drawing_predictor(
             "`order` must not be 'token_probability' to measure total variation: a selection that looks at the drawn "
             "tokens is not sampled from the product of marginals."
         )
-    sampling = Sampling(temperature=config.temperature, top_p=config.top_p, top_k=config.top_k or None)
+    sampling = Sampling(temperature=temperature, top_p=config.top_p, top_k=config.top_k or None)
     return Predictor(Backbone.of(model, config.mask_token_id), sampling, excludes_mask=True)

@@ -30,18 +30,18 @@ class CandidateIndex:
             Most candidates of a row; 0 without any.
     """
 
-    rows: torch.LongTensor
-    columns: torch.LongTensor
-    ranks: torch.LongTensor
-    slots: torch.LongTensor
-    active: torch.LongTensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    ranks: torch.Tensor
+    slots: torch.Tensor
+    active: torch.Tensor
     host_active: list[int]
     first_columns: list[int]
     last_columns: list[int]
     width: int
 
     @classmethod
-    def of(cls, candidates: torch.BoolTensor, on_host: torch.BoolTensor | None = None) -> "CandidateIndex":
+    def of(cls, candidates: torch.Tensor, on_host: torch.Tensor | None = None) -> "CandidateIndex":
         """Find the places of a mask.
 
         Args:
@@ -59,14 +59,15 @@ class CandidateIndex:
         ranks = torch.repeat_interleave(torch.arange(active.numel()), counts)
         slots = torch.arange(rows.numel()) - (ends - counts)[ranks]
         # One upload, which does not wait for the device.
+        host_active, firsts, lasts = active.tolist(), columns[ends - counts].tolist(), columns[ends - 1].tolist()
         packed = torch.cat([rows, columns, ranks, slots, active]).to(candidates.device, non_blocking=True)
-        parts = packed.split([rows.numel()] * 4 + [active.numel()])
-        firsts, lasts = columns[ends - counts], columns[ends - 1]
+        sizes = [rows.numel()] * 4 + [active.numel()]
+        rows, columns, ranks, slots, active = packed.split(sizes)
         width = max(counts.tolist(), default=0)
-        return cls(*parts, active.tolist(), firsts.tolist(), lasts.tolist(), width)
+        return cls(rows, columns, ranks, slots, active, host_active, firsts, lasts, width)
 
     @property
-    def places(self) -> tuple[torch.LongTensor, torch.LongTensor]:
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Row, counted among the active rows, and column of each candidate."""
         return self.ranks, self.columns
 

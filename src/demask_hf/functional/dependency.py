@@ -10,7 +10,7 @@ _NUM_BLIND_ROUNDS = {"cpu": 0}
 _NUM_BLIND_ROUNDS_ELSEWHERE = 4
 
 
-def ranks(scores: torch.Tensor) -> torch.LongTensor:
+def ranks(scores: torch.Tensor) -> torch.Tensor:
     """Return the place of each position in a walk by descending score, from 0; ties go to the lower index.
 
     Args:
@@ -25,7 +25,7 @@ def ranks(scores: torch.Tensor) -> torch.LongTensor:
     return torch.empty_like(order).scatter_(-1, order, places)
 
 
-def dependency_bound_of(dependencies: torch.Tensor, order: torch.LongTensor) -> torch.Tensor:
+def dependency_bound_of(dependencies: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Return the sum of dependencies from earlier to later positions of an ordered set.
 
     It bounds the total variation between the product of marginals and the joint in that order if dependencies are
@@ -46,11 +46,11 @@ def dependency_bound_of(dependencies: torch.Tensor, order: torch.LongTensor) -> 
 def low_dependency_subset(
     dependencies: torch.Tensor,
     scores: torch.Tensor,
-    eligible: torch.BoolTensor,
+    eligible: torch.Tensor,
     bound: float,
     rule: str = "token",
     symmetric: bool = False,
-) -> torch.BoolTensor:
+) -> torch.Tensor:
     """Walk the positions by descending score and keep each whose dependency on those kept so far allows it.
 
     With `cost_j = sum_{i kept before j} D[i, j]`, position `j` is kept iff

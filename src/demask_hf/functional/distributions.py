@@ -109,12 +109,12 @@ def total_variation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 SCORES = {"confidence": confidence, "entropy": entropy, "margin": margin}
 
 
-def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.LongTensor) -> list[torch.Tensor]:
+def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
     """Return several scores as [`score_of`] does; compiled, they take one pass over the vocabulary."""
     return [score_of(name, probabilities, tokens) for name in names]
 
 
-def score_of(name: str, probabilities: torch.Tensor, tokens: torch.LongTensor) -> torch.Tensor:
+def score_of(name: str, probabilities: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     """Return a score of each candidate by name, shape `(num_candidates,)`.
 
     Args:

@@ -3,7 +3,7 @@
 import torch
 
 
-def random_mask(maskable: torch.BoolTensor, generator: torch.Generator | None = None) -> torch.BoolTensor:
+def random_mask(maskable: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Mask every row at a ratio of its own, ratios spread evenly over (0, 1).
 
     The ratios of a batch are stratified, one in each interval of width 1 / batch, so that every batch covers the
@@ -26,7 +26,7 @@ def random_mask(maskable: torch.BoolTensor, generator: torch.Generator | None = 
     return maskable & ((noise < ratios[:, None]) | is_first)
 
 
-def left_padded_positions(attention_mask: torch.Tensor) -> torch.LongTensor:
+def left_padded_positions(attention_mask: torch.Tensor) -> torch.Tensor:
     """Return the position of each column counted from the first real token of its row.
 
     Args:

@@ -19,7 +19,7 @@ _NUM_TOP_TOKENS = 32
 _MAX_PROBE_ELEMENTS = 1 << 26
 
 # (sequences of the probes, batch row of each, positions asked for) -> probabilities in row-major order.
-Predict = Callable[[torch.LongTensor, torch.LongTensor, torch.BoolTensor], torch.Tensor]
+Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -38,19 +38,19 @@ class MeasuredDependencies:
     """
 
     dependencies: torch.Tensor
-    num_probes: torch.LongTensor
+    num_probes: torch.Tensor
     uncovered_mass: torch.Tensor
 
 
 @torch.no_grad()
 def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the state or a choice of the caller
     predict: Predict,
-    sequences: torch.LongTensor,
-    candidates: torch.BoolTensor,
+    sequences: torch.Tensor,
+    candidates: torch.Tensor,
     probabilities: torch.Tensor,
     mask_token_id: int,
     estimator: str = "expectation",
-    sources: torch.BoolTensor | None = None,
+    sources: torch.Tensor | None = None,
     min_probability: float = 1e-7,
     generator: torch.Generator | None = None,
 ) -> MeasuredDependencies:
@@ -120,7 +120,7 @@ def _plan(
     estimator: str,
     min_probability: float,
     generator: torch.Generator | None,
-) -> tuple[torch.LongTensor, torch.LongTensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return source, token and weight of every probe, and the uncovered mass of every source."""
     mask_index = torch.tensor([mask_token_id], device=probabilities.device)
     weights = probabilities.float().index_fill(-1, mask_index, 0.0)

@@ -11,21 +11,19 @@ _MULTIPLIERS = (-4658895280553007687, -7723592293110705685)
 _NUM_BITS = 52
 
 
-def _shift_right(value: torch.LongTensor, bits: int) -> torch.LongTensor:
+def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
     """Shift 64-bit integers right, filling with zeros (torch fills with the sign)."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(value: torch.LongTensor) -> torch.LongTensor:
+def _mix(value: torch.Tensor) -> torch.Tensor:
     """Scramble 64-bit integers: the finalizer of splitmix64."""
     value = (value ^ _shift_right(value, 30)) * _MULTIPLIERS[0]
     value = (value ^ _shift_right(value, 27)) * _MULTIPLIERS[1]
     return value ^ _shift_right(value, 31)
 
 
-def uniform_noise(
-    seeds: torch.LongTensor, steps: torch.LongTensor, positions: torch.LongTensor, stream: int = 0
-) -> torch.Tensor:
+def uniform_noise(seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Tensor, stream: int = 0) -> torch.Tensor:
     """Return one uniform number per element, a pure function of its arguments.
 
     The numbers are hashes (splitmix64), so they do not depend on the device, on the other rows of a batch or on
@@ -85,7 +83,7 @@ def filter_logits(
 
 def draw_tokens(
     logits: torch.Tensor, probabilities: torch.Tensor, mask_token_id: int, noise: torch.Tensor | None
-) -> torch.LongTensor:
+) -> torch.Tensor:
     """Choose a token per candidate, never the mask token.
 
     Args:
@@ -114,7 +112,7 @@ def draw_tokens(
     return torch.where((allowed > 0).any(dim=-1), inverse_transform(allowed, noise), fallback)
 
 
-def inverse_transform(weights: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
+def inverse_transform(weights: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Draw one token per row: the first whose cumulative weight exceeds the noise, never one of weight 0.
 
     Args:

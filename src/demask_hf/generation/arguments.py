@@ -1,7 +1,6 @@
 """From what the caller of `generate` gives to a resolved config, checked prompts and seeds."""
 
 import copy
-import dataclasses
 from numbers import Integral
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from ..strategies import UnmaskingStrategy, make_strategy
+from ..strategies.base import fields_of
 from .configuration import DemaskGenerationConfig, check_keywords
 
 
@@ -51,13 +51,13 @@ def resolve_config(
         setattr(config, name, value)
     fields = {name: value for name, value in overrides.items() if name not in settings}
     if isinstance(strategy, UnmaskingStrategy):
-        check_keywords(fields, {field.name: None for field in dataclasses.fields(strategy) if field.init})
-        rule = dataclasses.replace(strategy, **fields)
+        check_keywords(fields, fields_of(type(strategy)))
+        rule = strategy.fresh(**fields)
     else:
         if strategy is None and config.strategy is None:
             strategy = "threshold" if getattr(model, "demask_head", None) is None else "demask"
         config.set_strategy(strategy, fields)
-        rule = make_strategy(**config.strategy)
+        rule = make_strategy(**(config.strategy or {}))
     if is_plan and not rule.follows_schedule and "max_denoising_steps" not in settings:
         config.max_denoising_steps = None
     for name, value in config._get_default_generation_params().items():
@@ -69,7 +69,7 @@ def resolve_config(
     return config, rule
 
 
-def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None) -> torch.LongTensor:
+def check_prompts(input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """Return the prompts after checking that they are a left-padded batch of token ids.
 
     Raises:
@@ -101,7 +101,7 @@ def check_prompts(input_ids: torch.LongTensor | None, attention_mask: torch.Tens
     return input_ids.long()
 
 
-def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, batch: int) -> torch.LongTensor:
+def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, batch: int) -> torch.Tensor:
     """Return one seed per row, shape `(batch,)`: the given ones, or drawn from the generator.
 
     Raises:
@@ -112,7 +112,7 @@ def row_seeds(seed: int | list[int] | None, generator: torch.Generator | None, b
         return torch.randint(1 << 62, (batch,), generator=generator, device=device)
     if generator is not None:
         raise ValueError("`seed` must be None when a `generator` is given, got both.")
-    seeds = [seed] * batch if isinstance(seed, Integral) else list(seed)
+    seeds = list(seed) if isinstance(seed, list | tuple) else [seed] * batch
     if len(seeds) != batch or not all(isinstance(one, Integral) for one in seeds):
         raise ValueError(f"`seed` must be one integer or one for each of the {batch} rows, got {seed!r}.")
     for one in seeds:

@@ -21,6 +21,9 @@ class BlockCacheLayer(CacheLayerMixin):
     next full one, so the replacement goes into a copy, and a forward that only probes leaves no trace.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.keys, self.values = key_states, value_states
         self.is_initialized = True
@@ -29,8 +32,8 @@ class BlockCacheLayer(CacheLayerMixin):
         self,
         key_states: torch.Tensor,
         value_states: torch.Tensor,
-        rows: torch.LongTensor,
-        columns: torch.LongTensor | None,
+        rows: torch.Tensor,
+        columns: torch.Tensor | None,
         num_rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep whole rows, or complete computed columns with the kept ones.
@@ -83,15 +86,16 @@ class BlockCache(Cache):
     def __init__(self, num_rows: int):
         super().__init__(layer_class_to_replicate=BlockCacheLayer)
         self.num_rows = num_rows
-        self.rows: torch.LongTensor | None = None
-        self.columns: torch.LongTensor | None = None
+        self.rows: torch.Tensor | None = None
+        self.columns: torch.Tensor | None = None
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
         return super().update(key_states, value_states, layer_idx, self.rows, self.columns, self.num_rows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of keys that the next forward finds: none if it computes whole rows."""
-        return 0 if self.columns is None else self.layers[layer_idx].keys.shape[2]
+        layer = self.layers[layer_idx] if self.columns is not None else None
+        return layer.keys.shape[2] if isinstance(layer, BlockCacheLayer) else 0
 
 
 @dataclass
@@ -200,7 +204,8 @@ class CachedForward:
         for place, number in enumerate(rows):
             row = self._rows[number]
             groups[0 if row.is_full else row.window[1] - row.window[0]].append(place)
-        parts, places, device = [], request.places, request.sequences.device
+        parts: list[tuple[torch.Tensor | None, Prediction]] = []
+        places, device = request.places, request.sequences.device
         for width, members in groups.items():
             chosen, asked, order = _sent(members, device), places, None
             if len(groups) > 1:
@@ -217,7 +222,11 @@ class CachedForward:
                 cache=self._placed([rows[place] for place in members], width, device) if is_kept else None,
             )
             parts.append((order, self.backbone.predict(part)))
-        return parts[0][1] if len(parts) == 1 else _merged(parts)
+        if len(parts) == 1:
+            return parts[0][1]
+        return _merged(
+            [prediction for _, prediction in parts], torch.cat([order for order, _ in parts if order is not None])
+        )
 
     def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:
         """Return the cache, told which rows and columns come next."""
@@ -229,18 +238,18 @@ class CachedForward:
         return self._cache
 
 
-def _sent(numbers: list[int], device: torch.device) -> torch.LongTensor:
+def _sent(numbers: list[int], device: torch.device) -> torch.Tensor:
     """Return numbers on a device without waiting for it."""
     return torch.tensor(numbers).to(device, non_blocking=True)
 
 
-def _merged(parts: list[tuple[torch.LongTensor, Prediction]]) -> Prediction:
-    """Put the candidates of several forwards back into their order."""
-    order = torch.cat([order for order, _ in parts]).argsort()
-    predictions = [prediction for _, prediction in parts]
-    states = predictions[0].hidden_states
+def _merged(predictions: list[Prediction], places: torch.Tensor) -> Prediction:
+    """Put the candidates of several forwards, which stand at these places, back into their order."""
+    order = places.argsort()
+    kept = [prediction.hidden_states for prediction in predictions if prediction.hidden_states is not None]
+    states = torch.cat(kept) if kept else None
     if states is not None:
-        states = torch.cat([prediction.hidden_states for prediction in predictions])[order.to(states.device)]
+        states = states[order.to(states.device)]
     unfinished = next((prediction for prediction in predictions if prediction.output is not None), None)
     if unfinished is not None:
         # The parts of the forwards are not those of their union: all are computed anew, from the states.
@@ -254,7 +263,7 @@ def check_can_cache(backbone: Backbone, kind: str) -> None:
     Raises:
         ValueError: if the model is none of the native ones.
     """
-    if not getattr(backbone.states_module, "_supports_block_cache", False):
+    if kind != "none" and not getattr(backbone.states_module, "_supports_block_cache", False):
         raise ValueError(
             f"`cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and LLaDA "
             "models can keep keys and values, other models cannot."

@@ -17,10 +17,10 @@ class StepRecorder:
             The sequences before the first step.
     """
 
-    def __init__(self, sequences: torch.LongTensor):
+    def __init__(self, sequences: torch.Tensor):
         self.history = [sequences.clone()]
 
-    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+    def __call__(self, state: DecodingState, draft: torch.Tensor) -> None:
         self.history.append(state.sequences.clone())
 
 
@@ -46,7 +46,7 @@ class StepStreamer:
         self.num_sent = finished_lengths(loop, state)[0]
         streamer.put(state.sequences[0, : self.num_sent].cpu())
 
-    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+    def __call__(self, state: DecodingState, draft: torch.Tensor) -> None:
         finished = finished_lengths(self.loop, state)[0]
         if finished > self.num_sent:
             self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
@@ -84,7 +84,7 @@ class StepStopper:
         self.criteria, self.loop = criteria, loop
         self.seen = finished_lengths(loop, state)
 
-    def __call__(self, state: DecodingState, draft: torch.LongTensor) -> None:
+    def __call__(self, state: DecodingState, draft: torch.Tensor) -> None:
         for row, finished in enumerate(finished_lengths(self.loop, state)):
             for length in range(self.seen[row] + 1, finished + 1):
                 if bool(self.criteria(state.sequences[row : row + 1, :length], None).all()):

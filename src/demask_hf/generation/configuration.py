@@ -143,8 +143,8 @@ class DemaskGenerationConfig(GenerationConfig):
             chosen = dict(self.strategy) if self.strategy else None
         elif isinstance(strategy, str):
             # Naming the strategy that is set already keeps its fields.
-            is_set = isinstance(self.strategy, dict) and self.strategy["name"] == strategy
-            chosen = dict(self.strategy) if is_set else {"name": strategy}
+            known = self.strategy if isinstance(self.strategy, dict) else {}
+            chosen = dict(known) if known.get("name") == strategy else {"name": strategy}
         elif isinstance(strategy, UnmaskingStrategy):
             chosen = strategy.to_dict()
         elif isinstance(strategy, dict):
@@ -207,7 +207,7 @@ class DemaskGenerationConfig(GenerationConfig):
         return {**self.to_dict(), "transformers_version": __version__}
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "DemaskGenerationConfig":
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a config from a dictionary that may hold options of other decoding methods, which are left out."""
         return_unused = kwargs.pop("return_unused_kwargs", False)
         given = {**config_dict, **{name: value for name, value in kwargs.items() if not name.startswith("_from")}}

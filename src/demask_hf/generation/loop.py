@@ -71,13 +71,13 @@ class DenoisingLoop:
             for callback in on_step:
                 callback(state, torch.where(candidates, draft, state.sequences))
 
-    def open_positions(self, state: DecodingState) -> torch.BoolTensor:
+    def open_positions(self, state: DecodingState) -> torch.Tensor:
         """Return the positions still to be written, shape `(batch, length)`."""
         columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
         is_open = (state.sequences == self.backbone.mask_token_id) & (columns < self.kept_lengths(state)[:, None])
         return is_open if state.attention_mask is None else is_open & state.attention_mask.bool()
 
-    def kept_lengths(self, state: DecodingState) -> torch.LongTensor:
+    def kept_lengths(self, state: DecodingState) -> torch.Tensor:
         """Return the number of columns that each row keeps: up to its first end-of-sequence token or its stop."""
         columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
         # One comparison for each id: a tensor of ids would have to be sent to the device in every step.
@@ -87,9 +87,7 @@ class DenoisingLoop:
         is_end &= columns >= self.settings.prompt_length
         return torch.where(is_end, columns + 1, state.stop_lengths[:, None]).amin(dim=-1)
 
-    def _candidates(
-        self, state: DecodingState, is_open: torch.BoolTensor
-    ) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+    def _candidates(self, state: DecodingState, is_open: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the candidates, and whether it is the last step of a row, of shape `(batch, 1)`.
 
         Rows that enter a block begin to count its steps.
@@ -108,13 +106,13 @@ class DenoisingLoop:
             candidates = torch.where(is_last, is_open, candidates)
         return candidates, is_last
 
-    def _planned(self, candidates: torch.BoolTensor, block: torch.LongTensor) -> torch.LongTensor:
+    def _planned(self, candidates: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
         """Return the steps planned for each row's block: its share of the plan, or one per position."""
         if self._plan is None:
             return candidates.sum(dim=-1)
         return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
 
-    def _select(self, step: DenoisingStep, entered: list[int]) -> torch.BoolTensor:
+    def _select(self, step: DenoisingStep, entered: list[int]) -> torch.Tensor:
         """Return the strategy's choice, made to obey the rules of the loop; `entered` are rows at a new block."""
         selected = self.strategy.select(step) & step.candidates
         if not self.strategy.allows_empty_step:
@@ -127,7 +125,7 @@ class DenoisingLoop:
         return selected
 
 
-def _index(candidates: torch.BoolTensor, has_nan: torch.BoolTensor) -> CandidateIndex:
+def _index(candidates: torch.Tensor, has_nan: torch.Tensor) -> CandidateIndex:
     """Return where the candidates are; the one transfer of a step also tells whether the last one met NaN."""
     on_host = torch.cat([has_nan, candidates.flatten()]).cpu()
     if on_host[0]:

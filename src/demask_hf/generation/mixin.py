@@ -1,10 +1,16 @@
 """`generate` for masked diffusion models: arguments in, the loop, output out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationMixin, LogitsProcessorList, PreTrainedTokenizerBase, StoppingCriteriaList
+from transformers import (
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 from transformers.utils import ModelOutput
 
 from ..backbones.backbone import check_head
@@ -40,13 +46,14 @@ class DemaskGenerationOutput(ModelOutput):
             With `output_history=True` the sequences before the first and after every step.
     """
 
-    sequences: torch.LongTensor | None = None
-    num_forward_passes: torch.LongTensor | None = None
-    num_probe_passes: torch.LongTensor | None = None
-    tokens_per_forward: torch.FloatTensor | None = None
-    unmask_step: torch.LongTensor | None = None
-    uncovered_mass: torch.FloatTensor | None = None
-    history: tuple[torch.LongTensor, ...] | None = None
+    # `generate` fills them all; a `ModelOutput` wants a default for each but the first.
+    sequences: torch.Tensor
+    num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
+    num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
+    tokens_per_forward: torch.Tensor = None  # type: ignore[assignment]
+    unmask_step: torch.Tensor = None  # type: ignore[assignment]
+    uncovered_mass: torch.Tensor = None  # type: ignore[assignment]
+    history: tuple[torch.Tensor, ...] | None = None
 
     def drafts(self, tokenizer: PreTrainedTokenizerBase, row: int = 0, mask: str = "_") -> list[str]:
         """Return the answer of one row as it stood after each step.
@@ -70,14 +77,22 @@ class DemaskGenerationOutput(ModelOutput):
         texts = []
         for last in range(max(steps) + 1):
             pieces = [
-                mask if steps[column] > last else tokenizer.decode([tokens[column]], skip_special_tokens=True)
+                mask if steps[column] > last else str(tokenizer.decode([tokens[column]], skip_special_tokens=True))
                 for column in range(written[0], written[-1] + 1)
             ]
             texts.append("".join(pieces))
         return texts
 
 
-class DemaskGenerationMixin(GenerationMixin):
+if TYPE_CHECKING:
+
+    class _Generative(PreTrainedModel, GenerationMixin):
+        """What the mixin makes of a model, for type checkers."""
+else:
+    _Generative = GenerationMixin
+
+
+class DemaskGenerationMixin(_Generative):
     """Gives a masked diffusion model `generate` and a place for a dependency head."""
 
     generation_config_class = DemaskGenerationConfig
@@ -122,10 +137,11 @@ class DemaskGenerationMixin(GenerationMixin):
         self.set_demask_head(head)
         return head
 
+    # Not the signature of autoregressive decoding, on purpose.
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         generation_config: DemaskGenerationConfig | None = None,
         strategy: str | dict | UnmaskingStrategy | None = None,
@@ -133,7 +149,7 @@ class DemaskGenerationMixin(GenerationMixin):
         stopping_criteria: StoppingCriteriaList | None = None,
         streamer: Any | None = None,
         **overrides: Any,
-    ) -> torch.LongTensor | DemaskGenerationOutput:
+    ) -> torch.Tensor | DemaskGenerationOutput:
         """Fill the masks after (and in) the prompt, several in one forward pass where the strategy allows it.
 
         ```
@@ -190,11 +206,12 @@ class DemaskGenerationMixin(GenerationMixin):
 
         ```
         """
-        arguments = {"attention_mask": attention_mask, "generation_config": generation_config, "strategy": strategy}
-        arguments |= {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
         if overrides.get("custom_generate") is not None:
-            given = {name: value for name, value in arguments.items() if value is not None}
-            return GenerationMixin.generate(self, input_ids=input_ids, streamer=streamer, **given, **overrides)
+            given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "strategy": strategy}
+            given |= {"generation_config": generation_config, "logits_processor": logits_processor}
+            given |= {"stopping_criteria": stopping_criteria, "streamer": streamer}
+            given = {name: value for name, value in given.items() if value is not None}
+            return GenerationMixin.generate(self, **given, **overrides)  # type: ignore[return-value, arg-type]
         generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
@@ -212,8 +229,8 @@ class DemaskGenerationMixin(GenerationMixin):
 
     def adjust_generation_fn(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
         """Read `generation_config.json` as a [`DemaskGenerationConfig`]; called by `from_pretrained`."""
-        names = ("from_auto_class", "from_pipeline", "pretrained_model_name_or_path", "cache_dir", "force_download")
-        names += ("proxies", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+        names = ["from_auto_class", "from_pipeline", "pretrained_model_name_or_path", "cache_dir", "force_download"]
+        names += ["proxies", "local_files_only", "token", "revision", "subfolder", "trust_remote_code"]
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if generation_config is not None:
             self.generation_config = DemaskGenerationConfig.from_dict(generation_config.to_dict())
@@ -235,9 +252,10 @@ def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput
     is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)
     is_dropped = (columns >= loop.kept_lengths(state)[:, None]) & ~is_visible
     unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
-    sequences = state.sequences
-    if is_dropped.any():
-        sequences = sequences.masked_fill(is_dropped, loop.settings.pad_token_id)
+    sequences, pad_token_id = state.sequences, loop.settings.pad_token_id
+    # Something is dropped only behind an end-of-sequence token or a stop, and then there is a padding token.
+    if pad_token_id is not None:
+        sequences = sequences.masked_fill(is_dropped, pad_token_id)
     num_written = (unmask_step >= 0).sum(dim=-1)
     return DemaskGenerationOutput(
         sequences=sequences,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
@@ -48,7 +49,7 @@ class Predictor:
     sampling: Sampling
     needs: frozenset[Need] = frozenset()
     attention_mask: torch.Tensor | None = None
-    token_type_ids: torch.LongTensor | None = None
+    token_type_ids: torch.Tensor | None = None
     cached: CachedForward | None = None
     excludes_mask: bool = False
 
@@ -56,7 +57,7 @@ class Predictor:
         self._scores_of = self.backbone.compiled(scores_of)
         self._vocab_size = getattr(getattr(self.backbone.model, "config", None), "vocab_size", None)
 
-    def probe(self, sequences: torch.LongTensor, rows: torch.LongTensor, asked: torch.BoolTensor) -> torch.Tensor:
+    def probe(self, sequences: torch.Tensor, rows: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Return what the model predicts in other sequences; logits processors do not see them.
 
         Args:
@@ -73,7 +74,7 @@ class Predictor:
         if self.cached is None:
             logits = self.backbone.predict(self._request(sequences, asked, rows)).logits
         else:
-            request = self._request(sequences, asked.nonzero(as_tuple=True), rows)
+            request = self._request(sequences, asked, rows)
             logits = self.cached.predict(request, rows.tolist(), is_probe=True).logits
         if self.excludes_mask:
             return self.sampling.drawn(logits, self.backbone.mask_token_id)
@@ -82,7 +83,7 @@ class Predictor:
     def step(
         self,
         state: DecodingState,
-        candidates: torch.BoolTensor,
+        candidates: torch.Tensor,
         index: CandidateIndex,
         logits_processor: LogitsProcessorList | None = None,
     ) -> DenoisingStep:
@@ -110,7 +111,10 @@ class Predictor:
             noise = uniform_noise(state.seeds[rows], state.num_forward_passes[rows], state.positions[rows, columns])
 
         def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
-            return logits_processor(state.sequences[rows[part]], logits) if logits_processor else logits
+            if not logits_processor:
+                return logits
+            ids: Any = state.sequences[rows[part]]
+            return logits_processor(ids, logits)
 
         tokens, scores, probabilities, state.has_nan = self._scored(prediction, processed, noise, is_whole)
         return DenoisingStep(
@@ -134,10 +138,10 @@ class Predictor:
 
     def _request(
         self,
-        sequences: torch.LongTensor,
-        candidates: torch.BoolTensor | tuple[torch.LongTensor, torch.LongTensor],
-        rows: torch.LongTensor,
-        **wanted,
+        sequences: torch.Tensor,
+        candidates: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        rows: torch.Tensor,
+        **wanted: Any,
     ) -> PredictionRequest:
         """Return a request for sequences that belong to these rows of the batch."""
         given = (self.attention_mask, self.token_type_ids)
@@ -146,13 +150,14 @@ class Predictor:
         return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
 
     def _forward(
-        self, state: DecodingState, candidates: torch.BoolTensor, index: CandidateIndex, is_whole: bool
+        self, state: DecodingState, candidates: torch.Tensor, index: CandidateIndex, is_whole: bool
     ) -> tuple[Prediction, dict[str, torch.Tensor]]:
         """Predict the candidates, and return what else the strategy needs of the step."""
         active, places = index.active, index.places
         needs_context = "context_confidence" in self.needs
         if needs_context:
-            places = (candidates | self._visible(state))[active].nonzero(as_tuple=True)
+            seen_rows, seen_columns = (candidates | self._visible(state))[active].nonzero(as_tuple=True)
+            places = seen_rows, seen_columns
         layers = next((need.of for need in self.needs if isinstance(need, LastLayers)), None)
         request = self._request(
             state.sequences[active],
@@ -164,9 +169,10 @@ class Predictor:
         )
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {}
-        prediction, observed = self.backbone.predict(request), {}
-        if layers is not None:
-            attentions = prediction.attentions
+        prediction = self.backbone.predict(request)
+        observed: dict[str, torch.Tensor] = {}
+        attentions = prediction.attentions
+        if attentions is not None:
             observed["attentions"] = attentions.new_zeros((len(candidates), *attentions.shape[1:]))
             observed["attentions"][active] = attentions
         if needs_context:
@@ -179,7 +185,7 @@ class Predictor:
             prediction = Prediction(prediction.logits[is_candidate], states)
         return prediction, observed
 
-    def _visible(self, state: DecodingState) -> torch.BoolTensor:
+    def _visible(self, state: DecodingState) -> torch.Tensor:
         """Return the positions that hold a token of prompt or answer, shape `(batch, length)`."""
         is_visible = state.sequences != self.backbone.mask_token_id
         return is_visible if self.attention_mask is None else is_visible & self.attention_mask.bool()
@@ -190,7 +196,7 @@ class Predictor:
         processed: Callable[[slice, torch.Tensor], torch.Tensor],
         noise: torch.Tensor | None,
         is_whole: bool,
-    ) -> tuple[torch.LongTensor, dict[str, torch.Tensor], torch.Tensor | None, torch.BoolTensor]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
 
         The last result tells whether a distribution holds NaN, of shape `(1,)`. The logits of the prediction are used

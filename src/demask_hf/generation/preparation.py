@@ -23,10 +23,10 @@ def prepare(
     model: torch.nn.Module,
     config: DemaskGenerationConfig,
     rule: UnmaskingStrategy,
-    input_ids: torch.LongTensor | None,
+    input_ids: torch.Tensor | None,
     attention_mask: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
-    token_type_ids: torch.LongTensor | None = None,
+    token_type_ids: torch.Tensor | None = None,
 ) -> tuple[DenoisingLoop, DecodingState]:
     """Return the loop for a resolved config with its strategy bound to the model, and the state to start from.
 
@@ -53,8 +53,7 @@ def prepare(
     backbone = Backbone.of(model, config.mask_token_id)
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
-    if config.cache != "none":
-        check_can_cache(backbone, config.cache)
+    check_can_cache(backbone, config.cache or "none")
     input_ids = check_prompts(input_ids, attention_mask)
     settings = _resolved_settings(backbone, rule, config, input_ids)
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
@@ -80,7 +79,7 @@ def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerat
 
 
 def _resolved_settings(
-    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.LongTensor
+    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.Tensor
 ) -> DecodingSettings:
     """Return the settings of a call, defaults filled in."""
     prompt_length = prompts.shape[1]
@@ -95,6 +94,7 @@ def _resolved_settings(
         raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
     eos_token_ids = _eos_token_ids(backbone, config)
     pad = _special_token(backbone, config, "pad_token_id")
+    pad = pad[0] if isinstance(pad, list | tuple) else pad
     return DecodingSettings(
         prompt_length=prompt_length - num_closing,
         num_new_tokens=num_new,
@@ -102,23 +102,23 @@ def _resolved_settings(
         num_blocks=num_blocks,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
-        temperature=float(config.temperature),
+        temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,
         eos_token_ids=eos_token_ids if config.stop_at_eos else [],
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
-        cache=config.cache,
+        cache=config.cache or "none",
         cache_refresh_interval=config.cache_refresh_interval,
-        cache_commits_first=config.cache_commits_first,
+        cache_commits_first=bool(config.cache_commits_first),
     )
 
 
 def _first_state(
     backbone: Backbone,
     settings: DecodingSettings,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    token_type_ids: torch.LongTensor | None,
+    token_type_ids: torch.Tensor | None,
 ) -> DecodingState:
     """Return the state before the first step: prompts, then masks, then a closing token that is kept; seeds are 0."""
     mask_token_id, num_new, start = backbone.mask_token_id, settings.num_new_tokens, settings.prompt_length
@@ -157,7 +157,7 @@ def _default_block_length(backbone: Backbone, num_new: int) -> int:
     return own if own is not None and num_new and num_new % own == 0 else max(num_new, 1)
 
 
-def _num_closing_tokens(backbone: Backbone, prompts: torch.LongTensor) -> int:
+def _num_closing_tokens(backbone: Backbone, prompts: torch.Tensor) -> int:
     """Return 1 if all prompts end with a special token that stays last, such as [SEP], and 0 if none does."""
     closing = backbone.quirks.closing_token_id
     if closing is None:
@@ -172,8 +172,8 @@ def _num_closing_tokens(backbone: Backbone, prompts: torch.LongTensor) -> int:
 
 
 def _extended_types(
-    backbone: Backbone, token_type_ids: torch.LongTensor | None, input_ids: torch.LongTensor, num_new: int
-) -> torch.LongTensor | None:
+    backbone: Backbone, token_type_ids: torch.Tensor | None, input_ids: torch.Tensor, num_new: int
+) -> torch.Tensor | None:
     """Return the token types of the whole sequences: what continues a prompt is of its last token's type."""
     if token_type_ids is None:
         return None

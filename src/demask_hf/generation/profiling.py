@@ -1,8 +1,6 @@
 """Where the time of a denoising step goes: backbone, output layer, dependency head, selection, and the rest."""
 
-import dataclasses
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from ..validation import check_count
 from .arguments import resolve_config
 from .mixin import DemaskGenerationMixin
 from .preparation import prepare
+from .state import DecodingState
 
 
 PARTS = ("backbone", "lm_head", "head", "selection", "rest")
@@ -58,7 +57,7 @@ class StepProfile:
 @torch.no_grad()
 def profile_steps(
     model: DemaskGenerationMixin,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     strategy: str | dict | UnmaskingStrategy | None = None,
     num_runs: int = 3,
@@ -91,13 +90,13 @@ def profile_steps(
     check_count("num_runs", num_runs)
     config, rule = resolve_config(model, None, strategy, overrides)
     config.seed = 0 if config.seed is None else config.seed
-    steps = []
+    steps: list[dict[str, float]] = []
     for run in range(num_runs + 1):
         clock = _Clock(Backbone.of(model, config.mask_token_id).device)
-        timed = _TimedStrategy(dataclasses.replace(rule), clock)
+        timed = _TimedStrategy(rule.fresh(), clock)
         loop, state = prepare(model, config, timed, input_ids, attention_mask)
         with _timed_modules(clock, loop.backbone, model.demask_head):
-            loop.run(state, on_step=[lambda state, draft, clock=clock: clock.end_step()])
+            loop.run(state, on_step=[clock.on_step])
         if run > 0:
             steps += clock.steps
     return StepProfile(steps)
@@ -107,8 +106,10 @@ class _Clock:
     """A stopwatch whose parts exclude those that run within them."""
 
     def __init__(self, device: torch.device | None):
-        self.device, self.steps = device, []
-        self._seconds, self._running, self._since = Counter(), ["rest"], self._now()
+        self.device = device
+        self.steps: list[dict[str, float]] = []
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._running, self._since = ["rest"], self._now()
 
     def enter(self, part: str) -> None:
         self._lap()
@@ -124,10 +125,13 @@ class _Clock:
         yield
         self.leave()
 
+    def on_step(self, state: DecodingState, draft: torch.Tensor) -> None:
+        self.end_step()
+
     def end_step(self) -> None:
         self._lap()
-        self.steps.append({part: self._seconds[part] for part in PARTS})
-        self._seconds.clear()
+        self.steps.append(self._seconds)
+        self._seconds = dict.fromkeys(PARTS, 0.0)
 
     def _lap(self) -> None:
         now = self._now()
@@ -169,6 +173,6 @@ class _TimedStrategy(WrappingStrategy):
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
         return (self.strategy,)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         with self.clock.part("selection"):
             return self.strategy.select(step)

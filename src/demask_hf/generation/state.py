@@ -28,19 +28,19 @@ class DecodingState:
         has_nan (`torch.BoolTensor` of shape `(1,)`): Whether the last predictions held NaN.
     """
 
-    sequences: torch.LongTensor
-    attention_mask: torch.LongTensor | None
-    positions: torch.LongTensor
-    seeds: torch.LongTensor
-    token_type_ids: torch.LongTensor | None = None
-    unmask_step: torch.LongTensor = field(init=False)
-    num_forward_passes: torch.LongTensor = field(init=False)
-    stop_lengths: torch.LongTensor = field(init=False)
+    sequences: torch.Tensor
+    attention_mask: torch.Tensor | None
+    positions: torch.Tensor
+    seeds: torch.Tensor
+    token_type_ids: torch.Tensor | None = None
+    unmask_step: torch.Tensor = field(init=False)
+    num_forward_passes: torch.Tensor = field(init=False)
+    stop_lengths: torch.Tensor = field(init=False)
     ledger: ProbeLedger = field(init=False)
-    block: torch.LongTensor = field(init=False)
-    block_start: torch.LongTensor = field(init=False)
-    num_block_steps: torch.LongTensor = field(init=False)
-    has_nan: torch.BoolTensor = field(init=False)
+    block: torch.Tensor = field(init=False)
+    block_start: torch.Tensor = field(init=False)
+    num_block_steps: torch.Tensor = field(init=False)
+    has_nan: torch.Tensor = field(init=False)
 
     def __post_init__(self):
         self.unmask_step = torch.full_like(self.sequences, -1)
@@ -55,4 +55,4 @@ class DecodingState:
 
 
 # Called after every step with the state, and the sequences with each remaining candidate's likeliest token filled in.
-OnStep = Callable[[DecodingState, torch.LongTensor], None]
+OnStep = Callable[[DecodingState, torch.Tensor], None]

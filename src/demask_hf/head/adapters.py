@@ -64,7 +64,8 @@ def add_lora(
                 raise ValueError(f"`{field}` must be among {', '.join(sorted(known[field]))}, got {name!r}.")
     config = LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
+        # PEFT divides by the rank, so a fraction is as good as a whole number.
+        lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]
         target_modules=targets,
         modules_to_save=list(modules_to_save) or None,
         lora_dropout=dropout,

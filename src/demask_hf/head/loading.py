@@ -53,9 +53,10 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
     name = repr(str(name_or_path))
     try:
         _check_files(name_or_path, kwargs)
-        head, info = DemaskHead.from_pretrained(
+        loaded: Any = DemaskHead.from_pretrained(
             name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}
         )
+        head, info = loaded
     except SafetensorError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -29,9 +29,9 @@ class DependencyOutput(ModelOutput):
             The same before the sigmoid, float32, nothing set to 0.
     """
 
-    loss: torch.FloatTensor | None = None
-    dependencies: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    dependencies: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
 
 
 class DemaskDistanceBias(nn.Module):
@@ -40,13 +40,15 @@ class DemaskDistanceBias(nn.Module):
     One table holds them all: on few positions the number of operations decides what a head costs.
     """
 
+    buckets: torch.Tensor
+
     def __init__(self, config: DemaskConfig):
         super().__init__()
         self.sizes = [1] + config.num_mixing_layers * [config.num_attention_heads]
         self.weight = nn.Parameter(torch.empty(sum(self.sizes), config.num_distance_buckets))
         self.register_buffer("buckets", _distance_buckets(config), persistent=False)
 
-    def forward(self, offsets: torch.IntTensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, offsets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the biases, each of shape `(batch, 1 or heads, positions, positions)`.
 
         `offsets` are the distances, limited to both ends, plus `max_distance`.
@@ -90,6 +92,7 @@ class DemaskHead(PreTrainedModel):
             The head's configuration.
     """
 
+    config: DemaskConfig
     config_class = DemaskConfig
     base_model_prefix = "demask"
     main_input_name = "hidden_states"
@@ -120,7 +123,7 @@ class DemaskHead(PreTrainedModel):
         super()._init_weights(module)
         if module is self.distance_bias:
             init.normal_(module.weight, std=self.config.initializer_range)
-            init.copy_(module.buckets, _distance_buckets(self.config))
+            init.copy_(self.distance_bias.buckets, _distance_buckets(self.config))
         if module is self.scorer:
             # Half of the prior's logit comes from the source, half from the target.
             prior = self.config.initial_dependency
@@ -129,8 +132,8 @@ class DemaskHead(PreTrainedModel):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        positions: torch.LongTensor,
-        is_position: torch.BoolTensor | None = None,
+        positions: torch.Tensor,
+        is_position: torch.Tensor | None = None,
         certainty: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = True,
@@ -190,20 +193,20 @@ class DemaskHead(PreTrainedModel):
         loss = None if labels is None else dependency_loss(logits, labels, is_pair)
         return DependencyOutput(loss=loss, dependencies=logits.sigmoid() * is_pair, logits=logits)
 
-    def _sinusoids(self, positions: torch.LongTensor) -> torch.Tensor:
+    def _sinusoids(self, positions: torch.Tensor) -> torch.Tensor:
         """Return sine and cosine features of the positions, of shape `(batch, positions, width)`."""
         half = self.config.width // 2
         rates = torch.exp(-math.log(10_000.0) / half * torch.arange(half, device=positions.device))
         angles = positions[..., None] * rates
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    def _offsets(self, positions: torch.LongTensor) -> torch.IntTensor:
+    def _offsets(self, positions: torch.Tensor) -> torch.Tensor:
         """Return for each pair, source first, its signed distance plus `max_distance`, limited to both ends."""
         limit, positions = self.config.max_distance, positions.int()
         return (positions[:, None, :] + limit - positions[:, :, None]).clamp_(0, 2 * limit)
 
 
-def _distance_buckets(config: DemaskConfig) -> torch.IntTensor:
+def _distance_buckets(config: DemaskConfig) -> torch.Tensor:
     """Return the bucket of each distance from -max_distance to max_distance, beyond which all share one.
 
     Half of the buckets are for each sign, the nearer half of them exact, the farther logarithmic.
@@ -217,7 +220,7 @@ def _distance_buckets(config: DemaskConfig) -> torch.IntTensor:
     return (torch.where(size < num_exact, size, far) + half * (distance > 0)).int()
 
 
-def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.BoolTensor) -> torch.Tensor:
+def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.Tensor) -> torch.Tensor:
     """Return the mean binary cross-entropy with soft targets over the labelled pairs.
 
     Args:

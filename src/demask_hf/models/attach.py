@@ -1,6 +1,7 @@
 """Give a model that somebody else loaded our `generate`."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,7 +70,8 @@ def attach(
 
     ```
     """
-    inner = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    wrapper: Any = model
+    inner = wrapper.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
     quirks = quirks_of(inner)
     if logits_shift is not None:
         quirks = replace(quirks, logits_shift=logits_shift)
@@ -129,10 +131,11 @@ def _examined(model: PreTrainedModel, quirks: BackboneQuirks) -> BackboneQuirks:
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel) -> tuple[torch.LongTensor, torch.Tensor]:
+def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     """Return three rows of four tokens, alike but for the last and the first token, and their logits."""
     ids = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7], [7, 4, 5, 6]], device=model.device)
-    ids = ids % model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    ids = ids % embeddings.weight.shape[0]
     return ids, model(input_ids=ids).logits.float()
 
 
@@ -143,7 +146,7 @@ def _is_causal(logits: torch.Tensor) -> bool:
     return bool(forward > 1e-6 * logits.abs().max() and backward < _CAUSAL_SHARE * forward)
 
 
-def _holds(model: PreTrainedModel, quirks: BackboneQuirks, ids: torch.LongTensor, logits: torch.Tensor) -> bool:
+def _holds(model: PreTrainedModel, quirks: BackboneQuirks, ids: torch.Tensor, logits: torch.Tensor) -> bool:
     """Return whether the output layer gives the same logits when it sees chosen positions only."""
     places = torch.ones_like(ids, dtype=torch.bool)
     places[0, 1] = False

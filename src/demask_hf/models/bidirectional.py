@@ -1,5 +1,7 @@
 """What makes the body of a causal transformers model attend in both directions, for all native backbones."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from transformers import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
@@ -8,7 +10,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from ..functional.masking import left_padded_positions
 
 
-class BidirectionalMixin:
+# The mixin stands before the class of a causal body, such as `Qwen2Model`; type checkers take it for such a body.
+_Body: Any = torch.nn.Module if TYPE_CHECKING else object
+
+
+class BidirectionalMixin(_Body):
     """Goes before the class of a causal model's body: every position attends to every position that is not padding.
 
     Without an `attention_mask` all positions are attended; none is inferred from `pad_token_id`.
@@ -29,9 +35,9 @@ class BidirectionalMixin:
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | dict | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPast:
@@ -51,9 +57,7 @@ class BidirectionalMixin:
             attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs
         )
 
-    def _attention_mask(
-        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, num_kept: int
-    ) -> torch.Tensor | dict | None:
+    def _attention_mask(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, num_kept: int) -> Any:
         """Return the mask in a form that the parent's forward passes on as it is.
 
         With `num_kept` keys in a cache the inputs are some columns of rows of that length, else whole rows.

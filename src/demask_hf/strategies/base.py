@@ -4,7 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -48,6 +48,7 @@ class LastLayers:
 
 
 Need = str | LastLayers
+_Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
 # Runs a module as `generate` wants it to be run: as it is, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
 
@@ -114,8 +115,12 @@ class UnmaskingStrategy(ABC):
         """
 
     @abstractmethod
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
+
+    def fresh(self: _Strategy, **fields: Any) -> _Strategy:
+        """Return a copy without the memory of earlier steps, with other values of some fields."""
+        return dataclasses.replace(self, **fields)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name and the fields; [`make_strategy`] with them gives an equal strategy."""
@@ -234,7 +239,7 @@ def strategy_fields(name: str) -> dict[str, Any]:
 
 def fields_of(strategy_class: type[UnmaskingStrategy]) -> dict[str, Any]:
     """Return the fields that a strategy is built with, with their defaults."""
-    return {each.name: each.default for each in dataclasses.fields(strategy_class) if each.init}
+    return {each.name: each.default for each in dataclasses.fields(strategy_class) if each.init}  # type: ignore[arg-type]
 
 
 def make_strategy(name: str, **fields: Any) -> UnmaskingStrategy:

@@ -81,12 +81,13 @@ class DapdStrategy(UnmaskingStrategy):
             check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         check_interval("layer_share", self.layer_share, 0, 1, open_low=True)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         progress = self._progress(step)[:, None]
         bound = self.initial_bound + (self.final_bound - self.initial_bound) * progress
         certainty = step.at_positions(step.score("confidence"), 0.0)
         is_pair = step.candidates[:, :, None] & step.candidates[:, None, :]
-        weights = (step.attentions + step.attentions.transpose(1, 2)) / 2 * is_pair
+        attentions = step.given("attentions")
+        weights = (attentions + attentions.transpose(1, 2)) / 2 * is_pair
         weights.diagonal(dim1=1, dim2=2).zero_()
         scores = weights.sum(dim=-1) * certainty
         weights = weights / weights.amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)

@@ -84,12 +84,12 @@ class DawnStrategy(UnmaskingStrategy):
             check_interval(field, getattr(self, field), 0, 1, open_low=True)
         check_count("num_layers", self.num_layers)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         certainty = step.score("confidence")
         scores = step.at_positions(certainty, 0.0)
         # Of shape (batch, query, key): True where there is an edge from key to query.
         edges = self._edges(step)
-        is_inducing = step.context_confidence >= self.anchor_threshold
+        is_inducing = step.given("context_confidence") >= self.anchor_threshold
         is_induced = step.candidates & _has_edge_from(is_inducing, edges) & (scores >= self.induced_threshold)
         is_anchor = step.candidates & (scores >= self.anchor_threshold)
         is_third = step.candidates & (scores >= self.confidence_threshold) & ~is_anchor & ~is_induced
@@ -98,12 +98,12 @@ class DawnStrategy(UnmaskingStrategy):
         selected = is_anchor | is_induced | is_independent
         return selected | (step.best(certainty, 1) & ~selected.any(dim=-1, keepdim=True))
 
-    def _edges(self, step: DenoisingStep) -> torch.BoolTensor:
-        attentions = step.attentions
+    def _edges(self, step: DenoisingStep) -> torch.Tensor:
+        attentions = step.given("attentions")
         # Padding attends to nothing here, so the sum runs over the real queries.
         received = attentions.sum(dim=1) / step.is_real.sum(dim=-1, keepdim=True)
         return (attentions >= self.edge_threshold) & (received <= self.sink_threshold)[:, None, :]
 
 
-def _has_edge_from(sources: torch.BoolTensor, edges: torch.BoolTensor) -> torch.BoolTensor:
+def _has_edge_from(sources: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     return (edges & sources[:, None, :]).any(dim=-1)

@@ -140,9 +140,11 @@ class DemaskStrategy(UnmaskingStrategy):
         if certificate is not None and settings is not None:
             warn_of_differences(certificate, self.certified_settings(model, settings))
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
+        if self._source is None:
+            raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
         if self.max_candidates is not None and step.index.width > self.max_candidates:
-            step = self._first_of_walk(step)
+            step = self._first_of_walk(step, self.max_candidates)
         # Rows with candidates, padded to the longest: entry k of a row is its k-th candidate.
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
@@ -156,9 +158,9 @@ class DemaskStrategy(UnmaskingStrategy):
         kept = low_dependency_subset(dependencies, scores, eligible, self.limit, self.rule, self.symmetric)
         return step.at_positions(index.flat(kept), False)
 
-    def _first_of_walk(self, step: DenoisingStep) -> DenoisingStep:
+    def _first_of_walk(self, step: DenoisingStep, count: int) -> DenoisingStep:
         """Return the step with fewer candidates."""
-        candidates = step.best(position_scores(step, self.order), self.max_candidates)
+        candidates = step.best(position_scores(step, self.order), count)
         kept = candidates[step.rows, step.columns].nonzero().squeeze(-1)
         states = step.hidden_states
         return replace(
@@ -199,9 +201,9 @@ class _HeadDependencies:
         # A head that was loaded with the code of an older repository has no such field.
         return getattr(self.head.config, "certificate", None)
 
-    def __call__(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
+    def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:
         """Return dependencies of shape `(rows, positions, positions)`."""
-        index, states = step.index, step.hidden_states
+        index, states = step.index, step.given("hidden_states")
         # With a backbone spread over devices the hidden states decide where the head computes.
         if next(self.head.parameters()).device != states.device:
             self.head.to(states.device)
@@ -228,10 +230,11 @@ class _ExactDependencies:
         """Return measured dependencies; any model will do."""
         return cls(strategy.estimator)
 
-    def __call__(self, step: DenoisingStep, is_position: torch.BoolTensor) -> torch.Tensor:
+    def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:
         """Return dependencies of shape `(rows, positions, positions)`."""
+        probabilities = step.given("probabilities")
         measured = measure_dependencies(
-            step.forward, step.sequences, step.candidates, step.probabilities, step.mask_token_id, self.estimator
+            step.forward, step.sequences, step.candidates, probabilities, step.mask_token_id, self.estimator
         )
         step.ledger.num_probe_passes += measured.num_probes
         torch.maximum(step.ledger.uncovered_mass, measured.uncovered_mass, out=step.ledger.uncovered_mass)

@@ -51,7 +51,7 @@ class EntropyBoundStrategy(UnmaskingStrategy):
     def __post_init__(self):
         check_interval("entropy_bound", self.entropy_bound, 0)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         # Rounding can leave an entropy just below 0, which must not pay for other positions.
         uncertainty = step.score("entropy").clamp(min=0).double()
         ranks = step.rank(-uncertainty)

@@ -50,32 +50,40 @@ class KlassStrategy(UnmaskingStrategy):
     confidence_threshold: float = 0.9
     kl_threshold: float = 0.001
     history_length: int = 2
-    _previous: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
-    _previous_index: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
-    _history: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _memory: "_Memory | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         check_interval("kl_threshold", self.kl_threshold, 0, open_low=True)
         check_count("history_length", self.history_length)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
-        self._remember(step)
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         certainty = step.score("confidence")
-        is_stable = (self._history < self.kl_threshold).all(dim=0)[step.rows, step.columns]
+        is_stable = (self._remembered(step) < self.kl_threshold).all(dim=0)[step.rows, step.columns]
         is_ready = step.at_positions(is_stable & (certainty >= self.confidence_threshold), False)
         return is_ready | (step.best(certainty, 1) & ~is_ready.any(dim=-1, keepdim=True))
 
-    def _remember(self, step: DenoisingStep) -> None:
-        """Shift the history of each position by its newest KL; infinite where there is nothing to compare with."""
+    def _remembered(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the history with the newest KL of each position; infinite where there is nothing to compare with."""
+        probabilities, before = step.given("probabilities"), self._memory
         kl = torch.full((step.rows.numel(),), float("inf"), dtype=torch.float64, device=step.rows.device)
-        if self._history is None:
-            self._history = torch.full((self.history_length, *step.candidates.shape), float("inf")).to(kl)
+        if before is None:
+            history = torch.full((self.history_length, *step.candidates.shape), float("inf")).to(kl)
         else:
-            index = self._previous_index[step.rows, step.columns]
+            history, index = before.history, before.index[step.rows, step.columns]
             # Computed for all and thrown away where nothing is known: asking which would wait for the device.
-            moved = kl_divergence(step.probabilities, self._previous[index.clamp(min=0)])
+            moved = kl_divergence(probabilities, before.probabilities[index.clamp(min=0)])
             kl = torch.where(index >= 0, moved, kl)
-        self._history = torch.cat([self._history[1:], step.at_positions(kl, float("inf"))[None]])
-        self._previous = step.probabilities
-        self._previous_index = step.at_positions(torch.arange(kl.numel(), device=kl.device), -1)
+        history = torch.cat([history[1:], step.at_positions(kl, float("inf"))[None]])
+        places = step.at_positions(torch.arange(kl.numel(), device=kl.device), -1)
+        self._memory = _Memory(probabilities, places, history)
+        return history
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The predictions of the last step, where each stands in them (-1 where nowhere), and the last values of KL."""
+
+    probabilities: torch.Tensor
+    index: torch.Tensor
+    history: torch.Tensor

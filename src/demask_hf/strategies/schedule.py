@@ -78,12 +78,13 @@ class ScheduleStrategy(UnmaskingStrategy):
         if self.alg_temp is not None:
             check_interval("alg_temp", self.alg_temp, 0)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         shares = self._shares(step)
-        if self.algorithm == "origin":
+        score = ALGORITHMS[self.algorithm]
+        if score is None:
             return step.candidates & (step.at_positions(step.noise(stream=1), 1.0) < shares[:, None])
         counts = (step.candidates.sum(dim=-1).float() * shares).long()
-        scores = position_scores(step, ALGORITHMS[self.algorithm])
+        scores = position_scores(step, score)
         if self.alg_temp:
             # The best of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
             scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()

@@ -55,7 +55,7 @@ class SequentialStrategy(UnmaskingStrategy):
     def __post_init__(self):
         check_choice("score", self.score, SCORES)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         return step.best(position_scores(step, self.score), 1)
 
 

@@ -23,7 +23,7 @@ class ProbeLedger:
             Largest probability mass that the probes of a row left out, in [0, 1].
     """
 
-    num_probe_passes: torch.LongTensor
+    num_probe_passes: torch.Tensor
     uncovered_mass: torch.Tensor
 
 
@@ -53,6 +53,11 @@ class DenoisingStep:
             Seed of each row.
         mask_token_id (`int`):
             Id of the mask token.
+        forward (`Callable`):
+            Probe forward: maps sequences of shape `(probes, length)`, the batch row of each and the positions asked
+            for to probabilities, filtered as those above (logits processors excepted, which run once a step).
+        ledger ([`ProbeLedger`]):
+            Where probe forwards are written down.
         hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
             Final hidden states used to predict the candidates; for strategies that need "hidden_states".
         attentions (`torch.Tensor` of shape `(batch, length, length)`, *optional*):
@@ -61,37 +66,32 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
-        forward (`Callable`, *optional*):
-            Probe forward: maps sequences of shape `(probes, length)`, the batch row of each and the positions asked
-            for to probabilities, filtered as those above (logits processors excepted, which run once a step).
-        ledger ([`ProbeLedger`], *optional*):
-            Where probe forwards are written down.
         known_index ([`CandidateIndex`], *optional*):
             Where the candidates are, if that is known; read `index`, which finds it otherwise.
         known_scores (`dict[str, torch.Tensor]`, *optional*):
             Scores that are known; ask `score`, which computes others.
     """
 
-    sequences: torch.LongTensor
-    candidates: torch.BoolTensor
-    positions: torch.LongTensor
+    sequences: torch.Tensor
+    candidates: torch.Tensor
+    positions: torch.Tensor
     probabilities: torch.Tensor | None
-    tokens: torch.LongTensor
-    step_index: torch.LongTensor
-    block_step_index: torch.LongTensor
-    num_block_steps: torch.LongTensor
-    seeds: torch.LongTensor
+    tokens: torch.Tensor
+    step_index: torch.Tensor
+    block_step_index: torch.Tensor
+    num_block_steps: torch.Tensor
+    seeds: torch.Tensor
     mask_token_id: int
+    forward: Predict
+    ledger: ProbeLedger
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
-    forward: Predict | None = None
-    ledger: ProbeLedger | None = None
     known_index: CandidateIndex | None = None
     known_scores: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
-    def is_real(self) -> torch.BoolTensor:
+    def is_real(self) -> torch.Tensor:
         """Which columns are no left padding, shape `(batch, length)`."""
         columns = torch.arange(self.positions.shape[1], device=self.positions.device)
         return columns >= columns.numel() - 1 - self.positions[:, -1:]
@@ -102,12 +102,12 @@ class DenoisingStep:
         return CandidateIndex.of(self.candidates) if self.known_index is None else self.known_index
 
     @property
-    def rows(self) -> torch.LongTensor:
+    def rows(self) -> torch.Tensor:
         """Batch row of each candidate, shape `(num_candidates,)`."""
         return self.index.rows
 
     @property
-    def columns(self) -> torch.LongTensor:
+    def columns(self) -> torch.Tensor:
         """Column of each candidate, shape `(num_candidates,)`."""
         return self.index.columns
 
@@ -128,6 +128,22 @@ class DenoisingStep:
             self.known_scores[name] = score_of(name, self.probabilities, self.tokens)
         return self.known_scores[name]
 
+    def given(self, name: str) -> torch.Tensor:
+        """Return what the loop computes only for strategies that need it.
+
+        Args:
+            name (`str`):
+                "probabilities", "hidden_states", "attentions" or "context_confidence".
+
+        Raises:
+            KeyError: if the strategy's `needs` do not name it.
+        """
+        value = getattr(self, name)
+        if value is None:
+            need = "LastLayers" if name == "attentions" else repr(name)
+            raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
+        return value
+
     def noise(self, stream: int) -> torch.Tensor:
         """Return a uniform number per candidate, shape `(num_candidates,)`; streams from 1 on are free to use."""
         return uniform_noise(
@@ -140,7 +156,7 @@ class DenoisingStep:
         spread[self.rows, self.columns] = values
         return spread
 
-    def best(self, scores: torch.Tensor, counts: torch.LongTensor | int) -> torch.BoolTensor:
+    def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
         """Pick the candidates of highest score in each row; ties go to the earlier position.
 
         Args:
@@ -155,6 +171,6 @@ class DenoisingStep:
         limits = counts.view(-1, 1) if isinstance(counts, torch.Tensor) else counts
         return self.candidates & (self.rank(scores) < limits)
 
-    def rank(self, scores: torch.Tensor) -> torch.LongTensor:
+    def rank(self, scores: torch.Tensor) -> torch.Tensor:
         """Return the rank of each candidate in its row, 0 for the highest score, shape `(batch, length)`."""
         return ranks(self.at_positions(scores.double(), float("-inf")))

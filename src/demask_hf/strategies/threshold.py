@@ -61,7 +61,7 @@ class ThresholdStrategy(UnmaskingStrategy):
         if self.factor is not None:
             check_interval("factor", self.factor, 0)
 
-    def select(self, step: DenoisingStep) -> torch.BoolTensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor:
         confidence = step.score("token_probability")
         if self.factor is None:
             is_confident = step.at_positions(confidence >= self.confidence_threshold, False)

@@ -105,7 +105,7 @@ class TaskFormat:
             for asked in (*shots, question):
                 turns.append({"role": "user", "content": self.instruction + (asked.request or asked.text)})
                 turns.append({"role": "assistant", "content": asked.answer.strip()})
-            prompt = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+            prompt = str(tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True))
         return TaskExample(self.name, prompt, question.answer, question.metadata)
 
 

@@ -23,7 +23,8 @@ NUM_GENERATED = 200
 
 def task_names() -> dict[str, str]:
     """Return the descriptions of all tasks by name: the generated families, then the formats of files."""
-    return {name: task.description for name, task in {**FAMILIES, **FORMATS}.items()}
+    families = {name: family.description for name, family in FAMILIES.items()}
+    return families | {name: format_.description for name, format_ in FORMATS.items()}
 
 
 def load_task(
@@ -86,8 +87,8 @@ def load_task(
                 raise ValueError(f"`{argument}` must be left out for {name}, which is generated, got {shown}.")
         return FAMILIES[name].task(split, num_examples or NUM_GENERATED, seed)
     format_ = FORMATS[name]
-    _check_file_arguments(format_, path, split, tokenizer, allow_code_execution)
-    questions = format_.questions(Path(path))
+    file = _checked_file(format_, path, split, tokenizer, allow_code_execution)
+    questions = format_.questions(file)
     shots, questions = _split_shots(questions, format_.num_shots if num_shots is None else num_shots)
     if num_examples is not None:
         questions = _drawn(questions, num_examples, seed)
@@ -96,13 +97,14 @@ def load_task(
     return Task(name, format_.description, examples, format_.judge, format_.max_new_tokens, stop_strings)
 
 
-def _check_file_arguments(
+def _checked_file(
     format_: TaskFormat,
     path: str | Path | None,
     split: str,
     tokenizer: PreTrainedTokenizerBase | None,
     allow_code_execution: bool,
-) -> None:
+) -> Path:
+    """Return the file of a format after checking what was given with it."""
     if path is None:
         raise ValueError(f"`path` must be given for {format_.name}, whose file is not part of the package, got None.")
     if split != "test":
@@ -113,6 +115,7 @@ def _check_file_arguments(
         )
     if tokenizer is not None and tokenizer.chat_template is None:
         raise ValueError("`tokenizer` must have a chat template, got one without.")
+    return Path(path)
 
 
 def _split_shots(questions: list[Question], num_shots: int) -> tuple[list[Question], list[Question]]:

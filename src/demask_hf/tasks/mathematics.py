@@ -107,7 +107,7 @@ def _read_math500(record: dict[str, Any], path: Path) -> Question:
     answer = text_of(record, "answer") if "answer" in record else last_boxed(solution)
     if answer is None:
         raise ValueError("must have an `answer`, or a `solution` with a \\boxed one, got neither.")
-    facts = {name: record[name] for name in ("level", "type", "subject") if name in record}
+    facts: dict[str, Any] = {name: record[name] for name in ("level", "type", "subject") if name in record}
     request = f"{problem}\n\nReason step by step. Put the final answer in \\boxed{{}}."
     return Question(f"Problem:\n{problem}\n\nSolution:\n", solution, {"answer": answer, **facts}, request)
 

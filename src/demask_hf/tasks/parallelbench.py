@@ -106,7 +106,8 @@ def _unpacked(value: Any) -> Any:
 
 
 def _read(record: dict[str, Any], path: Path) -> Question:
-    config = {**_config(path), **{name: record[name] for name in ("prompt", "metric") if name in record}}
+    own: dict[str, Any] = {name: record[name] for name in ("prompt", "metric") if name in record}
+    config = {**_config(path), **own}
     template, metric = config.get("prompt"), config.get("metric")
     if not isinstance(template, str):
         raise ValueError(f"must have a `prompt`, or {CONFIG} beside the file must have one for it, got neither.")

@@ -53,8 +53,8 @@ def _read_humaneval(record: dict[str, Any], path: Path) -> Question:
     prompt, entry_point = text_of(record, "prompt"), text_of(record, "entry_point")
     if re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.MULTILINE) is None:
         raise ValueError(f"must have a `prompt` that defines its `entry_point`, got {entry_point!r}.")
-    metadata = {"prompt": prompt, "entry_point": entry_point, "test": text_of(record, "test")}
-    metadata |= {"task_id": record.get("task_id")}
+    metadata: dict[str, Any] = {"prompt": prompt, "entry_point": entry_point, "test": text_of(record, "test")}
+    metadata["task_id"] = record.get("task_id")
     request = f"Complete this function. Answer with the whole function in a block of code.\n\n```python\n{prompt}```"
     return Question(prompt, text_of(record, "canonical_solution"), metadata, request)
 

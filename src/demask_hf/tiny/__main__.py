@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,11 +25,12 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = BackboneTrainer(arguments.seed, arguments.steps, arguments.work / "backbone.pt", device)
     trainer.run()
-    model = trainer.average.module.eval()
+    model: Any = trainer.average.module.eval()
     model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
     head, fit = build_head(model, trainer.tokenizer, arguments.seed, arguments.work)
     # Written beside the old files first, so that a failure leaves the old checkpoint whole.
-    for name, parts in {"tiny-dream": (model, trainer.tokenizer), "tiny-demask": (head,)}.items():
+    written: dict[str, tuple[Any, ...]] = {"tiny-dream": (model, trainer.tokenizer), "tiny-demask": (head,)}
+    for name, parts in written.items():
         new = arguments.work / name
         for part in parts:
             part.save_pretrained(new)

@@ -43,7 +43,7 @@ def build_backbone(tokenizer: PreTrainedTokenizerFast) -> DreamModel:
         num_attention_heads=5,
         num_key_value_heads=5,
         max_position_embeddings=512,
-        rope_theta=10000.0,
+        rope_theta=10000.0,  # type: ignore[call-arg]
         mask_token_id=tokenizer.mask_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.eos_token_id,
@@ -125,7 +125,9 @@ class BackboneTrainer:
         torch.manual_seed(seed)
         self.tokenizer = build_tokenizer()
         self.batches = TrainingBatches(self.tokenizer, seed)
-        self.model = build_backbone(self.tokenizer).to(device)
+        self.model = build_backbone(self.tokenizer)
+        module: torch.nn.Module = self.model
+        module.to(device)
         self.average = torch.optim.swa_utils.AveragedModel(
             self.model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999)
         )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -68,7 +69,7 @@ class StateSampler:
             generator,
         )
 
-    def _randomly_masked(self, answers: list[str], generator: torch.Generator) -> torch.LongTensor:
+    def _randomly_masked(self, answers: list[str], generator: torch.Generator) -> torch.Tensor:
         """Return the given answers, padded, masked at ratios over (0, 1); a fifth of the rows entirely."""
         rows = torch.full((len(answers), ANSWER_LENGTH), self.tokenizer.eos_token_id)
         for row, tokens in enumerate(self.tokenizer(answers)["input_ids"]):
@@ -77,9 +78,9 @@ class StateSampler:
         masked |= torch.rand(len(answers), 1, generator=generator) < 0.2
         return rows.masked_fill(masked, self.tokenizer.mask_token_id)
 
-    def _visited_states(self, inputs: dict, random: Random) -> torch.LongTensor:
+    def _visited_states(self, inputs: dict, random: Random) -> torch.Tensor:
         """Decode with the head at a random bound and temperature 0 or 1, and return a random state of each row."""
-        output = self.model.generate(
+        output: Any = self.model.generate(
             **inputs,
             strategy="demask",
             dependency_bound=random.choice((0.03, 0.1, 0.3)),
@@ -106,7 +107,8 @@ def measured_states(
         return [sampler.measure(index, split, is_visited)]
 
     fill_shards(folder, dict.fromkeys(range(num_batches), STATES_PER_BATCH), measure, torch.float32)
-    return list(StoredExamples(folder))
+    stored = StoredExamples(folder)
+    return [stored[index] for index in range(len(stored))]
 
 
 def build_head(

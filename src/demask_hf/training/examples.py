@@ -40,12 +40,12 @@ class DependencyExample:
     """
 
     hidden_states: torch.Tensor
-    positions: torch.LongTensor
-    sources: torch.LongTensor
+    positions: torch.Tensor
+    sources: torch.Tensor
     targets: torch.Tensor
     confidence: torch.Tensor
     entropy: torch.Tensor
-    tokens: torch.LongTensor
+    tokens: torch.Tensor
     uncovered_mass: float = 0.0
     record: int = -1
 
@@ -59,9 +59,9 @@ class DependencyExample:
 @torch.no_grad()
 def measure_examples(
     backbone: Backbone,
-    sequences: torch.LongTensor,
+    sequences: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    candidates: torch.BoolTensor,
+    candidates: torch.Tensor,
     num_sources: int,
     generator: torch.Generator,
     estimator: str = "expectation",
@@ -109,6 +109,10 @@ def measure_examples(
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
         positions = left_padded_positions(attention_mask)
+    if prediction.hidden_states is None:
+        raise ValueError(
+            f"`model` must return hidden states to learn from, got none from {type(backbone.model).__name__}."
+        )
     facts = {
         "hidden_states": prediction.hidden_states,
         "positions": positions[candidates],
@@ -122,8 +126,8 @@ def measure_examples(
 def _split(
     facts: dict[str, torch.Tensor],
     measured: MeasuredDependencies,
-    candidates: torch.BoolTensor,
-    sources: torch.BoolTensor,
+    candidates: torch.Tensor,
+    sources: torch.Tensor,
 ) -> list[DependencyExample]:
     """Return one example per row from facts whose first dimension runs over all candidates."""
     counts = candidates.sum(dim=-1).tolist()

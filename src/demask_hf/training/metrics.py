@@ -143,12 +143,12 @@ def area_under_curve(scores: np.ndarray, is_positive: np.ndarray) -> float:
     return float((ranks[is_positive].sum() - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def _labelled(labels: torch.Tensor, is_position: torch.BoolTensor) -> torch.BoolTensor:
+def _labelled(labels: torch.Tensor, is_position: torch.Tensor) -> torch.Tensor:
     off_diagonal = ~torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
     return (labels >= 0) & off_diagonal & is_position[:, None, :]
 
 
-def _distances(positions: torch.LongTensor) -> torch.LongTensor:
+def _distances(positions: torch.Tensor) -> torch.Tensor:
     return positions[:, None, :] - positions[:, :, None]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..files import parsed_lines
+from ..generation.encoding import encode
 from ..validation import check_choice
 
 
@@ -109,15 +110,21 @@ def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: 
             if not isinstance(row.get(name), str) or not row[name]:
                 raise ValueError(f"must have a text `{name}` of at least one character, got {row.get(name)!r}.")
         messages = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["answer"]}]
-    prompt, answer = messages[-2]["content"], messages[-1]["content"]
-    if use_chat_template:
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(messages, tokenize=False)
-        # With the template's end of turn, without the line break that some put after it.
-        answer = whole.removeprefix(prompt).rstrip() if whole.startswith(prompt) else answer
-    return TokenizedPrompt(
-        tuple(tokenizer(prompt)["input_ids"]), tuple(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    if not use_chat_template:
+        prompt, answer = (message["content"] for message in messages)
+        return TokenizedPrompt(tuple(encode(tokenizer, prompt)), _answer(tokenizer, answer))
+    before, whole = (
+        str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=is_open))
+        for part, is_open in ((messages[:-1], True), (messages, False))
     )
+    # With the template's end of turn, without the line break that some put after it.
+    answer = whole.removeprefix(before).rstrip() if whole.startswith(before) else messages[-1]["content"]
+    return TokenizedPrompt(tuple(encode(tokenizer, messages[:-1])), _answer(tokenizer, answer))
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Return the token ids of an answer, which continues a prompt."""
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _checked_messages(messages: Any) -> list[dict[str, str]]:

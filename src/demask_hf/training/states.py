@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from ..backbones.backbone import Backbone
 from ..functional.masking import random_mask
 from ..functional.probes import TARGET_ESTIMATORS
+from ..generation.encoding import left_padded
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import make_strategy
 from ..validation import check_choice, check_count, check_interval
@@ -113,7 +114,8 @@ class MeasuredStates(Dataset):
         random = Random(f"{self.settings.seed}/{list(indices)}")
         generator = torch.Generator().manual_seed(random.getrandbits(62))
         records = [self._record(index) for index in indices]
-        prompts, attention_mask = self._padded([self.prompts[record] for record in records])
+        tokens = [self.prompts[record].prompt for record in records]
+        prompts, attention_mask = left_padded(tokens, int(self._eos[0]))
         answers = self._answers([self.prompts[record].answer for record in records])
         is_visited = torch.tensor([self._is_visited(index) for index in indices])
         masked = self._randomly_masked(answers, generator)
@@ -161,18 +163,7 @@ class MeasuredStates(Dataset):
         ratio = self.settings.trajectory_ratio
         return int((index + 1) * ratio) > int(index * ratio)
 
-    def _padded(self, prompts: Sequence[TokenizedPrompt]) -> tuple[torch.LongTensor, torch.LongTensor]:
-        """Return ids and attention mask of the prompts, padded on the left, `(batch, prompt_length)`."""
-        length = max(len(prompt.prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), length), int(self._eos[0]))
-        attention_mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            start = length - len(prompt.prompt)
-            ids[row, start:] = torch.tensor(prompt.prompt)
-            attention_mask[row, start:] = 1
-        return ids, attention_mask
-
-    def _answers(self, answers: Sequence[tuple[int, ...]]) -> torch.LongTensor:
+    def _answers(self, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Return the answers, cut or filled with end-of-sequence tokens, `(batch, answer_length)`."""
         rows = torch.full((len(answers), self.settings.answer_length), int(self._eos[0]))
         for row, answer in enumerate(answers):
@@ -180,7 +171,7 @@ class MeasuredStates(Dataset):
             rows[row, : len(kept)] = torch.tensor(kept)
         return rows
 
-    def _randomly_masked(self, answers: torch.LongTensor, generator: torch.Generator) -> torch.LongTensor:
+    def _randomly_masked(self, answers: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Mask answers at ratios over (0, 1), each so that a position is left to predict before its end."""
         mask_token_id = self.backbone.mask_token_id
         masked = answers.masked_fill(random_mask(torch.ones_like(answers, dtype=torch.bool), generator), mask_token_id)
@@ -190,12 +181,10 @@ class MeasuredStates(Dataset):
         is_empty = ~self._candidates(masked).any(dim=-1, keepdim=True)
         return masked.masked_fill(is_chosen & is_empty, mask_token_id)
 
-    def _visited(
-        self, prompts: torch.LongTensor, attention_mask: torch.LongTensor, random: Random
-    ) -> torch.LongTensor:
+    def _visited(self, prompts: torch.Tensor, attention_mask: torch.Tensor, random: Random) -> torch.Tensor:
         """Decode the prompts and return the answer as it stood before a random step, `(batch, answer_length)`."""
         strategy, length = self.settings.strategy, self.settings.answer_length
-        output = self.model.generate(
+        output: Any = self.model.generate(
             prompts,
             attention_mask,
             strategy=dict(strategy) if isinstance(strategy, dict) else strategy,
@@ -208,7 +197,7 @@ class MeasuredStates(Dataset):
         steps = [random.randrange(count) for count in output.num_forward_passes.tolist()]
         return torch.stack([output.history[step][row, -length:].cpu() for row, step in enumerate(steps)])
 
-    def _candidates(self, answers: torch.LongTensor) -> torch.BoolTensor:
+    def _candidates(self, answers: torch.Tensor) -> torch.Tensor:
         """Return the masks before the first visible end of each answer."""
         is_open = torch.isin(answers, self._eos).cumsum(dim=-1) == 0
         return (answers == self.backbone.mask_token_id) & is_open

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from ..files import write_json
@@ -17,13 +17,18 @@ from ..head.publishing import TRAINING_RECORD
 from ..validation import check_interval
 from .examples import DependencyExample, collate_examples
 from .metrics import calibration_of, fit_of, predict_pairs
+from .states import MeasuredStates
 from .store import StoredExamples
+
+
+# Measured states: a list, a stored collection or a part of one; anything with a length and numbered items.
+Examples = Sequence[DependencyExample] | StoredExamples | MeasuredStates | Subset
 
 
 def train_head(
     head: DemaskHead,
-    examples: Sequence[DependencyExample] | Dataset,
-    held_out: Sequence[DependencyExample] | Dataset,
+    examples: Examples,
+    held_out: Examples,
     output_dir: str | Path,
     patience: int | None = None,
     **arguments: Any,
@@ -136,13 +141,14 @@ def split_by_prompt(collection: StoredExamples, held_out_share: float, seed: int
     count = min(max(1, round(held_out_share * len(prompts))), len(prompts) - 1)
     chosen = torch.tensor(Random(f"{seed}/held out").sample(prompts, count))
     is_held_out = torch.isin(collection.records, chosen)
-    return tuple(Subset(collection, part.nonzero().squeeze(-1).tolist()) for part in (~is_held_out, is_held_out))
+    kept, held_out = (Subset(collection, part.nonzero().squeeze(-1).tolist()) for part in (~is_held_out, is_held_out))
+    return kept, held_out
 
 
 def write_training_record(
     folder: str | Path,
     head: DemaskHead,
-    held_out: Sequence[DependencyExample] | Dataset,
+    held_out: Examples,
     fit: dict[str, float],
     facts: dict[str, Any],
 ) -> dict[str, Any]:

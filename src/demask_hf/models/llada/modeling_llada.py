@@ -3,7 +3,7 @@
 import torch
 from transformers import LlamaForCausalLM, LlamaModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
+from transformers.core_model_loading import WeightConverter, WeightRenaming
 
 from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
@@ -30,9 +30,11 @@ LAYER_TENSOR_NAMES = {
 }
 
 
-def _renamings() -> list[WeightRenaming]:
+def _renamings() -> list[WeightConverter | WeightRenaming]:
     """Return the table as transformers wants it; the group keeps the number of the layer."""
-    plain = [WeightRenaming(f"^{theirs}", f"^{ours}") for theirs, ours in TENSOR_NAMES.items()]
+    plain: list[WeightConverter | WeightRenaming] = [
+        WeightRenaming(f"^{theirs}", f"^{ours}") for theirs, ours in TENSOR_NAMES.items()
+    ]
     return plain + [
         WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}.weight", rf"^model.layers.(\d+).{ours}.weight")
         for theirs, ours in LAYER_TENSOR_NAMES.items()

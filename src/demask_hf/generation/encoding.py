@@ -1,0 +1,66 @@
+"""From prompts to token ids: the one way, for `generate`, training, evaluation and measurement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+
+#: A text as the model reads it, or the messages of a chat, each with "role" and "content".
+Prompt = str | Sequence[dict[str, str]]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Return the token ids of a prompt.
+
+    Messages go through the tokenizer's chat template, open for the answer. A text gets the special tokens that the
+    tokenizer adds, unless it begins with the beginning-of-sequence token, as a rendered chat template does: a second
+    one would be wrong.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's tokenizer.
+        prompt (`str` or `Sequence[dict[str, str]]`):
+            A text, or messages.
+
+    Raises:
+        ValueError: if messages are given and the tokenizer has no chat template.
+    """
+    if isinstance(prompt, str):
+        bos = tokenizer.bos_token
+        is_rendered = isinstance(bos, str) and prompt.startswith(bos)
+        return list(tokenizer(prompt, add_special_tokens=not is_rendered)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise ValueError("`tokenizer` must have a chat template for a prompt of messages, got one without.")
+    found: Any = tokenizer.apply_chat_template(
+        list(prompt), tokenize=True, add_generation_prompt=True, return_dict=True
+    )
+    return list(found["input_ids"])
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids of unlike lengths as a batch that ends alike.
+
+    Args:
+        rows (`Sequence[Sequence[int]]`):
+            Token ids of each row.
+        pad_token_id (`int`, *optional*):
+            What stands before shorter rows; 0 if there is no such token, as nothing attends to it.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: ids and attention mask (0 at padding), long, `(batch, longest row)`.
+    """
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), pad_token_id or 0)
+    attention_mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        start = length - len(tokens)
+        ids[row, start:] = torch.tensor(list(tokens), dtype=torch.long)
+        attention_mask[row, start:] = 1
+    return ids, attention_mask
+
+
+def encode_batch(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids and attention mask of prompts, padded on the left; see [`encode`] and [`left_padded`]."""
+    return left_padded([encode(tokenizer, prompt) for prompt in prompts], tokenizer.pad_token_id)
