@@ -29,10 +29,10 @@ def folders(tmp_path_factory, dream_with_head, tokenizer) -> dict[str, str]:
 def generate(folders, capsys, monkeypatch):
     """Return a function that runs `demask-hf generate` with the tiny model: its exit code, output and messages."""
 
-    def run(*arguments: str, stdin: str = "", head: bool = True):
+    def run(*arguments: str, stdin: str = "", head: bool = True, device: str | None = "cpu"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         paths = [part for option in folders.items() if head or option[0] == "--model" for part in option]
-        code = main(["generate", *arguments, *paths, "--device", "cpu"])
+        code = main(["generate", *arguments, *paths, *([] if device is None else ["--device", device])])
         return code, *capsys.readouterr()
 
     return run

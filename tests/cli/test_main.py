@@ -53,3 +53,20 @@ def test_a_reader_that_leaves_is_no_error():
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 1
+
+
+def test_a_missing_package_of_an_extra_is_named_with_it(capsys, monkeypatch):
+    def fail(name, package):
+        raise ModuleNotFoundError("No module named 'scipy.stats'", name="scipy.stats")
+
+    monkeypatch.setattr(sys.modules["demask_hf.cli.main"], "import_module", fail)
+    assert main(["verify"]) == 2
+    expected = "`scipy` must be installed for demask-hf verify: pip install demask-hf[eval]."
+    assert capsys.readouterr().err == f"demask-hf: error: {expected}\n"
+
+
+def test_only_the_file_of_the_command_is_imported():
+    script = "import sys, demask_hf.cli as cli; cli.main(['strategies']); print(*sorted(sys.modules), file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    imported = {name for name in result.stderr.split() if name.startswith("demask_hf.cli.")}
+    assert imported == {f"demask_hf.cli.{name}" for name in ("main", "parser", "strategies")}

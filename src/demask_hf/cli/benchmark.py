@@ -131,7 +131,7 @@ def _write(
     records = {each.outcome.setting.label: test.records(each.outcome.setting)[0][0] for each in report.chosen}
     first = next(iter(records.values()))
     order_figure(
-        tokenizer.convert_ids_to_tokens(first.tokens),
+        tokenizer.convert_ids_to_tokens(list(first.tokens)),
         {label: record.unmask_steps for label, record in records.items() if len(record.tokens) == len(first.tokens)},
         out / "order.png",
     )

@@ -1,6 +1,7 @@
 """`demask-hf calibrate`: choose the dependency bound with a guarantee on a loss."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from ..assets import TINY_DEMASK
 from ..bound.calibration import Calibration, calibrate, check_calibration
@@ -81,12 +82,13 @@ def run(
     examples = family_examples(source)
     model, tokenizer = model_options.load(head)
     # An older certificate must not speak while a new one is made.
-    model.demask_head.config.certificate = None
-    prompts = examples or [text for _, text in grouped_texts(examples, source, tokenizer)]
+    if model.demask_head is not None:
+        model.demask_head.config.certificate = None
+    texts = [text for _, text in grouped_texts(examples, source, tokenizer)]
     rollouts = Rollouts(
         model,
         tokenizer,
-        prompts,
+        examples or texts,
         rule,
         options.risk,
         options.num_draws,
@@ -97,7 +99,8 @@ def run(
     found = calibrate(rollouts, options.bounds, options.epsilon, options.delta, options.test)
     _report(found)
     certificate = certificate_of(rollouts, found)
-    place = store_certificate(head, options.out, certificate)
+    # That there is a head was checked before.
+    place = store_certificate(cast(str, head), options.out, certificate)
     print(f"wrote dependency_bound {certificate['dependency_bound']:g} with its certificate to {place}")
 
 

@@ -107,7 +107,7 @@ def run(
             elif is_comparison:
                 _print_table(prompt, decodings)
             else:
-                _print_answer(*row, is_streamed=output.stream)
+                _print_answer(row[0], output.stream)
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, delay: float) -> TextDiffusionStreamer:

@@ -76,7 +76,9 @@ class Switch(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, default: Any = None, **arguments: Any):
         super().__init__(option_strings, dest, nargs=0, default=default, help=arguments.get("help"))
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         setattr(namespace, self.dest, not (option_string or "").startswith("--no-"))
 
 
@@ -86,7 +88,9 @@ class Repeated(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, nargs: Any = None, **arguments: Any):
         super().__init__(option_strings, dest, **arguments)
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         setattr(namespace, self.dest, [*getattr(namespace, self.dest), values])
 
 
@@ -96,7 +100,9 @@ class AnyNumber(argparse.Action):
     def __init__(self, option_strings: Sequence[str], dest: str, nargs: Any = None, **arguments: Any):
         super().__init__(option_strings, dest, nargs="*", **arguments)
 
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
         setattr(namespace, self.dest, values)
 
 
@@ -156,7 +162,7 @@ class CommandParser(RaisingParser, HfArgumentParser):
         )
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        positionals = vars(found.pop()) if len(found) > len(list(self.dataclass_types)) else {}
+        positionals = dict(vars(found.pop())) if len(found) > len(list(self.dataclass_types)) else {}
         return found, positionals
 
 

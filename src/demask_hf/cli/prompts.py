@@ -139,7 +139,7 @@ def model_texts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, opti
     if tokenizer.chat_template is None:
         raise ValueError("`--chat` must be used with a tokenizer that has a chat template, got one without.")
     turns = ([{"role": "user", "content": prompt}] for prompt in prompts)
-    return [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    return [str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) for turn in turns]
 
 
 def family_examples(options: ExampleOptions) -> list[TaskExample]:

@@ -114,7 +114,9 @@ def _draw(folder: Path, states: Sequence[VerifiedState], example: StateDependenc
         "selected": [state.selected for state in states],
         "random": [state.random for state in states if state.random is not None],
     }
-    ratios = {name: [one.tightness for one in sets if one.tightness is not None] for name, sets in kinds.items()}
+    ratios: dict[str, Sequence[float]] = {
+        name: [one.tightness for one in sets if one.tightness is not None] for name, sets in kinds.items()
+    }
     bound_figure(kinds["selected"], kinds["random"], folder / "bound.png")
     tightness_figure(ratios, folder / "tightness.png")
     dependency_figure(example.tokens, example.maps, folder / "dependencies.png")
