@@ -63,7 +63,7 @@ def test_what_is_imported_is_required(setup):
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     providers = metadata.packages_distributions()
-    for module in (imported & providers.keys()) - {"demask_hf"}:
+    for module in (imported & providers.keys()) - {"demask_hf", "demask_hf_command"}:
         assert {canonicalize_name(name) for name in providers[module]} & required, f"{module} is not required"
 
 
@@ -93,7 +93,14 @@ def test_installed_metadata_name_the_command():
         pytest.skip("needs the package to be installed, as `make test` does")
     assert distribution.version == demask_hf.__version__
     commands = {entry.name: entry.value for entry in distribution.entry_points}
-    assert commands["demask-hf"] == "demask_hf.cli:main"
+    assert commands["demask-hf"] == "demask_hf_command:main"
+
+
+def test_the_command_starts_in_a_module_that_is_installed(setup):
+    module, _, function = setup["options.entry_points"]["console_scripts"].split("=")[1].strip().partition(":")
+    assert setup["options"]["py_modules"] == module
+    tree = ast.parse((PACKAGE.parent / f"{module}.py").read_text(encoding="utf-8"))
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_project_facts_stand_in_setup_cfg_alone():

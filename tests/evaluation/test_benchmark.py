@@ -186,6 +186,6 @@ def test_prompts_of_a_file_are_split_between_choice_and_report(tmp_path, capsys)
     ],
 )
 def test_bad_arguments_are_refused_before_a_model_is_loaded(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr("demask_hf.cli.commands.AutoModelForMaskedLM", None)
+    monkeypatch.setattr("demask_hf.models.loading.AutoModelForMaskedLM", None)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err

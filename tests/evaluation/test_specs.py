@@ -1,6 +1,7 @@
 import pytest
 
 from demask_hf.evaluation.specs import Setting, field_of, parse_settings, strategy_of
+from demask_hf.generation.configuration import setting_names
 
 
 def test_a_text_with_lists_of_values_is_a_grid_in_their_order():
@@ -80,6 +81,50 @@ def test_one_strategy_is_read_as_name_and_fields():
     }
 
 
+@pytest.mark.parametrize("name", ["threshold", "demask", "schedule"])
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("max_new_tokens", "4", 4),
+        ("max_length", "9", 9),
+        ("block_length", "2", 2),
+        ("max_denoising_steps", "3", 3),
+        ("temperature", "0.5", 0.5),
+        ("top_p", "0.9", 0.9),
+        ("top_k", "5", 5),
+        ("do_sample", "false", False),
+        ("stop_at_eos", "false", False),
+        ("cache", "dual", "dual"),
+        ("cache_refresh_interval", "2", 2),
+        ("cache_commits_first", "true", True),
+        ("compile", "reduce-overhead", "reduce-overhead"),
+        ("compile", '{"dynamic": true, "fullgraph": false}', {"dynamic": True, "fullgraph": False}),
+        ("output_history", "true", True),
+        ("mask_token_id", "1", 1),
+        ("pad_token_id", "0", 0),
+        ("bos_token_id", "2", 2),
+        ("eos_token_id", "[2,3]", [2, 3]),
+    ],
+)
+def test_every_setting_of_generate_may_be_given(name, field, text, value):
+    (setting,) = parse_settings(f"{name}:{field}={text}")
+    assert (setting.strategy, setting.options) == ({"name": name}, {field: value})
+    (setting,) = parse_settings(f"{name}:{field}={text},block_length=4")
+    assert setting.options == {field: value, "block_length": 4}
+
+
+def test_all_settings_are_in_the_list_above():
+    (mark,) = (mark for mark in test_every_setting_of_generate_may_be_given.pytestmark if mark.args[0] != "name")
+    tested = {field for field, _, _ in mark.args[1]}
+    assert tested == set(setting_names()) - {"strategy", "seed", "return_dict_in_generate"}
+
+
+def test_values_of_a_setting_make_a_grid():
+    settings = parse_settings("threshold:cache=none/prefix/dual,block_length=4")
+    assert [setting.options["cache"] for setting in settings] == ["none", "prefix", "dual"]
+    assert {setting.row for setting in settings} == {"threshold:block_length=4"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -87,11 +132,21 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("demask:rule", "a field of a strategy must be given as FIELD=VALUE, got 'rule'"),
         ("dmask", "`strategy` must be a registered name, got 'dmask'"),
         ("demask:dependency_bound=0.1/-1", "`dependency_bound` must be a number in"),
+        ("demask:cahce=dual", "`cahce` must be a field of strategy 'demask' or .*; nearest: cache"),
+        ("demask:cache=both", "`cache` must be one of none, prefix, dual, got 'both'"),
+        ("demask:top_p=0.9/1.5", "`top_p` must be a number in"),
+        ("demask:seed=1", "`seed` must be left out of a setting, got one: evaluation sets it itself."),
+        ("demask:strategy=x", "`strategy` must be left out of a setting"),
     ],
 )
 def test_bad_texts_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_settings(text)
+
+
+def test_shared_settings_are_checked_too():
+    with pytest.raises(ValueError, match="`temperature` must be a number in"):
+        parse_settings("demask", {"temperature": -1})
 
 
 def test_a_setting_builds_its_strategy():

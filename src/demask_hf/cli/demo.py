@@ -1,6 +1,7 @@
 """The demonstration: the shipped checkpoint decodes unseen prompts with three strategies, side by side."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -8,6 +9,8 @@ from ..evaluation.decoding import Record, Summary, evaluate, summarise
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, TaskExample
 from ..validation import check_count
+from .options import ModelOptions
+from .parser import CommandParser, same_as
 
 
 STRATEGIES: dict[str, dict] = {
@@ -145,3 +148,23 @@ def _cells(summary: Summary) -> str:
 def _visible(text: str) -> str:
     """Return the text with spaces and new lines shown as characters."""
     return text.replace(" ", "_").replace("\n", "\\n")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The arguments of [`run_demo`]."""
+
+    num_examples: int = same_as(run_demo, "num_examples")
+    temperature: float = same_as(run_demo, "temperature")
+    seed: int = same_as(run_demo, "seed")
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    return CommandParser("demo", DemoOptions, ModelOptions)
+
+
+def run(options: DemoOptions, model_options: ModelOptions) -> None:
+    """Load the model and run the demonstration."""
+    model, tokenizer = model_options.load(model_options.head_or_shipped)
+    run_demo(model, tokenizer, options.num_examples, options.temperature, options.seed)

@@ -1,47 +1,184 @@
-"""Options that several subcommands share; parsing only."""
+"""What several commands share: the options of model, strategy and decoding, and what follows from them."""
 
-import argparse
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..assets import TINY_DEMASK, TINY_DREAM
+from ..evaluation.specs import field_of, strategy_of
+from ..generation.configuration import CACHES, DemaskGenerationConfig
+from ..generation.mixin import DemaskGenerationMixin
+from ..models.loading import load_model
+from ..strategies import DemaskStrategy, UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
+from .parser import Switch, option, repeated, same_as
 
 
-def add_command(commands: Any, name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Add a subcommand with a description and examples."""
-    return commands.add_parser(
-        name,
-        help=description,
-        description=description[0].upper() + description[1:] + ".",
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model and head to load; the other options are those of [`load_model`].
+
+    Args:
+        model (`str`, *optional*):
+            Folder or Hub repository of the model; by default the shipped checkpoint.
+        head (`str`, *optional*):
+            Folder or Hub repository of its dependency head; the shipped checkpoint decodes with its own.
+    """
+
+    _argument_group_name = "model"
+
+    model: str | None = option(metavar="PATH")
+    head: str | None = option(metavar="PATH")
+    device: str | None = same_as(load_model, "device")
+    device_map: str | None = same_as(load_model, "device_map", metavar="MAP")
+    dtype: str = same_as(load_model, "dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    revision: str | None = same_as(load_model, "revision")
+
+    @property
+    def model_or_shipped(self) -> str:
+        """The model; the shipped one if none is named."""
+        return TINY_DREAM if self.model is None else self.model
+
+    @property
+    def head_or_shipped(self) -> str | None:
+        """The head; with the shipped model its own if none is named."""
+        return TINY_DEMASK if self.head is None and self.model_or_shipped == TINY_DREAM else self.head
+
+    @property
+    def public_model(self) -> str:
+        """What records call the model: the shipped one by its public name, whatever folder it is in."""
+        return "demask_hf.TINY_DREAM" if self.model_or_shipped == TINY_DREAM else self.model_or_shipped
+
+    def load(self, head: str | None, is_shared: bool = False) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
+        """Load the model with a head.
+
+        Args:
+            head (`str`, *optional*):
+                The head: `head` or `head_or_shipped`.
+            is_shared (`bool`, *optional*, defaults to `False`):
+                Whether several processes do the work, each on a device of its own unless one is named.
+        """
+        logging.disable_progress_bar()
+        device = self.device
+        if is_shared and device is None and self.device_map is None:
+            from accelerate import PartialState
+
+            device = str(PartialState().device)
+        return load_model(self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Settings of `generate`, as [`DemaskGenerationConfig`] has them; `None` leaves them to the checkpoint."""
+
+    _argument_group_name = "decoding (default: what the checkpoint says)"
+
+    max_new_tokens: int | None = same_as(DemaskGenerationConfig, "max_new_tokens")
+    block_length: int | None = same_as(DemaskGenerationConfig, "block_length")
+    max_denoising_steps: int | None = same_as(DemaskGenerationConfig, "max_denoising_steps")
+    temperature: float | None = same_as(DemaskGenerationConfig, "temperature")
+    top_p: float | None = same_as(DemaskGenerationConfig, "top_p")
+    top_k: int | None = same_as(DemaskGenerationConfig, "top_k")
+    stop_at_eos: bool | None = same_as(
+        DemaskGenerationConfig, "stop_at_eos", action=Switch, aliases="--no-stop-at-eos"
     )
+    cache: str | None = same_as(DemaskGenerationConfig, "cache", choices=CACHES)
+    cache_refresh_interval: int | None = same_as(DemaskGenerationConfig, "cache_refresh_interval")
+    compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what was set, as arguments of `generate`."""
+        values = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model and head to load, and how."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", metavar="PATH", help="folder or Hub repository (default: the shipped checkpoint)")
-    group.add_argument("--head", metavar="PATH", help="its dependency head (shipped checkpoint: its own)")
-    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    dtypes = ("auto", "float32", "bfloat16", "float16")
-    group.add_argument("--dtype", default="auto", choices=dtypes, help="of the weights (default: as stored)")
+@dataclass(frozen=True)
+class SeededDecodingOptions(DecodingOptions):
+    """Settings of `generate` with a seed.
+
+    Args:
+        seed (`int`, *optional*, defaults to 0):
+            Prompt number `i`, counted from 0, is decoded with `seed + i`.
+    """
+
+    seed: int = 0
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `generate` apart from the strategy."""
-    group = parser.add_argument_group("decoding (default: what the checkpoint says)")
-    counts = {
-        "max-new-tokens": "length of the answer; 0 fills the masks of the prompt only",
-        "block-length": "decode the answer block by block, each of this many tokens",
-        "max-denoising-steps": "steps of the schedule, or for other strategies their limit",
-        "top-k": "keep this many most likely tokens",
-    }
-    for name, text in counts.items():
-        group.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    group.add_argument("--cache", choices=("none", "prefix", "dual"), help="keep keys and values within a block")
-    group.add_argument("--cache-refresh-interval", type=int, metavar="N", help="forwards between full ones")
-    group.add_argument("--compile", nargs="?", const=True, metavar="MODE", help="use torch.compile")
-    group.add_argument("--top-p", type=float, metavar="P", help="keep the most likely tokens up to this mass")
-    group.add_argument("--temperature", type=float, metavar="T", help="0 takes the most likely token")
-    group.add_argument("--seed", type=int, default=0, help="prompt number i, from 0, is decoded with seed + i (0)")
-    group.add_argument(
-        "--no-stop-at-eos", dest="stop_at_eos", action="store_false", default=None, help="decode every position"
-    )
+@dataclass(frozen=True)
+class StrategyOptions:
+    """The strategy to decode with.
+
+    Args:
+        strategy (`str`, *optional*):
+            By default demask with a head, else threshold.
+        set (`list[str]`, *optional*):
+            Set a field wherever a strategy has it; may be repeated.
+    """
+
+    _argument_group_name = "strategy, written NAME or NAME:FIELD=VALUE,FIELD=VALUE"
+
+    strategy: str | None = option(metavar="SPEC")
+    set: list[str] = repeated("FIELD=VALUE")
+
+
+@dataclass(frozen=True)
+class RuleOptions:
+    """The rule that is measured or calibrated.
+
+    Args:
+        set (`list[str]`, *optional*):
+            Set a field of the demask strategy; may be repeated.
+    """
+
+    _argument_group_name = "rule"
+
+    set: list[str] = repeated("FIELD=VALUE")
+
+    def rule(self) -> DemaskStrategy:
+        """Return the strategy.
+
+        Raises:
+            ValueError: if a field is unknown or a value is wrong.
+        """
+        return cast(DemaskStrategy, make_strategy("demask", **dict(map(field_of, self.set))))
+
+
+def default_strategy(head: str | None) -> str:
+    """Return the name of the strategy that decodes if none is named."""
+    return "threshold" if head is None else "demask"
+
+
+def chosen_strategies(
+    options: StrategyOptions, compare: Sequence[str] | None, head: str | None
+) -> dict[str, UnmaskingStrategy]:
+    """Return the strategies to decode with, by the text that chose them.
+
+    Args:
+        options ([`StrategyOptions`]):
+            The strategy, and fields that hold for all.
+        compare (`Sequence[str]`, *optional*):
+            Strategies to compare, in place of the one; an empty list stands for all that can run.
+        head (`str`, *optional*):
+            The head that the model has.
+
+    Raises:
+        ValueError: if a strategy or a field is unknown, or a value is wrong.
+    """
+    if compare is None:
+        specs = [options.strategy or default_strategy(head)]
+    else:
+        specs = list(compare) or [name for name in strategy_names() if head is not None or name != "demask"]
+    common = dict(map(field_of, options.set))
+    chosen: dict[str, UnmaskingStrategy] = {}
+    used: set[str] = set()
+    for spec in specs:
+        own = strategy_of(spec)
+        shared = common.keys() & strategy_fields(own["name"]).keys()
+        used |= shared
+        chosen[spec] = make_strategy(**{**{name: common[name] for name in shared}, **own})
+    for name in common.keys() - used:
+        # Raises, naming the fields that the first strategy does have.
+        make_strategy(specs[0].partition(":")[0], **{name: common[name]})
+    return chosen

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from ..generation.configuration import DemaskGenerationConfig, setting_names
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields
 from ..validation import nearest
 
 
-# Arguments of `generate` that a text may set beside the fields of the strategy.
-OPTIONS = ("max_denoising_steps", "block_length", "temperature", "top_p", "top_k", "max_new_tokens", "stop_at_eos")
+# Settings of `generate` that a text cannot hold: what decodes the prompts sets them itself.
+_SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Setting:
 def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[Setting]:
     """Read `NAME` or `NAME:FIELD=VALUE,FIELD=VALUE`, where `VALUE/VALUE/...` lists the values of a grid.
 
+    A field is one of the strategy, or a setting of [`DemaskGenerationConfig`] such as `block_length` or `cache`.
+
     Args:
         text (`str`):
             Such as "demask:dependency_bound=0.03/0.06/0.1,rule=total". The order of the values is kept: neighbours
@@ -82,20 +86,16 @@ def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[S
     """
     name, _, listed = text.partition(":")
     known = strategy_fields(name)
-    pairs = [_split(part) for part in listed.split(",")] if listed else []
+    pairs = [_split(part) for part in _parts(listed)]
     for field_name, _ in pairs:
-        if field_name not in (*known, *OPTIONS):
-            raise ValueError(
-                f"`{field_name}` must be a field of strategy {name!r} or an argument of generate, got an unknown "
-                f"name; {nearest(field_name, [*known, *OPTIONS])}."
-            )
+        _check_name(field_name, name, known)
     row = _text(name, [pair for pair in pairs if "/" not in pair[1]])
     settings = []
     for values in product(*(value.split("/") for _, value in pairs)):
         given = {key: _value(value) for (key, _), value in zip(pairs, values, strict=True)}
         fields = {key: value for key, value in given.items() if key in known}
         options = {**(shared or {}), **{key: value for key, value in given.items() if key not in known}}
-        make_strategy(name, **fields)
+        DemaskGenerationConfig(strategy={"name": name, **fields}, **options)
         label = _text(name, zip((key for key, _ in pairs), values, strict=True))
         settings.append(Setting(row, label, {"name": name, **fields}, options))
     return settings
@@ -108,7 +108,7 @@ def strategy_of(text: str) -> dict[str, Any]:
         ValueError: if a field has no equals sign.
     """
     name, _, listed = text.partition(":")
-    return {"name": name, **(dict(map(field_of, listed.split(","))) if listed else {})}
+    return {"name": name, **dict(map(field_of, _parts(listed)))}
 
 
 def field_of(text: str) -> tuple[str, Any]:
@@ -121,9 +121,26 @@ def field_of(text: str) -> tuple[str, Any]:
     return name, _value(value)
 
 
+def _check_name(field_name: str, strategy: str, known: Collection[str]) -> None:
+    """Raise a `ValueError` unless a name is a field of the strategy or a setting of `generate`."""
+    settings = [name for name in setting_names() if name not in _SET_ELSEWHERE]
+    if field_name in _SET_ELSEWHERE and field_name not in known:
+        raise ValueError(f"`{field_name}` must be left out of a setting, got one: evaluation sets it itself.")
+    if field_name not in (*known, *settings):
+        raise ValueError(
+            f"`{field_name}` must be a field of strategy {strategy!r} or an argument of generate, got an unknown "
+            f"name; {nearest(field_name, [*known, *settings])}."
+        )
+
+
 def _text(name: str, pairs: Iterable[tuple[str, str]]) -> str:
     fields = ",".join(f"{key}={value}" for key, value in pairs)
     return f"{name}:{fields}" if fields else name
+
+
+def _parts(listed: str) -> list[str]:
+    """Split at commas, but not within the brackets of a JSON list or object."""
+    return re.split(r",(?![^\[{]*[\]}])", listed) if listed else []
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -232,11 +232,15 @@ def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
     """Raise a `ValueError` with the nearest valid names if a keyword is neither a setting nor in `fields`."""
     for name in given:
         if name not in fields:
-            settings = [field for field in DemaskGenerationConfig().__dict__ if field not in _METADATA]
             raise ValueError(
                 f"`{name}` must be an argument of generate or a field of the strategy, got an unknown keyword; "
-                f"{nearest(name, [*settings, *fields])}."
+                f"{nearest(name, [*setting_names(), *fields])}."
             )
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings of [`DemaskGenerationConfig`]."""
+    return [name for name in DemaskGenerationConfig().__dict__ if name not in _METADATA]
 
 
 def _check_compile(compile: bool | str | dict[str, Any] | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import is_accelerate_available
 
 from ..generation.mixin import DemaskGenerationMixin
 from .attach import attach
@@ -42,6 +43,7 @@ def load_model(
     Raises:
         ValueError: if a path is not there, the device is unknown, or the head was made for another model.
         OSError: if a repository, revision or file cannot be found.
+        ImportError: if `device_map` is given and accelerate is not installed.
 
     Example:
 
@@ -60,6 +62,8 @@ def load_model(
             raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {path!r}, which is not there.")
     if device is not None and device_map is not None:
         raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
+    if device_map is not None and not is_accelerate_available():
+        raise ImportError("`accelerate` must be installed for a `device_map`: pip install accelerate.")
     place = None if device_map is not None else checked_device(device)
     revision = revision or "main"
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)

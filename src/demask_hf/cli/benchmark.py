@@ -1,0 +1,147 @@
+"""`demask-hf benchmark`: compare strategies on tasks, each at its best limit."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
+
+from ..bound.figures import dependency_figure
+from ..bound.verification import dependencies_before
+from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark
+from ..evaluation.figures import frontier_figure, order_figure
+from ..evaluation.report import environment, write_report
+from ..evaluation.runs import Run
+from ..evaluation.specs import parse_settings
+from ..generation.mixin import DemaskGenerationMixin
+from ..strategies.demask import DemaskStrategy
+from .evaluate import keep_run_facts, run_facts
+from .options import ModelOptions, SeededDecodingOptions
+from .parser import CommandParser, option, same_as, switch
+from .prompts import TaskOptions, load_tasks
+
+
+EXAMPLES = """examples:
+  demask-hf benchmark --out runs/t0
+  demask-hf benchmark --out runs/t1 --temperature 1 --seeds 5
+  demask-hf benchmark --out runs/mine --compare demask:dependency_bound=0.03/0.06/0.1 threshold --num-validation 0
+  demask-hf benchmark --out runs/caches --compare threshold:cache=none/prefix/dual,block_length=16
+  accelerate launch --num_processes 4 -m demask_hf benchmark --out runs/t0
+
+To resume an interrupted benchmark, run the same command again: what is in OUT is not decoded twice. OUT then holds
+report.html, summary.json, table.md, the figures, and one JSON Lines file of records for each setting.
+"""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What is compared, and where the report goes.
+
+    Args:
+        out (`str`):
+            Folder of records and report.
+        compare (`list[str]`, *optional*):
+            Rows of the comparison, NAME:FIELD=VALUE,FIELD=VALUE, where a field is one of the strategy or a setting of
+            generate and VALUE/VALUE/... lists the values to choose from; by default all strategies.
+        num_validation (`int`, *optional*, defaults to 60):
+            Prompts of each task on which the limits are chosen; with 0, every setting is reported.
+        whole_length (`bool`, *optional*, defaults to `False`):
+            Count the passes without stopping at the end of sequence, too.
+    """
+
+    out: str = field(metadata={"metavar": "DIR"})
+    compare: list[str] | None = option(metavar="SPEC")
+    num_validation: int = 60
+    margin: float = same_as(run_benchmark, "margin")
+    whole_length: bool = switch()
+    batch_size: int = same_as(Run, "batch_size")
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser(
+        "benchmark", BenchmarkOptions, TaskOptions, SeededDecodingOptions, ModelOptions, epilog=EXAMPLES
+    )
+    parser.set_defaults(num_prompts=300)
+    return parser
+
+
+def run(
+    options: BenchmarkOptions, tasks: TaskOptions, decoding: SeededDecodingOptions, model_options: ModelOptions
+) -> None:
+    """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
+    head = model_options.head_or_shipped
+    settings = decoding.settings()
+    specs = options.compare or _default_grid(has_head=head is not None, is_sampled=bool(decoding.temperature))
+    grid = [parse_settings(spec, settings) for spec in specs]
+    sizes = {"validation": options.num_validation, "test": tasks.num_prompts}
+    # Of a file, prompts to choose on and prompts to report are different.
+    starts = {"validation": 0, "test": options.num_validation}
+    loaded = {split: load_tasks(tasks, split, size, starts[split]) for split, size in sizes.items() if size}
+    model, tokenizer = model_options.load(head, is_shared=True)
+    out = Path(options.out)
+    facts = run_facts(model_options, decoding.seed, model)
+    keep_run_facts(out, facts, model)
+    seeds = {"validation": 1, "test": tasks.seeds}
+    runs = {split: Run(loaded[split], seeds[split], out / split, options.batch_size) for split in loaded}
+    report = run_benchmark(
+        grid,
+        runs.get("validation"),
+        runs["test"],
+        lambda run, setting: run.decode(model, tokenizer, setting),
+        options.margin,
+        options.whole_length,
+    )
+    if PartialState().is_main_process:
+        facts |= {
+            "tasks": ", ".join(task.name for task in loaded["test"]),
+            "prompts": sizes,
+            "seeds": tasks.seeds,
+            **settings,
+            "margin": options.margin,
+            **environment(),
+        }
+        _write(report, out, facts, runs["test"], model, tokenizer)
+
+
+def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
+    """Return the grid of all strategies that the model can run."""
+    grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
+    return [spec for spec in grid if has_head or not spec.startswith("demask")]
+
+
+def _write(
+    report: Report,
+    out: Path,
+    facts: dict[str, Any],
+    test: Run,
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Write the files of a benchmark and print its table."""
+    rows = report.rows()
+    table = markdown_table([row for row in rows if row["is_chosen"]])
+    (out / "table.md").write_text(table, encoding="utf-8")
+    report.write(out / "summary.json")
+    frontier_figure(rows, out / "frontier.png")
+    figures = {
+        "Right answers against forward passes; bars: bounds of the difference to the reference.": "frontier.png"
+    }
+    records = {each.outcome.setting.label: test.records(each.outcome.setting)[0][0] for each in report.chosen}
+    first = next(iter(records.values()))
+    order_figure(
+        tokenizer.convert_ids_to_tokens(list(first.tokens)),
+        {label: record.unmask_steps for label, record in records.items() if len(record.tokens) == len(first.tokens)},
+        out / "order.png",
+    )
+    figures[f"Which step wrote which token of an answer to {first.prompt!r}."] = "order.png"
+    if model.demask_head is not None:
+        rule = DemaskStrategy()
+        state = dependencies_before(model, tokenizer, first.prompt, rule, is_measured=False, temperature=1.0)
+        dependency_figure(state.tokens, state.maps, out / "dependencies.png")
+        figures["What the head says of that prompt before the first step, by likeliest token."] = "dependencies.png"
+    paths = {caption: out / name for caption, name in figures.items()}
+    write_report(out / "report.html", "Strategies compared", rows, facts, paths)
+    print(table, end="")
+    print(f"wrote {out / 'report.html'}")

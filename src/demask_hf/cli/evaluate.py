@@ -1,0 +1,127 @@
+"""`demask-hf evaluate`: decode task prompts with one strategy and check the answers."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from ..evaluation.comparison import Outcome
+from ..evaluation.runs import FACTS_FILE, Run
+from ..evaluation.specs import parse_settings
+from ..files import keep_facts
+from ..generation.mixin import DemaskGenerationMixin
+from ..models.loading import weights_fingerprint
+from .options import ModelOptions, SeededDecodingOptions, default_strategy
+from .parser import CommandParser, option, same_as
+from .prompts import TaskOptions, load_tasks
+
+
+EXAMPLES = """examples:
+  demask-hf evaluate --strategy demask:dependency_bound=0.06 --num-prompts 100
+  demask-hf evaluate --task sudoku pairs --strategy threshold --temperature 1 --seeds 5 --out runs/threshold
+  demask-hf evaluate --model MODEL --head HEAD --task gsm8k=test.jsonl --max-new-tokens 256 --out runs/gsm8k
+
+To resume an interrupted evaluation that has a folder OUT, run the same command again: no prompt is decoded twice.
+"""
+_LINE = "{:<16} {:>8} {:>8} {:>12} {:>6} {:>9} {:>9}"
+_COLUMNS = {
+    "right": ("accuracy", "{:.2%}"),
+    "passes": ("num_forward_passes", "{:.2f}"),
+    "tokens/pass": ("tokens_per_forward", "{:.2f}"),
+    "AFP": ("average_finalization_parallelism", "{:.2f}"),
+    "s/prompt": ("seconds", "{:.4f}"),
+    "tokens/s": ("tokens_per_second", "{:.0f}"),
+}
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is decoded, and where its records are kept.
+
+    Args:
+        strategy (`str`, *optional*):
+            NAME or NAME:FIELD=VALUE,FIELD=VALUE, where a field is one of the strategy or a setting of generate; by
+            default demask with a head, else threshold.
+        split (`str`, *optional*, defaults to "test"):
+            Split of the task families: train, validation or test.
+        out (`str`, *optional*):
+            Keep the records there, to resume or to compare later.
+    """
+
+    strategy: str | None = option(metavar="SPEC")
+    split: str = "test"
+    out: str | None = option(metavar="DIR")
+    batch_size: int = same_as(Run, "batch_size")
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    return CommandParser(
+        "evaluate", EvaluateOptions, TaskOptions, SeededDecodingOptions, ModelOptions, epilog=EXAMPLES
+    )
+
+
+def run(
+    options: EvaluateOptions, tasks: TaskOptions, decoding: SeededDecodingOptions, model_options: ModelOptions
+) -> None:
+    """Decode task prompts with one strategy and print what came out, by task."""
+    head = model_options.head_or_shipped
+    spec = options.strategy or default_strategy(head)
+    settings = parse_settings(spec, decoding.settings())
+    if len(settings) > 1:
+        raise ValueError(f"`--strategy` must be one setting, got {spec!r}; `benchmark --compare` takes several.")
+    loaded = load_tasks(tasks, options.split, tasks.num_prompts)
+    model, tokenizer = model_options.load(head, is_shared=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.out or temporary)
+        keep_run_facts(folder, run_facts(model_options, decoding.seed, model), model)
+        decoded = Run(loaded, tasks.seeds, folder, options.batch_size)
+        decoded.decode(model, tokenizer, settings[0])
+        if not PartialState().is_main_process:
+            return
+        outcome = Outcome.of(settings[0], decoded.records(settings[0]))
+    print(f"{settings[0].label}, {len(outcome.family)} prompts, {tasks.seeds} seed(s)")
+    _print_table(outcome)
+    print(f"peak memory: {_peak_memory(model)}")
+
+
+def run_facts(options: ModelOptions, seed: int, model: DemaskGenerationMixin) -> dict[str, Any]:
+    """Return what records depend on, beside settings and prompts."""
+    modules = {"model": model, "head": getattr(model, "demask_head", None)}
+    return {
+        "model": options.model_or_shipped,
+        "head": options.head_or_shipped,
+        "dtype": str(model.dtype),
+        "seed": seed,
+        "weights": {name: weights_fingerprint(module) for name, module in modules.items() if module is not None},
+    }
+
+
+def keep_run_facts(folder: Path, facts: dict[str, Any], model: DemaskGenerationMixin) -> None:
+    """Write the facts of a folder in one process, and compare them in the others.
+
+    Raises:
+        ValueError: if the folder holds other facts.
+    """
+    with PartialState(cpu=model.device.type == "cpu").main_process_first():
+        keep_facts(folder / FACTS_FILE, facts, "run")
+
+
+def _print_table(outcome: Outcome) -> None:
+    """Print a line for each task and for all of them."""
+    print(_LINE.format("task", *_COLUMNS))
+    families = sorted(set(outcome.family.tolist()))
+    for label, kept in [*((family, [family]) for family in families), ("all", families)]:
+        summary = outcome.only(kept).summary()
+        print(_LINE.format(label, *(text.format(summary[name]) for name, text in _COLUMNS.values())))
+
+
+def _peak_memory(model: DemaskGenerationMixin) -> str:
+    if model.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated(model.device) / 1e9:.2f} GB on the device"
+    import resource
+
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB of the whole process"

@@ -1,0 +1,63 @@
+"""`demask-hf export`: write a head as the folder of a Hub repository."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..head.loading import load_head
+from ..head.modeling_demask import DemaskHead
+from ..head.publishing import TRAINING_RECORD, export_head
+from .parser import CommandParser, same_as
+
+
+EXAMPLES = """examples:
+  demask-hf export exported --head head
+  demask-hf export exported --head adapter --repo ORG/NAME
+"""
+
+
+@dataclass(frozen=True)
+class PublishingOptions:
+    """The head to publish.
+
+    Args:
+        head (`str`):
+            Folder or Hub repository of a trained head, or of an adapter, which is merged.
+    """
+
+    head: str = field(metadata={"metavar": "PATH"})
+    license: str = same_as(export_head, "license")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Where the head goes later."""
+
+    repo: str | None = same_as(export_head, "repo_id", metavar="ORG/NAME")
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser("export", PublishingOptions, ExportOptions, epilog=EXAMPLES)
+    parser.add_argument("out", metavar="DIR", help="Folder to write")
+    return parser
+
+
+def run(options: PublishingOptions, destination: ExportOptions, out: str) -> None:
+    """Write a trained head, with its adapter merged, as the folder of a repository."""
+    head, record = trained_head(options.head)
+    print("wrote", export_head(head, out, record, repo_id=destination.repo, license=options.license))
+
+
+def trained_head(path: str) -> tuple[DemaskHead, dict[str, Any]]:
+    """Return a head, with its adapter merged, and its training record, empty if there is none."""
+    folder = Path(path)
+    if (folder / "adapter_config.json").is_file():
+        from ..head.adapters import load_merged
+
+        head = load_merged(folder)
+    else:
+        head = load_head(path)
+    file = folder / TRAINING_RECORD
+    return head, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

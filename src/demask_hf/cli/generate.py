@@ -1,0 +1,143 @@
+"""`demask-hf generate`: decode prompts with one strategy or several."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
+
+from ..evaluation.decoding import Decoding, decode_prompts
+from ..strategies import UnmaskingStrategy
+from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
+from .parser import AnyNumber, CommandParser, option, switch
+from .prompts import PromptOptions, model_texts, read_texts
+
+
+EXAMPLES = r"""examples:
+  demask-hf generate "pairs: =07, =12, =05, =18, =03, =11 -> "
+  demask-hf generate "sort: DACBE FGAHJ TRNPM KLBCA -> " --strategy threshold --set confidence_threshold=0.8
+  demask-hf generate "bill: tea: 2*?=??; milk: ?*?=??; egg: ?*?=?? -> " --temperature 1 --seed 3 --json
+  demask-hf generate "shuffle: JFP BDCP FCG DL MRH TFC -> " --compare
+  demask-hf generate "shuffle: JFP BDCP FCG DL MRH TFC -> " --compare threshold demask:dependency_bound=0.2
+  demask-hf generate -e "sudoku: 4000\n0124\n1032\n0041 -> " --stream --delay 0.3
+  demask-hf generate --file prompts.txt --batch-size 16 --json > answers.jsonl
+  demask-hf generate "Write a haiku." --model FOLDER --head FOLDER --chat --max-new-tokens 64
+
+Answers go to standard output, what they cost to standard error.
+Without --model the small checkpoint of the package answers. It knows prompts of these layouts only, each with the
+space at its end; `demask_hf.tasks.FAMILIES` generates more.
+Prompts come before options that take several values, such as --compare.
+"""
+_COLUMNS = ("strategy", "passes", "tokens/pass", "seconds", "text")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is decoded together, and how it is shown.
+
+    Args:
+        batch_size (`int`, *optional*, defaults to 1):
+            Prompts decoded together.
+        stream (`bool`, *optional*, defaults to `False`):
+            Show drafts while decoding, one prompt at a time.
+        delay (`float`, *optional*, defaults to 0.0):
+            Pause after each draft, in seconds.
+        json (`bool`, *optional*, defaults to `False`):
+            Print one JSON object for each prompt and strategy.
+        compare (`list[str]`, *optional*):
+            Decode with several strategies, by default with all, and print a table.
+    """
+
+    _argument_group_name = "output"
+
+    batch_size: int = 1
+    stream: bool = switch()
+    delay: float = option(0.0, metavar="SECONDS")
+    json: bool = switch()
+    compare: list[str] | None = option(action=AnyNumber, metavar="SPEC")
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    options = (PromptOptions, OutputOptions, StrategyOptions, SeededDecodingOptions, ModelOptions)
+    parser = CommandParser("generate", *options, epilog=EXAMPLES)
+    parser.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help="A prompt; by default the lines of standard input"
+    )
+    return parser
+
+
+def run(
+    source: PromptOptions,
+    output: OutputOptions,
+    strategy: StrategyOptions,
+    decoding: SeededDecodingOptions,
+    model_options: ModelOptions,
+    prompts: Sequence[str],
+) -> None:
+    """Decode the prompts and print answers, a table for each, or JSON lines."""
+    is_comparison = output.compare is not None
+    if output.stream and (output.json or is_comparison):
+        raise ValueError("`--stream` must be used without --json and --compare.")
+    prompts = read_texts(prompts, source)
+    head = model_options.head_or_shipped
+    strategies = chosen_strategies(strategy, output.compare, head)
+    model, tokenizer = model_options.load(head)
+    texts = model_texts(prompts, tokenizer, source)
+    settings: dict[str, Any] = decoding.settings()
+    if is_comparison:
+        # The first forward pass of a process is slow; it must not count for the first strategy.
+        first_pass = {**settings, "max_denoising_steps": 1}
+        decode_prompts(model, tokenizer, texts[:1], "threshold", seed=decoding.seed, **first_pass)
+    if output.stream:
+        settings["streamer"] = _streamer(tokenizer, output.delay)
+    batch_size = 1 if output.stream else output.batch_size
+    for start in range(0, len(prompts), max(batch_size, 1)):
+        batch, seed = texts[start : start + batch_size], decoding.seed + start
+        columns = [
+            decode_prompts(model, tokenizer, batch, rule, batch_size, seed=seed, **settings)
+            for rule in strategies.values()
+        ]
+        for prompt, row in zip(prompts[start:], zip(*columns, strict=True), strict=False):
+            decodings = dict(zip(strategies, row, strict=True))
+            if output.json:
+                _print_json(prompt, strategies, decodings)
+            elif is_comparison:
+                _print_table(prompt, decodings)
+            else:
+                _print_answer(row[0], output.stream)
+
+
+def _streamer(tokenizer: PreTrainedTokenizerBase, delay: float) -> TextDiffusionStreamer:
+    return TextDiffusionStreamer(tokenizer, skip_prompt=True, sleep_time=delay, skip_special_tokens=True)
+
+
+def _print_answer(decoding: Decoding, is_streamed: bool) -> None:
+    if not is_streamed:
+        print(decoding.answer, flush=True)
+    print(
+        f"[{decoding.num_forward_passes} forward passes, {decoding.tokens_per_forward:.2f} tokens per forward pass, "
+        f"{decoding.seconds:.2f} s]",
+        file=sys.stderr,
+    )
+
+
+def _print_json(prompt: str, strategies: dict[str, UnmaskingStrategy], decodings: dict[str, Decoding]) -> None:
+    for spec, decoding in decodings.items():
+        strategy = strategies[spec].to_dict()
+        counts = {"num_tokens": decoding.num_tokens, "tokens_per_forward": decoding.tokens_per_forward}
+        print(json.dumps({**vars(decoding), "prompt": prompt, "strategy": strategy, **counts}), flush=True)
+
+
+def _print_table(prompt: str, decodings: dict[str, Decoding]) -> None:
+    rows = [_COLUMNS]
+    for spec, decoding in decodings.items():
+        costs = (f"{decoding.tokens_per_forward:.2f}", f"{decoding.seconds:.3f}")
+        rows.append((spec, str(decoding.num_forward_passes), *costs, decoding.answer.replace("\n", "\\n")))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
+    print(prompt.replace("\n", "\\n"))
+    for label, *numbers, text in rows:
+        cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[1:], strict=True)]
+        print(f"  {label:<{widths[0]}}", *cells, text, sep="  ", flush=True)

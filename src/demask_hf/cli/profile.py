@@ -1,0 +1,59 @@
+"""`demask-hf profile`: show where the time of a denoising step goes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..generation.profiling import profile_steps
+from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
+from .parser import CommandParser, same_as, switch
+from .prompts import PromptOptions, model_texts, read_texts
+
+
+FACTS = """The prompts are decoded as one batch. What is printed is the time of a step in the backbone, its output
+layer, the dependency head, the selection of positions, and the rest.
+"""
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What is measured and printed.
+
+    Args:
+        json (`bool`, *optional*, defaults to `False`):
+            Print one JSON list with the seconds of every step.
+    """
+
+    num_runs: int = same_as(profile_steps, "num_runs")
+    json: bool = switch()
+
+
+def make_parser() -> CommandParser:
+    """Return the parser of the command."""
+    options = (ProfileOptions, PromptOptions, StrategyOptions, SeededDecodingOptions, ModelOptions)
+    parser = CommandParser("profile", *options, epilog=FACTS)
+    parser.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help="A prompt; by default the lines of standard input"
+    )
+    return parser
+
+
+def run(
+    options: ProfileOptions,
+    source: PromptOptions,
+    strategy: StrategyOptions,
+    decoding: SeededDecodingOptions,
+    model_options: ModelOptions,
+    prompts: Sequence[str],
+) -> None:
+    """Decode the prompts several times and print the time of each part of a step."""
+    prompts = read_texts(prompts, source)
+    head = model_options.head_or_shipped
+    (rule,) = chosen_strategies(strategy, None, head).values()
+    model, tokenizer = model_options.load(head)
+    inputs = tokenizer(model_texts(prompts, tokenizer, source), padding=True, padding_side="left", return_tensors="pt")
+    ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+    measured = profile_steps(
+        model, ids, attention_mask, rule, options.num_runs, seed=decoding.seed, **decoding.settings()
+    )
+    print(json.dumps(measured.steps) if options.json else measured.table())

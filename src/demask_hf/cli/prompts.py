@@ -1,0 +1,214 @@
+"""What commands read: prompts, examples of task families, tasks, and prompts with answers to train on."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..generation.mixin import DemaskGenerationMixin
+from ..tasks import FAMILIES, Task, TaskExample, load_task
+from ..training.prompts import TokenizedPrompt, read_prompts
+from .options import ModelOptions
+from .parser import Switch, option, same_as, switch
+
+
+_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    r"""Where prompts come from if not from the command line, and how they are read.
+
+    Args:
+        file (`str`, *optional*):
+            Read one prompt from each line that is not empty; - is standard input.
+        escapes (`bool`, *optional*, defaults to `False`):
+            Read \n, \t and \\ in prompts as characters.
+        chat (`bool`, *optional*, defaults to `False`):
+            Put each prompt into the tokenizer's chat template.
+    """
+
+    _argument_group_name = "prompts"
+
+    file: str | None = option(metavar="FILE")
+    escapes: bool = switch(aliases="-e")
+    chat: bool = switch()
+
+
+@dataclass(frozen=True)
+class ExampleOptions(PromptOptions):
+    """Prompts of task families, or of a file.
+
+    Args:
+        families (`list[str]`, *optional*):
+            Task families; by default all.
+        split (`str`, *optional*, defaults to "test"):
+            Split of the families: train, validation or test.
+        num_prompts (`int`, *optional*, defaults to 20):
+            Prompts of each family.
+    """
+
+    families: list[str] | None = option(metavar="NAME")
+    split: str = "test"
+    num_prompts: int = 20
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Tasks, and how often their prompts are decoded.
+
+    Args:
+        task (`list[str]`, *optional*):
+            Task families, or formats of files; by default all families but parity.
+        num_prompts (`int`, *optional*, defaults to 100):
+            Prompts of each task.
+        seeds (`int`, *optional*, defaults to 1):
+            How often each prompt is decoded, each time with another seed.
+        allow_code_execution (`bool`, *optional*, defaults to `False`):
+            Run the programs that the model writes for a task.
+    """
+
+    _argument_group_name = "tasks"
+
+    task: list[str] | None = option(metavar="NAME[=FILE]")
+    num_prompts: int = 100
+    seeds: int = 1
+    allow_code_execution: bool = switch()
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How prompts with answers are read; the options are those of [`read_prompts`], and a limit.
+
+    Args:
+        limit (`int`, *optional*):
+            Use the first N prompts only.
+    """
+
+    _argument_group_name = "data"
+
+    split: str = same_as(read_prompts, "split")
+    data_revision: str | None = same_as(read_prompts, "revision")
+    chat_template: bool | None = same_as(
+        read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
+    )
+    limit: int | None = option()
+
+
+def read_texts(prompts: Sequence[str], options: PromptOptions) -> list[str]:
+    """Return the prompts of the command line, or else those of the file or of standard input.
+
+    Raises:
+        ValueError: if there are none, or two sources, or an empty prompt.
+    """
+    if prompts and options.file is not None:
+        raise ValueError("`--file` must be used without prompts on the command line.")
+    if prompts:
+        texts = list(prompts)
+    elif options.file not in (None, "-"):
+        with open(options.file, encoding="utf-8") as file:
+            texts = [line.removesuffix("\n") for line in file if line.strip()]
+    else:
+        lines: Iterable[str] = [] if sys.stdin.isatty() else sys.stdin
+        texts = [line.removesuffix("\n") for line in lines if line.strip()]
+    if not texts:
+        raise ValueError("a prompt must be given: before --compare, with --file, or on standard input.")
+    if not all(texts):
+        raise ValueError("`prompt` must hold at least one character, got an empty one.")
+    if options.escapes:
+        return [re.sub(r"\\[nt\\]", lambda match: _ESCAPES[match[0]], text) for text in texts]
+    return texts
+
+
+def model_texts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> list[str]:
+    """Return what the model reads for each prompt, and warn of text that its tokenizer does not know.
+
+    Raises:
+        ValueError: if a chat template is asked for and there is none.
+    """
+    for prompt in prompts:
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(prompt)["input_ids"]:
+            print(f"demask-hf: warning: the tokenizer does not know all of {prompt!r}.", file=sys.stderr)
+    if not options.chat:
+        return list(prompts)
+    if tokenizer.chat_template is None:
+        raise ValueError("`--chat` must be used with a tokenizer that has a chat template, got one without.")
+    turns = ([{"role": "user", "content": prompt}] for prompt in prompts)
+    return [str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) for turn in turns]
+
+
+def family_examples(options: ExampleOptions) -> list[TaskExample]:
+    """Return the examples of the chosen families; none where the prompts come from a file.
+
+    Raises:
+        ValueError: if a family is unknown, there is no prompt to take, or a file is given as well.
+    """
+    if options.file is not None:
+        if options.families is not None:
+            raise ValueError("`--file` must be used without --families.")
+        return []
+    names = options.families or list(FAMILIES)
+    for name in names:
+        if name not in FAMILIES:
+            raise ValueError(f"`--families` must be among {', '.join(FAMILIES)}, got {name!r}.")
+    _check_num_prompts(options.num_prompts)
+    return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
+
+
+def grouped_texts(
+    examples: Sequence[TaskExample], options: ExampleOptions, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, str]]:
+    """Return group and text of each prompt: of the examples, or else of the file."""
+    if examples or options.file is None:
+        return [(example.family, example.prompt) for example in examples]
+    return [(Path(options.file).name, text) for text in model_texts(read_texts([], options), tokenizer, options)]
+
+
+def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 0) -> list[Task]:
+    """Return the tasks that were asked for.
+
+    Args:
+        options ([`TaskOptions`]):
+            Their names.
+        split (`str`):
+            Split of the task families; a file is one split.
+        num_prompts (`int`):
+            Prompts of each task.
+        start (`int`, *optional*, defaults to 0):
+            The first prompt taken from a file, so that other commands to it can use those before.
+
+    Raises:
+        ValueError: if a task is unknown or needs an argument, or `num_prompts` is below 1.
+    """
+    _check_num_prompts(num_prompts)
+    tasks = []
+    for spec in options.task or [name for name in FAMILIES if name != "parity"]:
+        name, _, path = spec.partition("=")
+        if not path:
+            tasks.append(load_task(name, split=split, num_examples=num_prompts))
+            continue
+        task = load_task(name, path, allow_code_execution=options.allow_code_execution)
+        tasks.append(dataclasses.replace(task, examples=task.examples[start : start + num_prompts]))
+    return tasks
+
+
+def training_prompts(source: str, options: DataOptions, tokenizer: PreTrainedTokenizerBase) -> list[TokenizedPrompt]:
+    """Return prompts with answers of a file, folder or dataset."""
+    prompts = read_prompts(source, tokenizer, options.split, options.data_revision, options.chat_template)
+    return prompts[: options.limit]
+
+
+def provenance(source: str, data: DataOptions, options: ModelOptions, model: DemaskGenerationMixin) -> dict[str, Any]:
+    """Return where model and data come from, for the records of a collection."""
+    revision = getattr(model.config, "_commit_hash", None) or options.revision
+    return {"model": options.public_model, "model_revision": revision, "data": source, "data_split": data.split}
+
+
+def _check_num_prompts(num_prompts: int) -> None:
+    if num_prompts < 1:
+        raise ValueError(f"`--num-prompts` must be at least 1, got {num_prompts}.")

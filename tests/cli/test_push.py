@@ -1,0 +1,25 @@
+"""`demask-hf push`: what is uploaded, and where to."""
+
+from pathlib import Path
+
+
+def test_push_uploads_an_exported_head(run, head, monkeypatch):
+    calls = []
+
+    def upload(folder, *arguments):
+        calls.append(({file.name for file in Path(folder).iterdir()}, *arguments))
+        return "address"
+
+    monkeypatch.setattr("demask_hf.cli.push.push_head", upload)
+    code, out, err = run("push", "org/name", "--head", head, "--private", "--token", "secret")
+    assert (code, out) == (0, "address\n"), err
+    ((files, *arguments),) = calls
+    assert {"config.json", "model.safetensors", "modeling_demask.py", "README.md", "training.json"} <= files
+    assert arguments == ["org/name", True, "secret"]
+
+
+def test_push_needs_a_head(run):
+    code, out, err = run("push", "org/name")
+    assert (code, out) == (2, "")
+    expected = "the following arguments are required: --head (see demask-hf push --help)"
+    assert err == f"demask-hf: error: {expected}\n"
