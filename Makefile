@@ -16,9 +16,11 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# Style and types.
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 # Trains the shipped checkpoint again; resumes where it was interrupted.
 tiny: $(READY)

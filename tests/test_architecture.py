@@ -225,7 +225,7 @@ def _examples():
                 yield pytest.param(test, id=test.name)
 
 
-@pytest.mark.parametrize("example", _examples())
+@pytest.mark.parametrize("example", list(_examples()))
 def test_examples_in_docstrings(example, monkeypatch):
     source = "".join(line.source for line in example.examples)
     for asset in ("TINY_DREAM", "TINY_DEMASK"):
