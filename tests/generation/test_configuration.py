@@ -156,6 +156,7 @@ def test_equal_settings_make_equal_configs():
         ({"temperature": "hot"}, r"`temperature` must be a number in \[0, inf\), got 'hot'\."),
         ({"temperature": float("nan")}, r"`temperature` must be a number in \[0, inf\), got nan\."),
         ({"top_p": 0.0}, r"`top_p` must be a number in \(0, 1\], got 0\.0\."),
+        ({"scores": "tempered"}, r"`scores` must be one of model, sampled, got 'tempered'\."),
         ({"top_p": 1.1}, r"`top_p` must be a number in \(0, 1\], got 1\.1\."),
         ({"do_sample": True, "temperature": 0}, r"`temperature` must be above 0 with `do_sample=True`, got 0\."),
         ({"strategy": {"rule": "max"}}, r"`strategy` must hold its `name`, got \{'rule': 'max'\}\."),

@@ -20,7 +20,13 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 import demask_hf
-from demask_hf import DemaskGenerationConfig, DemaskGenerationMixin, DemaskGenerationOutput, make_strategy
+from demask_hf import (
+    DemaskGenerationConfig,
+    DemaskGenerationMixin,
+    DemaskGenerationOutput,
+    make_strategy,
+    strategy_names,
+)
 
 
 PAD, MASK, EOS = 0, 1, 2
@@ -385,9 +391,12 @@ def test_scores_include_the_mask_token(scripted):
 
 @pytest.mark.parametrize("filters", [{"top_k": 1}, {"top_p": 0.3}])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_filters_apply_before_scores_at_every_temperature(scripted, filters, temperature):
+def test_filters_apply_before_sampled_scores_at_every_temperature(scripted, filters, temperature):
     script = [{3: 0.5, 4: 0.3, 5: 0.2}] * 4
     kwargs = {"temperature": temperature, "strategy": "threshold", "seed": 0}
+    assert _decode(scripted(script), top_k=0, **kwargs).num_forward_passes.tolist() == [4]
+    assert _decode(scripted(script), **filters, **kwargs).num_forward_passes.tolist() == [4]
+    kwargs["scores"] = "sampled"
     assert _decode(scripted(script), top_k=0, **kwargs).num_forward_passes.tolist() == [4]
     assert _decode(scripted(script), **filters, **kwargs).num_forward_passes.tolist() == [1]
 
@@ -397,15 +406,38 @@ def test_there_is_no_silent_top_k(scripted):
     weights = {token: 200 - token for token in range(4, 200)}
     script = {3: 0.5, **{token: 0.5 * weight / sum(weights.values()) for token, weight in weights.items()}}
     model, kwargs = scripted([script] * 2, vocab_size=200), {"strategy": "threshold", "confidence_threshold": 0.6}
+    kwargs["scores"] = "sampled"
     assert _decode(model, max_new_tokens=2, **kwargs).num_forward_passes.tolist() == [2]
     assert _decode(model, max_new_tokens=2, top_k=50, **kwargs).num_forward_passes.tolist() == [1]
 
 
-def test_temperature_changes_scores(scripted):
+def test_temperature_changes_sampled_scores_only(scripted):
     # The entropy is .67 nats; at temperature .25 the weights are .1296 and .0256, an entropy of .45.
     model, kwargs = scripted([{3: 0.6, 4: 0.4}] * 2), {"strategy": "entropy_bound", "entropy_bound": 0.5}
     assert _decode(model, max_new_tokens=2, **kwargs).num_forward_passes.tolist() == [2]
+    assert _decode(model, max_new_tokens=2, temperature=0.25, **kwargs).num_forward_passes.tolist() == [2]
+    kwargs["scores"] = "sampled"
     assert _decode(model, max_new_tokens=2, temperature=0.25, **kwargs).num_forward_passes.tolist() == [1]
+
+
+@pytest.mark.parametrize("name", [name for name in strategy_names() if name != "schedule"])
+def test_as_the_temperature_goes_to_zero_decoding_goes_to_that_of_zero(dream_with_head, name):
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    kwargs = {"strategy": name, "max_new_tokens": 12, "return_dict_in_generate": True, "seed": 0}
+    expected = dream_with_head.generate(ids, **kwargs)
+    for temperature in (1e-2, 1e-4, 1e-6):
+        found = dream_with_head.generate(ids, temperature=temperature, top_p=0.9, **kwargs)
+        assert torch.equal(found.sequences, expected.sequences)
+        assert torch.equal(found.unmask_step, expected.unmask_step)
+
+
+def test_the_scores_of_a_schedule_are_those_of_the_public_sampler(scripted):
+    # Tempered, all are as certain as the second position, and ties go to the left.
+    model = scripted([{3: 0.7, 4: 0.3}, {5: 0.99, 6: 0.01}, {3: 0.6, 4: 0.4}, {3: 0.6, 4: 0.4}])
+    kwargs = {"strategy": "schedule", "max_denoising_steps": 2, "max_new_tokens": 4, "temperature": 1e-3, "seed": 0}
+    assert _decode(model, **kwargs).unmask_step.tolist() == [[-1, 0, 1, 1, 1]]
+    assert _decode(model, scores="sampled", **kwargs).unmask_step.tolist() == [[-1, 0, 1, 1, 1]]
+    assert _decode(model, scores="model", **kwargs).unmask_step.tolist() == [[-1, 1, 0, 1, 1]]
 
 
 def test_sampling_with_temperature_zero_is_an_error(dream):

@@ -107,7 +107,7 @@ def test_ragged_rows_are_padded_for_the_head(scripted, scripted_head):
     assert positions[is_position].tolist() == [1, 1, 2]
 
 
-def test_a_head_that_reads_certainty_gets_that_of_the_distributions_drawn_from(scripted, scripted_head):
+def test_a_head_that_reads_certainty_gets_that_of_the_distributions_that_are_scored(scripted, scripted_head):
     script = [{4: 0.9, 5: 0.1}, {4: 0.6, 5: 0.4}]
     seen = []
     head = scripted_head(torch.zeros(4, 4))
@@ -119,8 +119,11 @@ def test_a_head_that_reads_certainty_gets_that_of_the_distributions_drawn_from(s
     torch.testing.assert_close(certainty[0, :, 0], torch.tensor([0.9, 0.6]))
     entropies = [-(p * math.log(p) + (1 - p) * math.log(1 - p)) for p in (0.9, 0.6)]
     torch.testing.assert_close(certainty[0, :, 1], torch.tensor(entropies), atol=1e-5, rtol=0)
-    model.generate(torch.tensor([[7]]), strategy="demask", max_new_tokens=2, temperature=1.0, top_k=1, seed=0)
-    torch.testing.assert_close(seen[1][0], torch.tensor([[1.0, 0.0], [1.0, 0.0]]), atol=1e-5, rtol=0)
+    filters = {"temperature": 1.0, "top_k": 1, "seed": 0}
+    model.generate(torch.tensor([[7]]), strategy="demask", max_new_tokens=2, **filters)
+    assert torch.equal(seen[1], certainty)
+    model.generate(torch.tensor([[7]]), strategy="demask", max_new_tokens=2, scores="sampled", **filters)
+    torch.testing.assert_close(seen[2][0], torch.tensor([[1.0, 0.0], [1.0, 0.0]]), atol=1e-5, rtol=0)
 
 
 def test_no_extra_forward_passes_with_a_head(scripted, scripted_head):
@@ -186,7 +189,12 @@ def test_probes_see_filters_but_no_logits_processor(scripted):
 
     model = scripted(_copying)
     output = _decode(
-        model, dependencies="exact", top_k=1, dependency_bound=0.01, logits_processor=LogitsProcessorList([processor])
+        model,
+        dependencies="exact",
+        top_k=1,
+        scores="sampled",
+        dependency_bound=0.01,
+        logits_processor=LogitsProcessorList([processor]),
     )
     # With the single best token left there is nothing to depend on, and one probe a source.
     assert output.num_forward_passes.tolist() == [1]

@@ -256,7 +256,7 @@ def predicted_among(
 
     Args:
         predictor ([`Predictor`]):
-            Predictions as decoding draws from them, for heads that read confidence and entropy.
+            Predictions as the loop makes them, for heads that read confidence and entropy.
         head ([`DemaskHead`], *optional*):
             The head.
         sequence (`torch.LongTensor` of shape `(length,)`):
@@ -271,11 +271,11 @@ def predicted_among(
         return None
     asked = torch.zeros_like(sequence, dtype=torch.bool)
     asked[candidates] = True
-    states = predictor.backbone.predict(PredictionRequest(sequence[None], asked[None])).hidden_states
+    prediction = predictor.backbone.predict(PredictionRequest(sequence[None], asked[None]))
+    states = prediction.hidden_states
     if states is None:
         raise ValueError("`model` must return hidden states for a dependency head, got none.")
-    row = torch.zeros(1, dtype=torch.long, device=sequence.device)
-    probabilities = predictor.probe(sequence[None], row, asked[None])
+    probabilities = predictor.scored.probabilities(prediction.logits)
     inputs = {"positions": candidates.sort().values, "certainty": certainty(probabilities)}
     inputs = {name: tensor[None].to(states.device) for name, tensor in inputs.items()}
     module: torch.nn.Module = head

@@ -142,4 +142,5 @@ def drawing_predictor(
             "tokens is not sampled from the product of marginals."
         )
     sampling = Sampling(temperature=temperature, top_p=config.top_p, top_k=config.top_k or None)
-    return Predictor(Backbone.of(model, config.mask_token_id), sampling, excludes_mask=True)
+    scored = sampling if config.scores == "sampled" else Sampling()
+    return Predictor(Backbone.of(model, config.mask_token_id), sampling, scored, excludes_mask=True)

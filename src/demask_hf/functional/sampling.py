@@ -67,7 +67,7 @@ def filter_logits(
         `torch.Tensor` of shape `(num_candidates, vocabulary)`, removed tokens at the lowest finite value.
     """
     lowest = torch.finfo(logits.dtype).min
-    if temperature > 0:
+    if temperature not in (0, 1):
         logits = logits / temperature
     if top_p is not None and top_p < 1:
         ordered, indices = logits.sort(dim=-1, descending=True)
@@ -147,6 +147,11 @@ class Sampling:
     temperature: float = 1.0
     top_p: float | None = None
     top_k: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the distributions are those of the logits, neither tempered nor filtered."""
+        return self.temperature in (0, 1) and self.top_k is None and (self.top_p is None or self.top_p >= 1)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the distributions after temperature and filters, the mask token included.

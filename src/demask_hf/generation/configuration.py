@@ -13,6 +13,7 @@ from ..validation import check_choice, check_count, check_interval, nearest
 logger = logging.get_logger(__name__)
 
 CACHES = ("none", "prefix", "dual")
+SCORES = ("model", "sampled")
 # What `torch.compile` takes.
 _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _COMPILE_OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
@@ -52,9 +53,15 @@ class DemaskGenerationConfig(GenerationConfig):
         temperature (`float`, *optional*):
             Sampling temperature, at least 0; tokens are sampled iff it is above 0, which is the default.
         top_p (`float`, *optional*):
-            Keep the most likely tokens up to this mass, in (0, 1]; applies at every temperature.
+            Draw from the most likely tokens up to this mass, in (0, 1]; at temperature 0 it changes "sampled" scores
+            only.
         top_k (`int`, *optional*):
-            Keep this many most likely tokens; applies at every temperature; 0 is no limit.
+            Draw from this many most likely tokens; at temperature 0 it changes "sampled" scores only; 0 is no limit.
+        scores (`str`, *optional*):
+            Where confidences, entropies and all else that the strategy and the head read come from: "model" is the
+            model's own distribution, before temperature and filters (default), "sampled" the one that tokens are
+            drawn from (default of "schedule", as in Dream's public sampler). At low temperatures the latter is close
+            to a point everywhere: everything looks certain and independent.
         do_sample (`bool`, *optional*):
             `False` forces temperature 0; `True` with temperature 0 is an error.
         seed (`int` or `list[int]`, *optional*):
@@ -97,6 +104,7 @@ class DemaskGenerationConfig(GenerationConfig):
         self.temperature: float | None = kwargs.pop("temperature", None)
         self.top_p: float | None = kwargs.pop("top_p", None)
         self.top_k: int | None = kwargs.pop("top_k", None)
+        self.scores: str | None = kwargs.pop("scores", None)
         self.do_sample: bool | None = kwargs.pop("do_sample", None)
         self.seed: int | list[int] | None = kwargs.pop("seed", None)
         self.stop_at_eos: bool | None = kwargs.pop("stop_at_eos", None)
@@ -174,6 +182,8 @@ class DemaskGenerationConfig(GenerationConfig):
                 check_count(name, getattr(self, name), lowest)
         if self.cache is not None:
             check_choice("cache", self.cache, CACHES)
+        if self.scores is not None:
+            check_choice("scores", self.scores, SCORES)
         _check_compile(self.compile)
         if self.temperature is not None:
             check_interval("temperature", self.temperature, 0)

@@ -49,8 +49,15 @@ class DenoisingLoop:
             ValueError: if the model's logits hold NaN.
         """
         cached = CachedForward.of(self.backbone, self.settings, state)
-        masks = (state.attention_mask, state.token_type_ids)
-        predictor = Predictor(self.backbone, self.settings, self.strategy.needs, *masks, cached)
+        predictor = Predictor(
+            self.backbone,
+            self.settings,
+            self.settings.scored,
+            self.strategy.needs,
+            state.attention_mask,
+            state.token_type_ids,
+            cached,
+        )
         while True:
             # 1. Open positions: masked, not behind an end-of-sequence token, in a row that was not stopped.
             is_open = self.open_positions(state)

@@ -32,7 +32,9 @@ class Predictor:
         backbone ([`Backbone`]):
             The model.
         sampling ([`Sampling`]):
-            Temperature and filters.
+            Temperature and filters of the distributions that tokens are drawn from.
+        scored ([`Sampling`], *optional*):
+            Those of the distributions that the strategy reads; by default none, which is the model's own distribution.
         needs (`frozenset`, *optional*):
             What the strategy reads of a step, see [`UnmaskingStrategy.needs`]; nothing for probes alone.
         attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
@@ -42,11 +44,13 @@ class Predictor:
         cached ([`CachedForward`], *optional*):
             Runs the model where keys and values are kept.
         excludes_mask (`bool`, *optional*, defaults to `False`):
-            Let probes return the distributions that tokens are drawn from, which give the mask token no mass.
+            Let probes return the distributions that tokens are drawn from, which give the mask token no mass, in place
+            of those that the strategy reads.
     """
 
     backbone: Backbone
     sampling: Sampling
+    scored: Sampling = Sampling()
     needs: frozenset[Need] = frozenset()
     attention_mask: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
@@ -78,7 +82,7 @@ class Predictor:
             logits = self.cached.predict(request, rows.tolist(), is_probe=True).logits
         if self.excludes_mask:
             return self.sampling.drawn(logits, self.backbone.mask_token_id)
-        return self.sampling.probabilities(logits)
+        return self.scored.probabilities(logits)
 
     def step(
         self,
@@ -177,7 +181,7 @@ class Predictor:
             observed["attentions"][active] = attentions
         if needs_context:
             is_candidate = candidates[active][places]
-            certainty = confidence(self.sampling.probabilities(prediction.logits[~is_candidate]))
+            certainty = confidence(self.scored.probabilities(prediction.logits[~is_candidate]))
             observed["context_confidence"] = certainty.new_zeros(candidates.shape)
             observed["context_confidence"][active[places[0][~is_candidate]], places[1][~is_candidate]] = certainty
             states = prediction.hidden_states
@@ -202,13 +206,17 @@ class Predictor:
         The last result tells whether a distribution holds NaN, of shape `(1,)`. The logits of the prediction are used
         up, one part of the candidates at a time where only scores are kept.
         """
+        is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
         names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
         tokens, scores, has_nan, kept = [], [], [], None
         for part, logits in prediction.parts():
             logits = processed(part, logits)
-            probabilities = self.sampling.probabilities(logits)
+            probabilities = self.scored.probabilities(logits)
             part_noise = None if noise is None else noise[part]
-            tokens.append(draw_tokens(logits, probabilities, self.backbone.mask_token_id, part_noise))
+            # The most likely token needs no distribution to be drawn from.
+            drawn = probabilities if is_same or noise is None else self.sampling.probabilities(logits)
+            tokens.append(draw_tokens(logits, drawn, self.backbone.mask_token_id, part_noise))
+            del drawn
             has_nan.append(probabilities[:, 0].isnan().any())
             if is_whole:
                 # Without parts there is one round only.

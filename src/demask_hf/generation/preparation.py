@@ -105,6 +105,8 @@ def _resolved_settings(
         temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,
+        # A schedule is the public sampler's, which ranks positions by what it draws from.
+        scores=config.scores or ("sampled" if rule.follows_schedule else "model"),
         eos_token_ids=eos_token_ids if config.stop_at_eos else [],
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
         cache=config.cache or "none",

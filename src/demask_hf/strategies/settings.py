@@ -16,6 +16,7 @@ class DecodingSettings(Sampling):
         num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
         num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
         max_steps (`int`, *optional*): Cap on the steps of a row.
+        scores (`str`): "model" or "sampled": the distributions that strategy and head read.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
         pad_token_id (`int`, *optional*): What is written after the end.
         cache (`str`): "none", "prefix" or "dual".
@@ -29,8 +30,14 @@ class DecodingSettings(Sampling):
     num_blocks: int
     num_steps: int | None = None
     max_steps: int | None = None
+    scores: str = "model"
     eos_token_ids: list[int] = field(default_factory=list)
     pad_token_id: int | None = None
     cache: str = "none"
     cache_refresh_interval: int | None = None
     cache_commits_first: bool = False
+
+    @property
+    def scored(self) -> Sampling:
+        """Temperature and filters of the distributions that strategy and head read: none, or those of the draws."""
+        return self if self.scores == "sampled" else Sampling()
