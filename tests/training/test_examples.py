@@ -4,6 +4,7 @@ import torch
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.functional.probes import measure_dependencies
+from demask_hf.functional.sampling import Sampling
 from demask_hf.head.modeling_demask import dependency_loss
 from demask_hf.training.examples import collate_examples, measure_examples
 
@@ -60,6 +61,28 @@ def test_targets_are_those_of_the_probes(dream):
         size = example.positions.numel()
         assert example.sources.tolist() == list(range(size))
         torch.testing.assert_close(example.labels, exact.dependencies[row, :size, :size], atol=1e-5, rtol=0)
+
+
+def test_targets_of_other_distributions_are_measured_in_them(dream):
+    sequences, attention_mask, candidates = _states()
+    backbone = Backbone.of(dream)
+    sampling = Sampling(temperature=0.5, top_p=0.9)
+
+    def predict(revealed, rows, asked):
+        return sampling.probabilities(
+            backbone.predict(PredictionRequest(revealed, asked, attention_mask[rows])).logits
+        )
+
+    probabilities = predict(sequences, torch.arange(len(sequences)), candidates)
+    exact = measure_dependencies(predict, sequences, candidates, probabilities, MASK)
+    plain = _measure(dream, num_sources=9, min_probability=1e-7)
+    for row, example in enumerate(_measure(dream, num_sources=9, min_probability=1e-7, sampling=sampling)):
+        size = example.positions.numel()
+        torch.testing.assert_close(example.labels, exact.dependencies[row, :size, :size], atol=1e-5, rtol=0)
+        assert not torch.allclose(example.labels, plain[row].labels, atol=1e-2)
+        # What the head reads is what decoding gives it.
+        assert torch.equal(example.confidence, plain[row].confidence)
+        assert torch.equal(example.entropy, plain[row].entropy)
 
 
 def test_sampled_targets_average_to_the_expectation(dream):

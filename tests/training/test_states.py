@@ -14,9 +14,9 @@ def seen(monkeypatch):
     """Keep what is measured: sequences, attention mask and candidates of every batch."""
     calls = []
 
-    def keep(backbone, sequences, attention_mask, candidates, *rest):
+    def keep(backbone, sequences, attention_mask, candidates, *rest, **options):
         calls.append((sequences, attention_mask, candidates))
-        return measure(backbone, sequences, attention_mask, candidates, *rest)
+        return measure(backbone, sequences, attention_mask, candidates, *rest, **options)
 
     from demask_hf.training import states
 
@@ -106,6 +106,7 @@ def test_shards_hold_every_state_once(dream):
         ({"num_sources": 0}, r"`num_sources` must be an integer of at least 1, got 0\."),
         ({"estimator": "exact"}, r"`estimator` must be one of expectation, argmax, sample, got 'exact'\."),
         ({"trajectory_ratio": 1.5}, r"`trajectory_ratio` must be a number in \[0, 1\], got 1\.5\."),
+        ({"top_p": 0.0}, r"`top_p` must be a number in \(0, 1\], got 0\.0\."),
         ({"temperature": -1.0}, r"`temperature` must be a number in \[0, inf\), got -1\.0\."),
         ({"strategy": "none"}, r"none"),
     ],

@@ -65,6 +65,7 @@ class StateOptions:
     trajectory_ratio: float = same_as(CollectionSettings, "trajectory_ratio")
     strategy: str = field(default=str(CollectionSettings.strategy), metadata={"metavar": "SPEC"})
     temperature: float = same_as(CollectionSettings, "temperature")
+    top_p: float | None = same_as(CollectionSettings, "top_p")
     state_batch_size: int = same_as(CollectionSettings, "batch_size")
     states_per_shard: int = same_as(CollectionSettings, "states_per_shard")
 

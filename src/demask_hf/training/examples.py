@@ -57,7 +57,7 @@ class DependencyExample:
 
 
 @torch.no_grad()
-def measure_examples(
+def measure_examples(  # noqa: PLR0913, every argument is a fact of the states or a choice of the caller
     backbone: Backbone,
     sequences: torch.Tensor,
     attention_mask: torch.Tensor | None,
@@ -66,6 +66,7 @@ def measure_examples(
     generator: torch.Generator,
     estimator: str = "expectation",
     min_probability: float = 1e-3,
+    sampling: Sampling | None = None,
 ) -> list[DependencyExample]:
     """Measure, in every state, the dependency rows of a few random sources.
 
@@ -86,13 +87,17 @@ def measure_examples(
             As in [`measure_dependencies`].
         min_probability (`float`, *optional*, defaults to 1e-3):
             As in [`measure_dependencies`]; the default leaves out little mass and saves most of the forwards.
+        sampling ([`Sampling`], *optional*):
+            Temperature and filters of the distributions whose dependencies are measured; by default none.
+            Confidence and entropy are the model's own in any case, as decoding gives them to the head.
 
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
-    predictor = Predictor(backbone, Sampling(), attention_mask=attention_mask)
+    sampling = sampling or Sampling()
+    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask)
     prediction = backbone.predict(PredictionRequest(sequences, candidates, attention_mask))
-    probabilities = predictor.sampling.probabilities(prediction.logits)
+    probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
     measured = measure_dependencies(
@@ -116,9 +121,9 @@ def measure_examples(
     facts = {
         "hidden_states": prediction.hidden_states,
         "positions": positions[candidates],
-        "confidence": confidence(probabilities),
-        "entropy": entropy(probabilities),
-        "tokens": probabilities.argmax(dim=-1),
+        "confidence": confidence(plain),
+        "entropy": entropy(plain),
+        "tokens": plain.argmax(dim=-1),
     }
     return _split(facts, measured, candidates, sources)
 

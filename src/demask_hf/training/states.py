@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from ..backbones.backbone import Backbone
 from ..functional.masking import random_mask
 from ..functional.probes import TARGET_ESTIMATORS
+from ..functional.sampling import Sampling
 from ..generation.encoding import left_padded
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import make_strategy
@@ -38,7 +39,10 @@ class CollectionSettings:
         strategy (`str` or `dict`, *optional*, defaults to `"threshold"`):
             The strategy that decodes, as in `generate`.
         temperature (`float`, *optional*, defaults to 0.0):
-            Temperature that it decodes with.
+            Temperature that it decodes with; above 0 also that of the distributions whose dependencies are measured.
+            At 0 those of temperature 1 are measured: points depend on nothing.
+        top_p (`float`, *optional*):
+            Likewise, the mass of the most likely tokens to draw from, in (0, 1].
         batch_size (`int`, *optional*, defaults to 16):
             States drawn and measured together.
         states_per_shard (`int`, *optional*, defaults to 256):
@@ -57,6 +61,7 @@ class CollectionSettings:
     trajectory_ratio: float = 0.5
     strategy: str | dict[str, Any] = "threshold"
     temperature: float = 0.0
+    top_p: float | None = None
     batch_size: int = 16
     states_per_shard: int = 256
     seed: int = 0
@@ -67,6 +72,8 @@ class CollectionSettings:
         check_choice("estimator", self.estimator, TARGET_ESTIMATORS)
         check_interval("trajectory_ratio", self.trajectory_ratio, 0, 1)
         check_interval("temperature", self.temperature, 0)
+        if self.top_p is not None:
+            check_interval("top_p", self.top_p, 0, 1, open_low=True)
         make_strategy(**({"name": self.strategy} if isinstance(self.strategy, str) else self.strategy))
 
     @property
@@ -133,6 +140,7 @@ class MeasuredStates(Dataset):
             self.settings.num_sources,
             generator,
             self.settings.estimator,
+            sampling=Sampling(temperature=self.settings.temperature or 1.0, top_p=self.settings.top_p),
         )
         for example, record in zip(examples, records, strict=True):
             example.record = record
@@ -190,6 +198,7 @@ class MeasuredStates(Dataset):
             strategy=dict(strategy) if isinstance(strategy, dict) else strategy,
             max_new_tokens=length,
             temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
             seed=[random.getrandbits(48) for _ in prompts],
             output_history=True,
             return_dict_in_generate=True,
