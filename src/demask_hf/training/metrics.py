@@ -99,7 +99,7 @@ def fit_of(
     return {**fit, "mean": float(pairs.measured.mean()), "num_pairs": int(pairs.measured.size)}
 
 
-def calibration_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str, float]]:
+def reliability_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str, float]]:
     """Return mean prediction, mean measurement and count in each of some equally filled bins of the prediction.
 
     Args:

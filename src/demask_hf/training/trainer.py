@@ -15,7 +15,7 @@ from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
 from ..validation import check_interval
 from .examples import DependencyExample, collate_examples
-from .metrics import calibration_of, fit_of, predict_pairs
+from .metrics import fit_of, predict_pairs, reliability_of
 from .store import StoredExamples
 
 
@@ -159,7 +159,7 @@ def write_training_record(
         facts (`dict`):
             Data and arguments of the training, of JSON types.
     """
-    calibration = calibration_of(predict_pairs(head, held_out))
-    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "calibration": calibration}
+    reliability = reliability_of(predict_pairs(head, held_out))
+    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "reliability": reliability}
     write_json(Path(folder) / TRAINING_RECORD, record)
     return record
