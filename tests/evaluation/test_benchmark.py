@@ -6,8 +6,8 @@ import pytest
 
 from demask_hf.cli.main import main
 from demask_hf.evaluation.benchmark import markdown_table, run_benchmark
-from demask_hf.evaluation.decoding import Record
 from demask_hf.evaluation.figures import frontier_figure, order_figure
+from demask_hf.evaluation.records import Record
 from demask_hf.evaluation.report import environment, write_report
 from demask_hf.evaluation.runs import Run
 from demask_hf.evaluation.specs import parse_settings
@@ -186,6 +186,6 @@ def test_prompts_of_a_file_are_split_between_choice_and_report(tmp_path, capsys)
     ],
 )
 def test_bad_arguments_are_refused_before_a_model_is_loaded(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr("demask_hf.cli.commands.AutoModelForMaskedLM", None)
+    monkeypatch.setattr("demask_hf.models.loading.AutoModelForMaskedLM", None)
     assert main(arguments) == 2
     assert message in capsys.readouterr().err

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..backbones.backbone import Backbone
-from ..evaluation.decoding import Decoding, decode_prompts, evaluate
+from ..evaluation.decoding import Decoding, decode_prompts
+from ..evaluation.records import evaluate
 from ..files import append_lines, kept_lines
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import weights_fingerprint

@@ -1,10 +1,13 @@
-"""Paired comparisons of decoding settings on the same prompts. Needs scipy (`pip install demask-hf[eval]`)."""
+"""Paired comparisons of decoding settings on the same prompts.
+
+Intervals are percentile bootstraps over prompts and need numpy alone; the exact tests and shares need scipy
+(`pip install demask-hf[eval]`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def difference_p_value(first: np.ndarray, second: np.ndarray, num_resamples: int
     Raises:
         ValueError: if the two do not have the same number of prompts, at least two.
     """
+    from scipy import stats
+
     differences = np.subtract(*_prompt_means(first, second))
     differences = differences[differences != 0]
     if differences.size < 2:
@@ -178,6 +183,8 @@ def share_interval(count: int, total: int, confidence: float = 0.95) -> Interval
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence, in (0, 1).
     """
+    from scipy import stats
+
     found = stats.binomtest(count, total).proportion_ci(confidence)
     return Interval(count / total, float(found.low), float(found.high))
 
