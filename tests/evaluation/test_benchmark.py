@@ -97,7 +97,8 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
 def test_the_report_is_one_file_with_its_figures(report, tmp_path):
     rows = report[0].rows()
     frontier_figure(rows, tmp_path / "frontier.png")
-    order_figure(["a", "b", "c"], {"one": [0, 1, 2], "two": [0, 0, -1]}, tmp_path / "order.png")
+    steps = {"one": [0, 1, 2], "two": [0, 0, -1]}
+    order_figure(dict.fromkeys(steps, ["a", "b", "c"]), steps, tmp_path / "order.png")
     figures = {"front & back": tmp_path / "frontier.png", "order": tmp_path / "order.png"}
     write_report(tmp_path / "report.html", "A <title>", rows, {"model": "<m>", **environment()}, figures)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

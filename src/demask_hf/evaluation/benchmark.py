@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_json
+from ..strategies import make_strategy, strategy_fields
 from ..tables import Column, Row, markdown_lines, text_lines
 from .comparison import Comparison, Outcome, choose, compare, pareto_front
 from .runs import Run
@@ -182,6 +183,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
     return {
         "row": outcome.setting.row,
         "label": outcome.setting.label,
+        "is_default": is_default(outcome.setting),
         "reference": comparison.reference.setting.label,
         **outcome.summary(),
         "difference": dataclasses.asdict(comparison.difference),
@@ -193,6 +195,16 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
         "diversity": outcome.diversity(comparison.reference) if outcome.is_correct.shape[1] > 1 else None,
         "families": {family: outcome.only([family]).summary() for family in families},
     }
+
+
+def is_default(setting: Setting) -> bool:
+    """Return whether a setting is its strategy with the default of every field, and no option in its label."""
+    name, fields = setting.strategy["name"], strategy_fields(setting.strategy["name"])
+    named = [pair.partition("=")[0] for pair in setting.label.partition(":")[2].split(",") if pair]
+    given, default = setting.build(), make_strategy(name)
+    # Of a default of None, the value in use counts.
+    own, usual = ({**rule.to_dict(), "dependency_bound": getattr(rule, "limit", None)} for rule in (given, default))
+    return own == usual and all(field in fields for field in named)
 
 
 def _points(row: Row, end: str) -> str:
