@@ -21,8 +21,7 @@ from .figures import color_of
 
 _WIDTH, _MARGIN = 800, 22
 _TOP, _ROW, _CELL = 84, 84, 34
-_FRAME_MILLISECONDS = 400
-_END_MILLISECONDS = 5_000
+_FRAME_MILLISECONDS, _END_MILLISECONDS = 400, 5_000
 _MASKED, _INK, _SOFT = "#e3e3e6", "#222222", "#6b6b70"
 
 
@@ -54,14 +53,19 @@ def decoding_animation(rows: Sequence[AnimatedRow], file: str | Path, note: str 
         note (`str`, *optional*, defaults to `""`):
             What is said below the prompt.
     """
-    num_passes = max(row.decoding.num_forward_passes for row in rows)
+    figure = _figure(rows)
+    canvas = FigureCanvasAgg(figure)
+    frames = []
     # From the masked answer to one frame after the last pass, in which nothing is new.
-    frames = [_image(_frame(rows, number, note)) for number in range(num_passes + 2)]
-    # One palette for all frames: that of the last, which has every color.
+    for number in range(_num_passes(rows) + 2):
+        _draw_frame(figure, rows, number, note)
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    # One palette for all frames, that of the last, which has every color: the file is a quarter of the size.
     palette = frames[-1].quantize(64)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    durations = [*[_FRAME_MILLISECONDS] * (num_passes + 1), _END_MILLISECONDS]
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
+    durations = [*[_FRAME_MILLISECONDS] * (len(frames) - 1), _END_MILLISECONDS]
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "") -> None:
@@ -75,14 +79,23 @@ def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "
         note (`str`, *optional*, defaults to `""`):
             What is said below the prompt.
     """
-    num_passes = max(row.decoding.num_forward_passes for row in rows)
-    _frame(rows, num_passes + 1, note).savefig(file, dpi=200)
+    figure = _figure(rows)
+    _draw_frame(figure, rows, _num_passes(rows) + 1, note)
+    figure.savefig(file, dpi=2 * figure.dpi)
 
 
-def _frame(rows: Sequence[AnimatedRow], num_passes: int, note: str) -> Figure:
+def _num_passes(rows: Sequence[AnimatedRow]) -> int:
+    return max(row.decoding.num_forward_passes for row in rows)
+
+
+def _figure(rows: Sequence[AnimatedRow]) -> Figure:
+    return Figure(figsize=(_WIDTH / 100, (_TOP + _ROW * len(rows) + 8) / 100), dpi=100)
+
+
+def _draw_frame(figure: Figure, rows: Sequence[AnimatedRow], num_passes: int, note: str) -> None:
     """Draw the state after some forward passes, in units of pixels from the upper left corner."""
-    height = _TOP + _ROW * len(rows) + 8
-    figure = Figure(figsize=(_WIDTH / 100, height / 100), dpi=100)
+    figure.clear()
+    height = 100 * figure.get_figheight()
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0))
     axes.set_axis_off()
     axes.text(_MARGIN, 24, rows[0].decoding.prompt, family="monospace", fontsize=14, color=_INK, va="center")
@@ -91,7 +104,6 @@ def _frame(rows: Sequence[AnimatedRow], num_passes: int, note: str) -> Figure:
         _draw_row(axes, row, _TOP + _ROW * number, num_passes)
     legend = "gray: still masked    strong color: written in this pass    number: the pass that wrote the token"
     axes.text(_MARGIN, height - 18, legend, fontsize=9, color=_SOFT, va="center")
-    return figure
 
 
 def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None:
@@ -113,7 +125,7 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
     width = (_WIDTH - 2 * _MARGIN) / max(len(row.tokens), 1)
     for column, (token, step) in enumerate(zip(row.tokens, row.decoding.unmask_steps, strict=True)):
         left, middle = _MARGIN + column * width, _MARGIN + (column + 0.5) * width
-        is_written, is_new = step < num_passes, step == num_passes - 1
+        is_written, is_new = step < num_passes, 0 <= step == num_passes - 1
         face = color if is_new else _pale(color) if is_written else _MASKED
         axes.add_patch(
             FancyBboxPatch(
@@ -131,9 +143,3 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
 
 def _pale(color: str) -> tuple[float, ...]:
     return tuple(1 - 0.25 * (1 - part) for part in to_rgb(color))
-
-
-def _image(figure: Figure) -> Image.Image:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
