@@ -13,6 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from demask_hf.evaluation.labels import Label, place_labels
+
 
 CACHES = {"none": "-", "prefix": "--", "dual": ":"}
 
@@ -29,14 +31,17 @@ def draw(rows: list[dict], out: Path) -> None:
             times[row["shape"], cache].append((row["length"], row[f"ms/token, {cache}"]))
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.axhline(5, color="0.7", linewidth=1, label="goal")
-    for name, points in sorted(shares.items()):
-        left.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    left.axhline(5, color="0.7", linewidth=1)
+    labels = {left: [], right: []}
+    for number, (name, points) in enumerate(sorted(shares.items())):
+        left.plot(*zip(*sorted(points), strict=True), marker="o", color=f"C{number}")
+        labels[left].append(Label(name, sorted(points)[::-1], f"C{number}"))
     left.set(xlabel="masked positions", ylabel="% of a step", title="Dependency head and selection")
     colors = {shape: f"C{index}" for index, shape in enumerate(sorted({shape for shape, _ in times}))}
     for (shape, cache), points in times.items():
         style = {"color": colors[shape], "linestyle": CACHES[cache], "marker": "o"}
-        right.plot(*zip(*sorted(points), strict=True), label=f"{shape}, {cache}", **style)
+        right.plot(*zip(*sorted(points), strict=True), **style)
+        labels[right].append(Label(f"{shape}, {cache}", sorted(points)[::-1], colors[shape]))
     right.set(xlabel="answer length", ylabel="ms a token", title="Blocks of 32 with each cache")
     for axes, lines in ((left, shares), (right, times)):
         axes.set(xscale="log", yscale="log")
@@ -46,7 +51,10 @@ def draw(rows: list[dict], out: Path) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(0.12)
+        place_labels(axes, labels[axes])
+    left.annotate("goal: 5 %", (0.02, 5), xycoords=left.get_yaxis_transform(), color="0.45", va="bottom", fontsize=9)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
 

@@ -19,7 +19,7 @@ from speed_common import build_model, interleaved, median_ratio, report
 from transformers import AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation.decoding import evaluate, summarise
+from demask_hf.evaluation import Outcome, evaluate
 from demask_hf.evaluation.statistics import paired_difference
 from demask_hf.tasks import FAMILIES
 
@@ -37,19 +37,19 @@ def strategies(arguments: argparse.Namespace) -> list[dict]:
         records[strategy] = run(strategy)
 
     seconds = interleaved({name: lambda name=name: decode(name) for name in STRATEGIES}, arguments.rounds)
-    reference = summarise(records[REFERENCE])
+    reference = Outcome.of_records(records[REFERENCE])
     rows = []
     for name in STRATEGIES:
-        summary = summarise(records[name])
+        outcome = Outcome.of_records(records[name])
         time_ratio = median_ratio(seconds[name], seconds[REFERENCE])
-        pass_ratio = summary.num_forward_passes / reference.num_forward_passes
+        pass_ratio = outcome.mean_forward_passes / reference.mean_forward_passes
         rows.append(
             {
                 "strategy": name,
-                "prompts": summary.num_examples,
+                "prompts": outcome.num_prompts,
                 "batch": arguments.batch_size,
-                "right": summary.accuracy,
-                "passes": summary.mean_forward_passes,
+                "right": outcome.accuracy,
+                "passes": outcome.mean_forward_passes,
                 "seconds": median(seconds[name]),
                 "seconds ratio": time_ratio,
                 "passes ratio": pass_ratio,
@@ -81,14 +81,14 @@ def _compared(run: Callable, strategy: str, variants: list[dict], **settings) ->
     for variant in variants:
         records = run(strategy, **variant, **settings)
         exact = records if exact is None else exact
-        summary = summarise(records)
+        outcome = Outcome.of_records(records)
         # By prompt and seed, here one seed.
         verdicts = (np.array([[record.is_correct] for record in which]) for which in (records, exact))
         difference = paired_difference(*verdicts)
         same = sum(one.answer == other.answer for one, other in zip(records, exact, strict=True))
-        row = {"strategy": strategy, **variant, "prompts": summary.num_examples, "right": summary.accuracy}
+        row = {"strategy": strategy, **variant, "prompts": outcome.num_prompts, "right": outcome.accuracy}
         row |= {"difference": difference.mean, "95 % lower bound": difference.lower}
-        rows.append(row | {"passes": summary.mean_forward_passes, "same answer": same / summary.num_examples})
+        rows.append(row | {"passes": outcome.mean_forward_passes, "same answer": same / outcome.num_prompts})
         print(rows[-1], flush=True)
     return rows
 

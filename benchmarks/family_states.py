@@ -7,7 +7,7 @@ from random import Random
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation.decoding import evaluate, summarise
+from demask_hf.evaluation import Outcome, evaluate
 from demask_hf.tasks import FAMILIES
 from demask_hf.training.collection import collect
 from demask_hf.training.prompts import TokenizedPrompt
@@ -51,9 +51,10 @@ def family_states(
 def decode_with(model, tokenizer, names: Sequence[str], num_prompts: int, strategy: dict, seed: int = 1) -> dict:
     """Decode test prompts of each family at temperature 0; return accuracy and forward passes per prompt."""
     examples = [example for name in names for example in FAMILIES[name].distinct("test", num_prompts, seed=seed)]
-    summary = summarise(evaluate(model, tokenizer, examples, strategy, max_new_tokens=ANSWER_LENGTH))
+    records = evaluate(model, tokenizer, examples, strategy, max_new_tokens=ANSWER_LENGTH)
+    outcome = Outcome.of_records(records)
     return {
-        "accuracy": round(summary.accuracy, 4),
-        "forward_passes": round(summary.mean_forward_passes, 3),
-        "num_prompts": summary.num_examples,
+        "accuracy": round(outcome.accuracy, 4),
+        "forward_passes": round(outcome.mean_forward_passes, 3),
+        "num_prompts": outcome.num_prompts,
     }

@@ -16,6 +16,7 @@ from transformers import AutoModel
 
 import demask_hf
 from demask_hf.strategies import DenoisingStep, WrappingStrategy, make_strategy
+from demask_hf.tables import Column, markdown_lines
 
 
 # Random weights; the shipped checkpoint is "tiny". The second is Dream of about 100 M parameters.
@@ -140,11 +141,8 @@ def environment(device: str) -> dict[str, str | int]:
 
 def report(rows: list[dict], device: str, out: Path | None) -> None:
     """Print rows as a Markdown table and write them, with the environment, as JSON."""
-    columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |", "|" + "---|" * len(columns), sep="\n")
-    for row in rows:
-        cells = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()]
-        print("| " + " | ".join(cells) + " |")
+    columns = [Column(name, name, ".3g" if isinstance(value, float) else "") for name, value in rows[0].items()]
+    print("\n".join(markdown_lines(columns, rows)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({**environment(device), "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -75,6 +75,7 @@ def test_the_table_has_a_row_for_each_kind_and_group(verified):
     names = [line.split("  ")[0] for line in lines[:5]]
     assert names[:3] == ["sets", "selected", "random"]
     assert names[3] == "selected, a"
+    assert max(map(len, lines)) <= 100
     assert any("joints of the two orders differ by" in line for line in lines)
 
 

@@ -13,9 +13,9 @@ def test_train_writes_head_record_and_figure(files, head):
     assert record["data"]["estimator"] == "argmax"
     assert record["arguments"]["max_steps"] == 4
     assert record["num_states"] + record["num_held_out_states"] == 20
-    assert len(record["calibration"]) == 10
+    assert len(record["reliability"]) == 10
     pytest.importorskip("matplotlib")
-    assert (head / "calibration.png").exists()
+    assert (head / "reliability.png").exists()
 
 
 def test_train_prints_the_head_beside_the_trivial_predictors(run, states, fast, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 
 from demask_hf.cli.main import main
 from demask_hf.evaluation.benchmark import markdown_table, run_benchmark
-from demask_hf.evaluation.decoding import Record
 from demask_hf.evaluation.figures import frontier_figure, order_figure
+from demask_hf.evaluation.records import Record
 from demask_hf.evaluation.report import environment, write_report
 from demask_hf.evaluation.runs import Run
 from demask_hf.evaluation.specs import parse_settings
@@ -97,7 +97,8 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
 def test_the_report_is_one_file_with_its_figures(report, tmp_path):
     rows = report[0].rows()
     frontier_figure(rows, tmp_path / "frontier.png")
-    order_figure(["a", "b", "c"], {"one": [0, 1, 2], "two": [0, 0, -1]}, tmp_path / "order.png")
+    steps = {"one": [0, 1, 2], "two": [0, 0, -1]}
+    order_figure(dict.fromkeys(steps, ["a", "b", "c"]), steps, tmp_path / "order.png")
     figures = {"front & back": tmp_path / "frontier.png", "order": tmp_path / "order.png"}
     write_report(tmp_path / "report.html", "A <title>", rows, {"model": "<m>", **environment()}, figures)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -125,7 +126,8 @@ def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
     arguments += ["--num-validation", "3", "--compare", "demask:dependency_bound=0.03/0.06", "threshold"]
     assert main(arguments) == 0
     first = capsys.readouterr().out
-    assert first.count("\n|") == 3
+    assert (tmp_path / "run" / "table.md").read_text().count("\n|") == 3
+    assert all(len(line) <= 100 for line in first.splitlines()[:-1])
     written = {file.name for file in (tmp_path / "run").iterdir()}
     assert {"report.html", "summary.json", "table.md", "frontier.png", "order.png", "run.json"} <= written
     assert main(arguments) == 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from demask_hf.evaluation.comparison import Outcome, choose, compare, pareto_front
-from demask_hf.evaluation.decoding import Record
+from demask_hf.evaluation.records import Record
 from demask_hf.evaluation.specs import parse_settings
 
 
@@ -15,6 +15,27 @@ def _record(is_correct, passes, steps=(0, 1, 1), family="pairs"):
 def _outcome(verdicts, passes, text="threshold", family="pairs"):
     (setting,) = parse_settings(text)
     return Outcome.of(setting, [[_record(verdict, passes, family=family)] for verdict in verdicts])
+
+
+def _totals(num_tokens, num_forward_passes, is_correct):
+    steps = tuple(range(num_tokens))
+    return Record("", "", steps, steps, num_forward_passes, 2, 0.5, family="pairs", is_correct=is_correct)
+
+
+def test_totals_by_hand():
+    outcome = Outcome.of_records([_totals(8, 2, True), _totals(4, 4, False)])
+    assert outcome.num_prompts == 2
+    assert outcome.accuracy == 0.5
+    assert outcome.mean_forward_passes == 3
+    # All tokens over all forward passes, not the mean of the ratios.
+    assert outcome.tokens_per_forward == 2
+    assert outcome.num_probe_passes.sum() == 4
+    assert outcome.seconds.sum() == 1
+
+
+def test_nothing_cannot_be_summarised():
+    with pytest.raises(ValueError, match=r"`records` must hold at least one record, got none\."):
+        Outcome.of_records([])
 
 
 def test_an_outcome_counts_by_hand():
@@ -31,7 +52,7 @@ def test_an_outcome_counts_by_hand():
     assert summary["accuracy"] == 0.75
     # The seeds have 2 of 2 and 1 of 2 right.
     assert summary["accuracy_sd"] == pytest.approx(np.std([1, 0.5], ddof=1))
-    assert summary["num_forward_passes"] == 3
+    assert summary["mean_forward_passes"] == 3
     # 4 + 3 + 3 + 3 tokens in 12 passes; 3, 2, 3 and 1 steps wrote one.
     assert summary["tokens_per_forward"] == pytest.approx(13 / 12)
     assert summary["average_finalization_parallelism"] == pytest.approx((4 / 3 + 3 / 2 + 1 + 3) / 4)
@@ -52,10 +73,10 @@ def test_diversity_counts_right_answers_and_compares_with_chance():
 
     reference = outcome("aaaa", "bbcc")
     found = outcome("dabx", "bbbb").diversity(reference)
-    assert found["num_distinct_valid"] == (3 + 1) / 2
+    assert found["mean_distinct_valid"] == (3 + 1) / 2
     assert outcome("aaaa").diversity(outcome("aaaa"))["distance"] == 0
     assert outcome("dddd").diversity(outcome("aaaa")) == {
-        "num_distinct_valid": 1.0,
+        "mean_distinct_valid": 1.0,
         "distance": 1.0,
         "expected_distance": 0.0,
     }

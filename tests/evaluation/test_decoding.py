@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from demask_hf.evaluation.decoding import Record, decode_prompts, evaluate, summarise
-from demask_hf.tasks import FAMILIES, TaskExample, TaskFamily
+from demask_hf.evaluation.decoding import decode_prompts
 
 
 PROMPTS = ["w5 w6 w7", "w8", "w9 w10", "w11 w12 w13 w14", "w15"]
@@ -56,44 +55,11 @@ def test_filled_prompts_are_read_from_the_first_mask(dream, tokenizer):
     assert decoding.tokens[1] == 7
 
 
-def test_records_carry_the_verdict_of_their_checker(scripted, tokenizer, monkeypatch):
-    model = scripted(lambda position, context: {4 if context[0] == 5 else 6: 0.95})
-    family = TaskFamily("fours", "only w4", lambda random: ("", ""), lambda prompt, answer: answer == "w4 w4")
-    monkeypatch.setitem(FAMILIES, "fours", family)
-    examples = [TaskExample("fours", prompt, "") for prompt in ("w5", "w3", "w5 w3")]
-    records = evaluate(model, tokenizer, examples, strategy="threshold", max_new_tokens=2)
-    assert [record.is_correct for record in records] == [True, False, True]
-    assert [record.answer for record in records] == ["w4 w4", "w6 w6", "w4 w4"]
-    assert {record.family for record in records} == {"fours"}
-    assert [record.num_forward_passes for record in records] == [1, 1, 1]
-
-
 def test_wrong_arguments_are_those_of_generate(dream, tokenizer):
     with pytest.raises(ValueError, match="`confidence_treshold` must be .* nearest: confidence_threshold"):
         _decode(dream, tokenizer, confidence_treshold=0.5)
     with pytest.raises(ValueError, match=r"`batch_size` must be an integer of at least 1, got 0\."):
         _decode(dream, tokenizer, batch_size=0)
-
-
-def _record(num_tokens, num_forward_passes, is_correct):
-    steps = tuple(range(num_tokens))
-    return Record("", "", steps, steps, num_forward_passes, 2, 0.5, family="pairs", is_correct=is_correct)
-
-
-def test_totals_by_hand():
-    summary = summarise([_record(8, 2, True), _record(4, 4, False)])
-    assert summary.num_examples == 2
-    assert summary.accuracy == 0.5
-    assert summary.mean_forward_passes == 3
-    # All tokens over all forward passes, not the mean of the ratios.
-    assert summary.tokens_per_forward == 2
-    assert summary.num_probe_passes == 4
-    assert summary.seconds == 1
-
-
-def test_nothing_cannot_be_summarised():
-    with pytest.raises(ValueError, match=r"`records` must hold at least one record, got none\."):
-        summarise([])
 
 
 def test_results_do_not_depend_on_the_padding_side_of_the_tokenizer(dream, tokenizer):

@@ -1,14 +1,24 @@
 import math
+from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from demask_hf.evaluation.decoding import decode_prompts
-from demask_hf.evaluation.metrics import finalization_parallelism, order_correlation
+from demask_hf.evaluation.metrics import (
+    AnswerDistance,
+    answer_distance,
+    empirical_distance,
+    finalization_parallelism,
+    num_distinct_valid,
+    order_correlation,
+)
 
 
 steps = st.lists(st.integers(-1, 6), min_size=2, max_size=12)
+samples = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +55,15 @@ def test_both_taus_by_hand(unmask_steps, concordant, discordant, tied):
     assert correlation.tau_b == pytest.approx((concordant - discordant) / math.sqrt(pairs * (pairs - tied)))
 
 
+@given(steps)
+def test_tau_b_is_that_of_scipy(unmask_steps):
+    stats = pytest.importorskip("scipy.stats")
+    written = [step for step in unmask_steps if step >= 0]
+    if len(written) > 1:
+        expected = stats.kendalltau(np.arange(len(written)), written, variant="b").statistic
+        assert order_correlation(unmask_steps).tau_b == pytest.approx(expected, nan_ok=True)
+
+
 def test_one_step_has_no_order():
     correlation = order_correlation([0, 0, 0])
     assert math.isnan(correlation.tau_b)
@@ -79,3 +98,88 @@ def test_decoding_from_left_to_right_has_a_tau_of_one(dream, tokenizer):
     correlation = order_correlation(decoding.unmask_steps)
     assert (correlation.tau_a, correlation.tau_b) == (1.0, pytest.approx(1.0))
     assert finalization_parallelism(decoding.unmask_steps) == 1.0
+
+
+def test_only_valid_answers_count_and_each_once():
+    assert num_distinct_valid(["a", "b", "a", "c", "d"], [True, True, True, False, True]) == 3
+    assert num_distinct_valid(["a", "a"], [False, False]) == 0
+    assert num_distinct_valid([], []) == 0
+
+
+def test_verdicts_belong_to_answers():
+    message = r"`is_valid` must judge each of the 2 answers, got 1 verdicts\."
+    with pytest.raises(ValueError, match=message):
+        num_distinct_valid(["a", "b"], [True])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [("ab", "ba", 0), ("aa", "bb", 1), ("aabc", "abbb", 0.5), ("a", "ab", 0.5), ("aaab", "aabbccdd", 0.5)],
+)
+def test_distance_by_hand(first, second, expected):
+    assert empirical_distance(first, second) == expected
+
+
+@given(samples, samples, samples)
+def test_distance_is_a_metric_between_distributions(first, second, third):
+    distance = empirical_distance(first, second)
+    assert 0 <= distance <= 1
+    assert distance == pytest.approx(empirical_distance(second, first))
+    assert empirical_distance(first * 3, first) == pytest.approx(0)
+    assert distance <= empirical_distance(first, third) + empirical_distance(third, second) + 1e-12
+
+
+def test_another_distribution_is_seen():
+    assert answer_distance(["b"] * 6, ["a"] * 10) == AnswerDistance(1.0, 0.0, 5)
+    assert answer_distance(["b"] * 6, ["a"] * 10).excess == 1.0
+
+
+def test_the_same_answer_always_has_no_distance():
+    assert answer_distance(["a"] * 3, ["a"] * 10) == AnswerDistance(0.0, 0.0, 3)
+
+
+def test_answers_that_never_repeat_are_as_far_from_the_reference_as_it_is_from_itself():
+    assert answer_distance(list("abcd"), list("efghijkl")) == AnswerDistance(1.0, 1.0, 4)
+
+
+def test_all_samples_have_the_same_size():
+    # Of two reference answers one is compared: equal to the other half never, to the single answer in half the splits.
+    result = answer_distance(["a"] * 50, ["a", "b"], num_splits=4000)
+    assert result.num_answers == 1
+    assert result.reference_distance == 1.0
+    assert result.distance == pytest.approx(0.5, abs=0.04)
+
+
+def test_one_distribution_has_no_excess_on_average():
+    random, excesses = Random(0), []
+    for _ in range(300):
+        answers, reference = (random.choices("abcdefgh", k=count) for count in (7, 24))
+        result = answer_distance(answers, reference, num_splits=20)
+        assert result.distance > 0
+        excesses.append(result.excess)
+    mean = sum(excesses) / len(excesses)
+    spread = (sum((excess - mean) ** 2 for excess in excesses) / len(excesses) / (len(excesses) - 1)) ** 0.5
+    assert abs(mean) < 3 * spread
+    # The plain distance between samples of these sizes is far from 0.
+    assert empirical_distance(answers, reference) > 0.1
+
+
+def test_the_seed_decides_the_splits():
+    answers, reference = list("aabbc"), list("aaabbbcccd")
+    assert answer_distance(answers, reference, seed=3) == answer_distance(answers, reference, seed=3)
+    assert answer_distance(answers, reference, seed=3) != answer_distance(answers, reference, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: empirical_distance([], ["a"]), r"`first` must hold at least one answer, got none\."),
+        (lambda: empirical_distance(["a"], []), r"`second` must hold at least one answer, got none\."),
+        (lambda: answer_distance([], ["a", "b"]), r"`answers` must hold at least one answer, got none\."),
+        (lambda: answer_distance(["a"], ["b"]), r"`reference` must hold at least two answers, got 1\."),
+        (lambda: answer_distance(["a"], ["b", "c"], 0), r"`num_splits` must be an integer of at least 1, got 0\."),
+    ],
+)
+def test_too_few_answers_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

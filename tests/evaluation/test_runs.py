@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import demask_hf
-from demask_hf.evaluation.decoding import evaluate
+from demask_hf.evaluation.records import evaluate
 from demask_hf.evaluation.runs import FACTS_FILE, Run, seed_of
 from demask_hf.evaluation.specs import parse_settings
 from demask_hf.files import keep_facts

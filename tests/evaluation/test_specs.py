@@ -88,6 +88,7 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("max_new_tokens", "4", 4),
         ("max_length", "9", 9),
         ("block_length", "2", 2),
+        ("scores", "sampled", "sampled"),
         ("max_denoising_steps", "3", 3),
         ("temperature", "0.5", 0.5),
         ("top_p", "0.9", 0.9),

@@ -44,6 +44,26 @@ def test_bounds_are_those_of_the_normal_approximation():
     assert result.upper == pytest.approx(differences.mean() + 1.645 * error, abs=0.01)
 
 
+def test_intervals_are_the_percentile_bootstrap_of_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    first, second = np.random.default_rng(2).integers(1, 20, size=(2, 60)).astype(float)
+    settings = {"n_resamples": 4_000, "method": "percentile", "vectorized": True}
+    difference = stats.bootstrap(
+        (first - second,), np.mean, confidence_level=0.9, rng=np.random.default_rng(0), **settings
+    ).confidence_interval
+    ratio = stats.bootstrap(
+        (first, second),
+        lambda above, below, axis: above.mean(axis=axis) / below.mean(axis=axis),
+        paired=True,
+        rng=np.random.default_rng(0),
+        **settings,
+    ).confidence_interval
+    found = paired_difference(first, second)
+    assert (found.lower, found.upper) == pytest.approx((difference.low, difference.high))
+    found = ratio_of_means(first, second)
+    assert (found.lower, found.upper) == pytest.approx((ratio.low, ratio.high))
+
+
 def test_more_confidence_gives_wider_bounds():
     scores = np.random.default_rng(0).random(50)
     narrow, wide = (paired_difference(scores, np.zeros(50), confidence=level) for level in (0.8, 0.99))

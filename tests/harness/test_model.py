@@ -10,7 +10,8 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation.decoding import decode_prompts, evaluate
+from demask_hf.evaluation.decoding import decode_prompts
+from demask_hf.evaluation.records import evaluate
 from demask_hf.tasks import load_task
 
 

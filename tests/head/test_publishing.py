@@ -15,7 +15,7 @@ import demask_hf
 from demask_hf import DemaskHead
 from demask_hf.head.adapters import add_lora
 from demask_hf.head.loading import load_head
-from demask_hf.head.publishing import export_head, push_head
+from demask_hf.head.publishing import export_head, model_card, push_head, read_training_record
 
 
 TOKEN = "hf_secret"
@@ -222,6 +222,17 @@ def test_the_model_card_has_valid_front_matter_and_the_numbers(make_head, make_d
     head.config.base_model_name_or_path = "/some/folder"
     export_head(head, tmp_path)
     assert ModelCard.load(tmp_path / "README.md").data.base_model is None
+
+
+def test_the_model_card_keeps_bars_within_their_cell(make_head, make_dream):
+    record = {**RECORD, "data": {"data": "a|b.jsonl"}}
+    assert r"| data | a\|b.jsonl |" in model_card(make_head(make_dream()), record, None, "mit")
+
+
+def test_a_training_record_is_read_under_its_present_names(tmp_path):
+    assert read_training_record(tmp_path) == {}
+    (tmp_path / "training.json").write_text(json.dumps({"calibration": [1], "num_states": 2}), encoding="utf-8")
+    assert read_training_record(tmp_path) == {"reliability": [1], "num_states": 2}
 
 
 def test_the_model_card_shows_the_certificate(make_head, make_dream, tmp_path):

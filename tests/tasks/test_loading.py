@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from demask_hf.evaluation.decoding import evaluate
+from demask_hf.evaluation.records import evaluate
 from demask_hf.tasks import FAMILIES, Task, TaskExample, load_task, task_names
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.evaluation.decoding import evaluate, summarise
+from demask_hf.evaluation import Outcome, evaluate
 from demask_hf.tasks import FAMILIES
 from demask_hf.tiny.tokenizer import build_tokenizer
 
@@ -50,8 +50,8 @@ def test_its_tokenizer_is_the_one_that_is_built(tokenizer):
 
 def test_every_learned_family_is_mostly_right_with_far_fewer_forward_passes(model, tokenizer):
     examples = [example for name in LEARNED for example in FAMILIES[name].distinct("test", 8)]
-    sequential = summarise(evaluate(model, tokenizer, examples, "sequential", score="entropy"))
-    demask = summarise(evaluate(model, tokenizer, examples, "demask"))
+    sequential = Outcome.of_records(evaluate(model, tokenizer, examples, "sequential", score="entropy"))
+    demask = Outcome.of_records(evaluate(model, tokenizer, examples, "demask"))
     # The measured shares are far above; a sample of 56 prompts is not a benchmark.
     assert sequential.accuracy >= 0.9
     assert demask.accuracy >= 0.85
@@ -62,4 +62,4 @@ def test_half_precision_gives_readable_answers(tokenizer):
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM, dtype=torch.bfloat16)
     model.load_demask_head(demask_hf.TINY_DEMASK, dtype=torch.bfloat16)
     examples = FAMILIES["lists"].distinct("test", 8)
-    assert summarise(evaluate(model, tokenizer, examples, "demask")).accuracy >= 0.5
+    assert Outcome.of_records(evaluate(model, tokenizer, examples, "demask")).accuracy >= 0.5

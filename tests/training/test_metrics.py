@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from demask_hf.training.examples import DependencyExample
-from demask_hf.training.metrics import PairPredictions, area_under_curve, calibration_of, fit_of, predict_pairs
+from demask_hf.training.metrics import PairPredictions, area_under_curve, fit_of, predict_pairs, reliability_of
 
 
 def _example(positions, targets, sources=None):
@@ -62,13 +62,13 @@ def test_states_without_a_pair_are_refused(head):
         predict_pairs(head, [_example([3], [[0.0]])])
 
 
-def test_calibration_has_equally_filled_bins_in_order():
+def test_reliability_has_equally_filled_bins_in_order():
     predicted = np.linspace(1, 0, 50)
-    parts = calibration_of(PairPredictions(predicted, predicted**2, np.zeros(50)))
+    parts = reliability_of(PairPredictions(predicted, predicted**2, np.zeros(50)))
     assert [part["num_pairs"] for part in parts] == [5] * 10
     assert [part["predicted"] for part in parts] == sorted(part["predicted"] for part in parts)
     assert parts[0]["measured"] == pytest.approx((np.linspace(0, 4 / 49, 5) ** 2).mean())
-    few = calibration_of(PairPredictions(predicted[:3], predicted[:3], np.zeros(3)))
+    few = reliability_of(PairPredictions(predicted[:3], predicted[:3], np.zeros(3)))
     assert [part["num_pairs"] for part in few] == [1, 1, 1]
 
 

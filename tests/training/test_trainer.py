@@ -174,13 +174,13 @@ def test_the_record_has_metrics_and_deciles(trained, parts, tmp_path):
     assert json.loads((tmp_path / "training.json").read_text()) == record
     assert record["metrics"] == trained[2]
     assert record["num_held_out_states"] == len(parts[1])
-    assert len(record["calibration"]) == 10
+    assert len(record["reliability"]) == 10
 
 
-def test_the_calibration_figure_is_drawn(trained, parts, tmp_path):
+def test_the_reliability_figure_is_drawn(trained, parts, tmp_path):
     pytest.importorskip("matplotlib")
-    from demask_hf.evaluation.figures import calibration_figure
+    from demask_hf.training.figures import reliability_figure
 
     record = write_training_record(tmp_path, trained[1], parts[1], trained[2], {})
-    calibration_figure(record["calibration"], tmp_path / "calibration.png")
-    assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    reliability_figure(record["reliability"], tmp_path / "reliability.png")
+    assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")

@@ -39,7 +39,7 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
     rule = rollouts.rule.fresh(dependency_bound=chosen.dependency_bound)
     model = rollouts.model
     config, _ = resolve_config(model, None, rule, dict(rollouts.generate_kwargs))
-    ids, _ = encode_batch(rollouts.tokenizer, [rollouts.examples[0].prompt])
+    ids, _ = encode_batch(rollouts.tokenizer, rollouts.prompts[:1])
     loop, _ = prepare(model, config, rule, ids)
     return {
         "risk": rollouts.risk,

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..evaluation.figures import RULE_COLORS, short_token
+from ..evaluation.labels import Label, place_labels
 from .measurement import SetMeasurement
+
+
+# Of the sets of each kind: the rule's own, and those that it is compared with.
+_COLORS = {"selected": RULE_COLORS["demask"], "random": "#444444"}
+# Dependencies that a heat map would not show.
+_NEGLIGIBLE = 0.02
 
 
 def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasurement], file: str | Path) -> None:
@@ -20,24 +29,32 @@ def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasure
         file (`str` or `Path`):
             Where the figure goes; its ending says the format.
     """
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     limits = (-0.001, 10)
     names = ("sum of exact dependencies", "sum of the head's dependencies")
     for axes, name, costs in zip(panels, names, ("costs", "head_costs"), strict=True):
-        for label, sets, marker in (("random", random, "x"), ("selected", selected, "o")):
-            shown = [one for one in sets if getattr(one, costs) is not None]
-            points = [(sum(getattr(one, costs)), one.total_variation.value) for one in shown]
-            if points:
-                axes.scatter(*zip(*points, strict=True), s=14, marker=marker, alpha=0.7, label=label)
+        labels: list[Label] = []
+        # The line where the bound is the error, and the points.
+        drawn = [(10 ** (power / 10), 10 ** (power / 10)) for power in range(-30, 10)]
         axes.plot(limits, limits, color="0.6", linewidth=1)
         # The same scales, linear around 0, so that equal values lie on a straight line.
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_yscale("symlog", linthresh=0.01)
-        axes.set(xlabel=name, xlim=limits, ylim=(limits[0], 1.5))
+        axes.set(xlabel=name, xlim=limits, ylim=(limits[0], 2))
+        axes.text(0.03, 0.96, "above the line the bound fails", transform=axes.transAxes, color="0.45", va="top")
+        axes.text(0.97, 0.03, "below it holds", transform=axes.transAxes, color="0.45", ha="right")
+        for kind, sets, marker in (("random", random, "x"), ("selected", selected, "o")):
+            shown = [one for one in sets if getattr(one, costs) is not None]
+            points = [(sum(getattr(one, costs)), one.total_variation.value) for one in shown]
+            if points:
+                axes.scatter(*zip(*points, strict=True), s=16, marker=marker, alpha=0.7, color=_COLORS[kind])
+                drawn += points
+                # Beside one of the larger half, where points of one kind lie together.
+                larger = sorted(points, key=sum)[len(points) // 2 :]
+                labels.append(Label(f"{kind} sets", larger, _COLORS[kind], size=10, is_line=False))
+        place_labels(axes, labels, drawn)
     panels[0].set(ylabel="measured total variation")
-    panels[0].legend()
-    figure.suptitle("The bound holds on and below the line")
     figure.savefig(file, dpi=110)
 
 
@@ -50,20 +67,31 @@ def tightness_figure(ratios: dict[str, Sequence[float]], file: str | Path) -> No
         file (`str` or `Path`):
             Where the figure goes; its ending says the format.
     """
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.add_subplot()
     limits = [0.5 * 1.25**place for place in range(22)]
-    for label, values in ratios.items():
-        axes.hist(values, bins=limits, histtype="step", label=f"{label} ({len(values)} sets)")
+    labels = []
+    for number, (kind, values) in enumerate(ratios.items()):
+        color = _COLORS.get(kind, f"C{number}")
+        counts, edges, _ = axes.hist(values, bins=limits, histtype="step", color=color, linewidth=1.6)
+        # Beside the last of the highest bars.
+        count, edge = max(zip(counts, edges[1:], strict=True))
+        labels.append(Label(f"{kind} ({len(values)} sets)", [(edge, count)], color, size=10))
     axes.axvline(1, color="0.6", linewidth=1)
     axes.set_xscale("log")
-    axes.set(xlabel="bound / measured total variation", ylabel="sets")
-    axes.legend()
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="sum of dependencies / measured total variation (1: the bound is the error)", ylabel="sets")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.12)
+    place_labels(axes, labels)
     figure.savefig(file, dpi=110)
 
 
 def dependency_figure(labels: Sequence[str], maps: dict[str, torch.Tensor], file: str | Path) -> None:
     """Draw the dependencies of one state as heat maps side by side, such as measured ones and the head's.
+
+    Positions at the end that repeat a label and depend on nothing, such as the end of sequence, are shown once.
 
     Args:
         labels (`Sequence[str]`):
@@ -73,13 +101,27 @@ def dependency_figure(labels: Sequence[str], maps: dict[str, torch.Tensor], file
         file (`str` or `Path`):
             Where the figure goes; its ending says the format.
     """
-    figure = Figure(figsize=(0.6 + 4.4 * len(maps), 4.4), layout="constrained")
+    size = _shown_size(labels, maps)
+    shown = [short_token(label) for label in labels[:size]]
+    figure = Figure(figsize=(0.6 + 4.8 * len(maps), 4.6), layout="constrained")
     panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (name, matrix) in zip(panels, maps.items(), strict=True):
-        image = axes.imshow(matrix.cpu().numpy(), vmin=0, vmax=1, cmap="magma_r")
+        image = axes.imshow(matrix[:size, :size].cpu().numpy(), vmin=0, vmax=1, cmap="magma_r")
         axes.set(title=name, xlabel="target")
-        axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
-        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.set_xticks(range(size), shown, fontsize=8, rotation=90 if max(map(len, shown)) > 2 else 0)
+        axes.set_yticks(range(size), shown, fontsize=8)
+        axes.tick_params(length=0)
     panels[0].set(ylabel="source")
     figure.colorbar(image, ax=panels, label="dependency (total variation)", shrink=0.8)
     figure.savefig(file, dpi=110)
+
+
+def _shown_size(labels: Sequence[str], maps: dict[str, torch.Tensor]) -> int:
+    """Return the number of positions before the repetitions at the end that depend on nothing."""
+    size = len(labels)
+    while size > 2 and labels[size - 1] == labels[size - 2]:
+        last = size - 1
+        if any(max(matrix[last].max(), matrix[:, last].max()) > _NEGLIGIBLE for matrix in maps.values()):
+            break
+        size = last
+    return size

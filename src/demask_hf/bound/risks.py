@@ -12,8 +12,10 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..evaluation.decoding import Decoding, decode_prompts, evaluate
+from ..evaluation.decoding import Decoding, decode_prompts
+from ..evaluation.records import evaluate
 from ..files import append_lines, kept_lines
+from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import weights_fingerprint
 from ..strategies import DemaskStrategy, make_strategy
@@ -43,7 +45,7 @@ class Rollouts:
             The model with its head.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        prompts (`Sequence[str]` or `Sequence[TaskExample]`):
+        prompts (`Sequence[TaskExample]`, or sequence of texts or messages):
             The calibration prompts; examples for the risk "task".
         rule ([`DemaskStrategy`]):
             The rule; its bound is replaced by each candidate.
@@ -66,7 +68,7 @@ class Rollouts:
         self,
         model: DemaskGenerationMixin,
         tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[str] | Sequence[TaskExample],
+        prompts: Sequence[Prompt] | Sequence[TaskExample],
         rule: DemaskStrategy,
         risk: str,
         num_draws: int = 4,
@@ -81,8 +83,9 @@ class Rollouts:
         if risk == "task" and not all(isinstance(prompt, TaskExample) for prompt in prompts):
             raise ValueError("`prompts` must be examples of task families for the risk 'task', got texts.")
         self.model, self.tokenizer, self.rule = model, tokenizer, rule
-        #: The prompts; those that were given as texts belong to no family.
-        self.examples = [one if isinstance(one, TaskExample) else TaskExample("", one, "") for one in prompts]
+        #: The prompts, and the examples that they come from, if there are such.
+        self.prompts: list[Prompt] = [one.prompt if isinstance(one, TaskExample) else one for one in prompts]
+        self.examples = [one for one in prompts if isinstance(one, TaskExample)]
         self.risk, self.num_draws, self.seed, self.generate_kwargs = risk, num_draws, seed, generate_kwargs
         self._references: dict[int, list[Decoding]] = {}
         if risk == "tv":
@@ -92,14 +95,14 @@ class Rollouts:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the prompts in their order."""
-        return hashlib.sha256(json.dumps(self._texts(slice(None))).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
 
     def __call__(self, bound: float) -> np.ndarray:
         """Return the losses of all prompts with a bound, shape `(prompts,)`."""
         losses = self._stored(bound)
         rule = self.rule.fresh(dependency_bound=bound)
-        with tqdm(total=len(self.examples), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
-            while len(losses) < len(self.examples):
+        with tqdm(total=len(self.prompts), initial=len(losses), unit="prompt", desc=f"bound {bound:g}") as bar:
+            while len(losses) < len(self.prompts):
                 part = slice(len(losses), len(losses) + _BATCH_SIZE)
                 found = _LOSSES[self.risk](self, rule, part)
                 self._store(bound, found)
@@ -108,7 +111,7 @@ class Rollouts:
         return np.array(losses)
 
     def _tv_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
-        texts, losses = self._texts(part), []
+        texts, losses = self.prompts[part], []
         visited = visit(self.model, self.tokenizer, texts, rule, None, self.seed + part.start, **self.generate_kwargs)
         for number, states in enumerate(visited, start=part.start):
             random = Random(f"{self.seed}/{rule.dependency_bound}/{number}")
@@ -136,13 +139,10 @@ class Rollouts:
         return [float(not record.is_correct) for record in records]
 
     def _decoded(self, strategy: Any, part: slice) -> list[Decoding]:
-        texts, seed = self._texts(part), self.seed + part.start
+        texts, seed = self.prompts[part], self.seed + part.start
         return decode_prompts(
             self.model, self.tokenizer, texts, strategy, len(texts), seed=seed, **self.generate_kwargs
         )
-
-    def _texts(self, part: slice) -> list[str]:
-        return [example.prompt for example in self.examples[part]]
 
     def _digest(self) -> str:
         """Return a name for everything that the losses depend on but the bound."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluation.statistics import Interval, mean_interval, share_interval
+from ..tables import Column, text_lines
 from .measurement import SetMeasurement
 from .verification import VerifiedState
 
@@ -73,9 +74,11 @@ def summarise_sets(measurements: Sequence[SetMeasurement]) -> SetSummary:
     if not measurements:
         raise ValueError("`measurements` must hold at least one set, got none.")
     errors = [one.total_variation.value for one in measurements]
-    with_head = [one for one in measurements if one.head_costs is not None]
+    head_sums = [sum(one.head_costs) for one in measurements if one.head_costs is not None]
+    by_head = [one.bounded_by_head for one in measurements if one.bounded_by_head is not None]
     ratios = [one.tightness for one in measurements if one.tightness is not None]
     ordered = [(one.total_variation.value, other) for one in measurements for other in one.orders]
+    larger = [one.subadditive for one in measurements if len(one.positions) > 2]
     return SetSummary(
         num_sets=len(measurements),
         num_exact=sum(one.is_exact for one in measurements),
@@ -83,10 +86,10 @@ def summarise_sets(measurements: Sequence[SetMeasurement]) -> SetSummary:
         total_variation=mean_interval(errors),
         telescoped=mean_interval([one.telescoped for one in measurements]),
         bound=mean_interval([sum(one.costs) for one in measurements]),
-        head_bound=mean_interval([sum(one.head_costs) for one in with_head]) if with_head else None,
-        subadditive=_counted([one.subadditive for one in measurements if len(one.positions) > 2]),
+        head_bound=mean_interval(head_sums) if head_sums else None,
+        subadditive=_counted(larger) if larger else None,
         bounded=_counted([one.bounded for one in measurements]),
-        bounded_by_head=_counted([one.bounded_by_head for one in with_head]),
+        bounded_by_head=_counted(by_head) if by_head else None,
         tightness=float(np.median(ratios)) if ratios else None,
         order_effect=mean_interval([abs(other.total_variation.value - own) for own, other in ordered])
         if ordered
@@ -95,9 +98,7 @@ def summarise_sets(measurements: Sequence[SetMeasurement]) -> SetSummary:
     )
 
 
-def _counted(verdicts: Sequence[str]) -> Verdicts | None:
-    if not verdicts:
-        return None
+def _counted(verdicts: Sequence[str]) -> Verdicts:
     holding, still_open, failing = (list(verdicts).count(verdict) for verdict in ("holds", "open", "fails"))
     lower = share_interval(holding, len(verdicts)).lower
     return Verdicts(holding, still_open, failing, lower, share_interval(len(verdicts) - failing, len(verdicts)).upper)
@@ -119,42 +120,51 @@ def summaries_of(states: Sequence[VerifiedState]) -> dict[str, SetSummary]:
 
 
 def summary_table(summaries: dict[str, SetSummary]) -> list[str]:
-    """Return the lines of a table of summaries: means and shares with their 95 % intervals."""
-    header = ("sets", "n", "exact", "size", "TV", "telescoped", "sum D", "sum head", "sub-additive")
-    header += ("TV <= sum D", "TV <= sum head", "sum D / TV")
-    rows = [header]
-    for name, summary in summaries.items():
-        means = (summary.total_variation, summary.telescoped, summary.bound, summary.head_bound)
-        shares = (summary.subadditive, summary.bounded, summary.bounded_by_head)
-        counts = (str(summary.num_sets), str(summary.num_exact), f"{summary.mean_size:.1f}")
-        tightness = "-" if summary.tightness is None else f"{summary.tightness:.2f}"
-        rows.append((name, *counts, *map(_mean_cell, means), *map(_verdict_cell, shares), tightness))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(f"{cell:<{width}}" if column == 0 else f"{cell:>{width}}" for column, (cell, width) in pairs)
-        for row in rows
-        for pairs in [enumerate(zip(row, widths, strict=True))]
-    ]
+    """Return the lines of three tables of summaries: errors, bounds and properties, each with a row for each kind."""
+    rows = [{"sets": name, **vars(summary)} for name, summary in summaries.items()]
+    lines = []
+    for columns in (_ERROR_COLUMNS, _BOUND_COLUMNS, _PROPERTY_COLUMNS):
+        lines += [*text_lines([_SETS, *columns], rows), ""]
     lines += [
-        "",
-        "Means with 95 % intervals over states; properties as sets where it holds/is open/fails [95 % interval].",
-        "Sub-additivity is asked of sets of three and more: for two the bound is the error.",
+        "Means with 95 % intervals over states; properties as sets where it holds/is open/fails, with a 95 %",
+        "interval of the share. Sub-additivity is asked of sets of three and more: for two the bound is the",
+        "error.",
     ]
     selected = summaries.get("selected")
     if selected is not None and selected.order_distance is not None:
-        lines.append(
-            f"In another order the error of a selected set changes by {_mean_cell(selected.order_effect)}; the joints "
-            f"of the two orders differ by {_mean_cell(selected.order_distance)} in total variation."
-        )
+        lines += [
+            f"In another order the error of a selected set changes by {_interval(selected.order_effect)};",
+            f"the joints of the two orders differ by {_interval(selected.order_distance)} in total variation.",
+        ]
     return lines
 
 
-def _mean_cell(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.value:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"
+def _interval(interval: Interval | None) -> str | None:
+    return None if interval is None else f"{interval.value:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"
 
 
-def _verdict_cell(verdicts: Verdicts | None) -> str:
+def _verdicts(verdicts: Verdicts | None) -> str | None:
     if verdicts is None:
-        return "-"
+        return None
     counts = f"{verdicts.num_holding}/{verdicts.num_open}/{verdicts.num_failing}"
     return f"{counts} [{verdicts.lower:.0%}, {verdicts.upper:.0%}]"
+
+
+_SETS = Column("sets", "sets", is_text=True)
+_ERROR_COLUMNS = (
+    Column("n", "num_sets"),
+    Column("exact", "num_exact"),
+    Column("size", "mean_size", ".1f"),
+    Column("TV", lambda row: _interval(row["total_variation"])),
+    Column("telescoped", lambda row: _interval(row["telescoped"])),
+)
+_BOUND_COLUMNS = (
+    Column("sum D", lambda row: _interval(row["bound"])),
+    Column("sum head", lambda row: _interval(row["head_bound"])),
+    Column("sum D / TV", "tightness", ".2f"),
+)
+_PROPERTY_COLUMNS = (
+    Column("sub-additive", lambda row: _verdicts(row["subadditive"])),
+    Column("TV <= sum D", lambda row: _verdicts(row["bounded"])),
+    Column("TV <= sum head", lambda row: _verdicts(row["bounded_by_head"])),
+)

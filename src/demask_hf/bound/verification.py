@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..generation.encoding import Prompt, text_of
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
 from ..strategies import DemaskStrategy, UnmaskingStrategy
@@ -57,7 +58,7 @@ class StateDependencies:
 def verify(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[tuple[str, str]],
+    prompts: Sequence[tuple[str, Prompt]],
     rule: DemaskStrategy,
     settings: VerificationSettings | None = None,
     walker: UnmaskingStrategy | None = None,
@@ -74,8 +75,8 @@ def verify(
             The model, with its head unless the rule measures dependencies.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        prompts (`Sequence[tuple[str, str]]`):
-            Group and text of each prompt.
+        prompts (`Sequence[tuple[str, Prompt]]`):
+            Group of each prompt, and its text or messages.
         rule ([`DemaskStrategy`]):
             The rule that selects.
         settings ([`VerificationSettings`], *optional*):
@@ -110,7 +111,7 @@ def verify(
 def _drawn_states(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[tuple[str, str]],
+    prompts: Sequence[tuple[str, Prompt]],
     rule: DemaskStrategy,
     settings: VerificationSettings,
     walker: UnmaskingStrategy | None,
@@ -119,12 +120,13 @@ def _drawn_states(
     """Yield group and text of each prompt with one of its states, `None` if the rule never selects two positions."""
     for start in range(0, len(prompts), _BATCH_SIZE):
         batch = prompts[start : start + _BATCH_SIZE]
-        texts = [text for _, text in batch]
-        visited = visit(model, tokenizer, texts, rule, walker, settings.seed + start, **generate_kwargs)
-        for number, ((group, text), states) in enumerate(zip(batch, visited, strict=True), start=start):
+        visited = visit(
+            model, tokenizer, [prompt for _, prompt in batch], rule, walker, settings.seed + start, **generate_kwargs
+        )
+        for number, ((group, prompt), states) in enumerate(zip(batch, visited, strict=True), start=start):
             eligible = [state for state in states if len(state.selected) >= 2]
             random = Random(f"{settings.seed}/state/{number}")
-            yield group, text, random.choice(eligible) if eligible else None
+            yield group, text_of(prompt), random.choice(eligible) if eligible else None
 
 
 def _measured(
@@ -155,7 +157,7 @@ def _measured(
 def dependencies_before(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: Prompt,
     rule: DemaskStrategy,
     settings: VerificationSettings | None = None,
     is_measured: bool = True,
@@ -168,7 +170,7 @@ def dependencies_before(
             The model.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        prompt (`str`):
+        prompt (`str`, or messages):
             The prompt.
         rule ([`DemaskStrategy`]):
             The rule that decodes.

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..backbones.backbone import Backbone
 from ..functional.sampling import Sampling
 from ..generation.arguments import resolve_config
-from ..generation.encoding import encode_batch
+from ..generation.encoding import Prompt, encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
 from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
@@ -76,7 +76,7 @@ class RecordingStrategy(WrappingStrategy):
 def visit(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     rule: DemaskStrategy,
     walker: UnmaskingStrategy | None = None,
     seed: int = 0,
@@ -89,7 +89,7 @@ def visit(
             The model.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        prompts (`Sequence[str]`):
+        prompts (`Sequence[str]`, or sequence of messages):
             Prompts, decoded in one left-padded batch.
         rule ([`DemaskStrategy`]):
             The rule whose sets are recorded.

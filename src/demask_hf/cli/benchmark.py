@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..bound.figures import dependency_figure
 from ..bound.verification import dependencies_before
-from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark
+from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
 from ..evaluation.figures import frontier_figure, order_figure
+from ..evaluation.records import Record
 from ..evaluation.report import environment, write_report
 from ..evaluation.runs import Run
 from ..evaluation.specs import parse_settings
+from ..files import write_text
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies.demask import DemaskStrategy
 from .evaluate import keep_run_facts, run_facts
@@ -121,8 +123,8 @@ def _write(
 ) -> None:
     """Write the files of a benchmark and print its table."""
     rows = report.rows()
-    table = markdown_table([row for row in rows if row["is_chosen"]])
-    (out / "table.md").write_text(table, encoding="utf-8")
+    chosen = [row for row in rows if row["is_chosen"]]
+    write_text(out / "table.md", markdown_table(chosen))
     report.write(out / "summary.json")
     frontier_figure(rows, out / "frontier.png")
     figures = {
@@ -131,8 +133,8 @@ def _write(
     records = {each.outcome.setting.label: test.records(each.outcome.setting)[0][0] for each in report.chosen}
     first = next(iter(records.values()))
     order_figure(
-        tokenizer.convert_ids_to_tokens(list(first.tokens)),
-        {label: record.unmask_steps for label, record in records.items() if len(record.tokens) == len(first.tokens)},
+        {label: _names(tokenizer, record) for label, record in records.items()},
+        {label: record.unmask_steps for label, record in records.items()},
         out / "order.png",
     )
     figures[f"Which step wrote which token of an answer to {first.prompt!r}."] = "order.png"
@@ -143,5 +145,9 @@ def _write(
         figures["What the head says of that prompt before the first step, by likeliest token."] = "dependencies.png"
     paths = {caption: out / name for caption, name in figures.items()}
     write_report(out / "report.html", "Strategies compared", rows, facts, paths)
-    print(table, end="")
+    print("\n".join(text_table(chosen)))
     print(f"wrote {out / 'report.html'}")
+
+
+def _names(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[str]:
+    return list(tokenizer.convert_ids_to_tokens(list(record.tokens)))

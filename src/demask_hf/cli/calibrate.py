@@ -11,7 +11,7 @@ from ..head.certificate import uncertify
 from ..validation import check_choice
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option, same_as
-from .prompts import ExampleOptions, family_examples, grouped_texts
+from .prompts import ExampleOptions, family_examples, grouped_prompts
 
 
 EXAMPLES = """examples:
@@ -85,11 +85,11 @@ def run(
     # An older certificate must not speak while a new one is made.
     if model.demask_head is not None:
         uncertify(model.demask_head)
-    texts = [text for _, text in grouped_texts(examples, source, tokenizer)]
+    prompts = [prompt for _, prompt in grouped_prompts(examples, source, tokenizer)]
     rollouts = Rollouts(
         model,
         tokenizer,
-        examples or texts,
+        examples or prompts,
         rule,
         options.risk,
         options.num_draws,

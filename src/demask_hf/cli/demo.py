@@ -1,12 +1,14 @@
 """The demonstration: the shipped checkpoint decodes unseen prompts with three strategies, side by side."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from ..evaluation.decoding import Record, Summary, evaluate, summarise
+from ..evaluation.comparison import Outcome
+from ..evaluation.records import Record, evaluate
+from ..evaluation.statistics import paired_difference, ratio_of_means
 from ..generation.mixin import DemaskGenerationMixin
+from ..tables import Column, text_lines
 from ..tasks import FAMILIES, TaskExample
 from ..validation import check_count
 from .options import ModelOptions
@@ -20,7 +22,9 @@ STRATEGIES: dict[str, dict] = {
 }
 # Three digits with a given sum modulo 3 depend on each other while no two of them do.
 EXCEPTION = "parity"
-SHOWN_FAMILIES = ("sentences", "bill", "pairs")
+SHOWN_FAMILIES = ("shuffle", "bill", "pairs")
+# Prompts of each task family: enough to tell the strategies apart in about half a minute.
+NUM_EXAMPLES = 20
 _TEXT_WIDTH = 96
 
 
@@ -43,7 +47,7 @@ def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
 def run_demo(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    num_examples: int = 8,
+    num_examples: int = NUM_EXAMPLES,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> None:
@@ -54,7 +58,7 @@ def run_demo(
             The shipped checkpoint with its head.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        num_examples (`int`, *optional*, defaults to 8):
+        num_examples (`int`, *optional*, defaults to 20):
             Prompts of each task family.
         temperature (`float`, *optional*, defaults to 0.0):
             Sampling temperature.
@@ -63,7 +67,7 @@ def run_demo(
     """
     examples = sample_examples(num_examples, seed)
     print(f"{num_examples} prompts of each task family that the model has not seen, temperature {temperature:g}.")
-    print("Right answers, mean forward passes an answer, tokens per forward pass:")
+    print("Right answers, mean forward passes per answer, tokens per forward pass:")
     print(flush=True)
     records = {
         label: evaluate(model, tokenizer, examples, strategy, temperature=temperature, seed=seed)
@@ -76,7 +80,8 @@ def run_demo(
     print('Answers of "demask"; below each token the step that wrote it ("_" is a space, "\\n" a new line):')
     for family in SHOWN_FAMILIES:
         print()
-        print("\n".join(answer_by_steps(tokenizer, _of_families(records["demask"], [family])[0])))
+        first = next(record for record in records["demask"] if record.family == family)
+        print("\n".join(answer_by_steps(tokenizer, first)))
 
 
 def table(records: dict[str, list[Record]]) -> list[str]:
@@ -86,16 +91,29 @@ def table(records: dict[str, list[Record]]) -> list[str]:
         records (`dict[str, list[Record]]`):
             Records of each strategy by its label; all of the same examples.
     """
+    outcomes = {label: Outcome.of_records(of_one) for label, of_one in records.items()}
     families = list(dict.fromkeys(record.family for of_one in records.values() for record in of_one))
     regular = [family for family in families if family != EXCEPTION]
-    lines = [f"{'':13}" + "".join(f"  {label:>24}" for label in records)]
-    lines.append(f"{'family':13}" + f"  {'right':>7} {'passes':>7} {'tok/pass':>8}" * len(records))
-    rows = {family: [family] for family in regular} | {"all of these": regular}
+    members = {family: [family] for family in regular} | {"all of these": regular}
     if EXCEPTION in families:
-        rows[f"{EXCEPTION} (*)"] = [EXCEPTION]
-    for label, members in rows.items():
-        summaries = (summarise(_of_families(of_one, members)) for of_one in records.values())
-        lines.append(f"{label:13}" + "".join(f"  {_cells(summary)}" for summary in summaries))
+        members[f"{EXCEPTION} (*)"] = [EXCEPTION]
+    columns = [Column("family", "family", is_text=True)]
+    for label in outcomes:
+        columns += [
+            Column(f"{label}\nright", f"{label} accuracy", ".1%"),
+            Column("passes", f"{label} mean_forward_passes", ".2f"),
+            Column("tok/pass", f"{label} tokens_per_forward", ".2f"),
+        ]
+    rows = [
+        {"family": name}
+        | {
+            f"{label} {fact}": getattr(outcome.only(kept), fact)
+            for label, outcome in outcomes.items()
+            for fact in ("accuracy", "mean_forward_passes", "tokens_per_forward")
+        }
+        for name, kept in members.items()
+    ]
+    lines = text_lines(columns, rows)
     if EXCEPTION in families:
         lines += ["", f"(*) {FAMILIES[EXCEPTION].description}."]
         lines += ["    No two of the digits depend on each other, all three do, which no rule about pairs can see:"]
@@ -104,15 +122,28 @@ def table(records: dict[str, list[Record]]) -> list[str]:
 
 
 def comparison(records: dict[str, list[Record]]) -> list[str]:
-    """Return a sentence for each strategy but the last: its forward passes against those of the last."""
+    """Return what the last strategy gains and loses against each of the others, with 95 % intervals over prompts.
+
+    Args:
+        records (`dict[str, list[Record]]`):
+            Records of each strategy by its label; all of the same examples, at least two.
+    """
     regular = [family for family in FAMILIES if family != EXCEPTION]
-    summaries = {label: summarise(_of_families(of_one, regular)) for label, of_one in records.items()}
-    last, ours = summaries.popitem()
-    return [
-        f'"{label}" needs {other.num_forward_passes / ours.num_forward_passes:.2f} times the forward passes of '
-        f'"{last}" ({other.accuracy:.1%} right against {ours.accuracy:.1%}).'
-        for label, other in summaries.items()
-    ]
+    outcomes = {label: Outcome.of_records(of_one).only(regular) for label, of_one in records.items()}
+    last, ours = outcomes.popitem()
+    lines = [f'"{last}" against the others, {ours.num_prompts} prompts, with 95 % intervals over prompts:']
+    for label, other in outcomes.items():
+        ratio = ratio_of_means(other.num_forward_passes, ours.num_forward_passes)
+        # Two one-sided bounds of 97.5 % each.
+        points = paired_difference(ours.is_correct, other.is_correct, confidence=0.975)
+        lines.append(
+            f'  "{label}" needs {ratio.value:.2f} times its forward passes ({ratio.lower:.2f} to {ratio.upper:.2f}).'
+        )
+        lines.append(
+            f"    Right answers: {ours.accuracy:.1%} against {other.accuracy:.1%}, a difference of "
+            f"{100 * points.mean:+.1f} points ({100 * points.lower:+.1f} to {100 * points.upper:+.1f})."
+        )
+    return lines
 
 
 def answer_by_steps(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[str]:
@@ -126,7 +157,9 @@ def answer_by_steps(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[
     """
     verdict = "right" if record.is_correct else "wrong"
     lines = [f"{_visible(record.prompt)}  [{verdict}, {record.num_forward_passes} forward passes]"]
-    pieces = ["<end>" if token == tokenizer.eos_token_id else tokenizer.decode([token]) for token in record.tokens]
+    pieces = [
+        "<end>" if token == tokenizer.eos_token_id else str(tokenizer.decode([token])) for token in record.tokens
+    ]
     tops, bottoms = ["  "], ["  "]
     for piece, step in zip(map(_visible, pieces), record.unmask_steps, strict=True):
         width = max(len(piece), len(str(step)))
@@ -135,14 +168,6 @@ def answer_by_steps(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[
         tops[-1] += f"{piece:<{width}} "
         bottoms[-1] += f"{step:<{width}} "
     return lines + [line.rstrip() for pair in zip(tops, bottoms, strict=True) for line in pair]
-
-
-def _of_families(records: Sequence[Record], families: Sequence[str]) -> list[Record]:
-    return [record for record in records if record.family in families]
-
-
-def _cells(summary: Summary) -> str:
-    return f"{summary.accuracy:>7.1%} {summary.mean_forward_passes:>7.2f} {summary.tokens_per_forward:>8.2f}"
 
 
 def _visible(text: str) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
+from ..evaluation.benchmark import SUMMARY_COLUMNS
 from ..evaluation.comparison import Outcome
 from ..evaluation.runs import FACTS_FILE, Run
 from ..evaluation.specs import parse_settings
 from ..files import keep_facts
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import weights_fingerprint
+from ..tables import text_lines
 from .options import ModelOptions, SeededDecodingOptions, default_strategy
 from .parser import CommandParser, option, same_as
 from .prompts import TaskOptions, load_tasks
@@ -26,15 +28,6 @@ EXAMPLES = """examples:
 
 To resume an interrupted evaluation that has a folder OUT, run the same command again: no prompt is decoded twice.
 """
-_LINE = "{:<16} {:>8} {:>8} {:>12} {:>6} {:>9} {:>9}"
-_COLUMNS = {
-    "right": ("accuracy", "{:.2%}"),
-    "passes": ("num_forward_passes", "{:.2f}"),
-    "tokens/pass": ("tokens_per_forward", "{:.2f}"),
-    "AFP": ("average_finalization_parallelism", "{:.2f}"),
-    "s/prompt": ("seconds", "{:.4f}"),
-    "tokens/s": ("tokens_per_second", "{:.0f}"),
-}
 
 
 @dataclass(frozen=True)
@@ -111,12 +104,11 @@ def keep_run_facts(folder: Path, facts: dict[str, Any], model: DemaskGenerationM
 
 
 def _print_table(outcome: Outcome) -> None:
-    """Print a line for each task and for all of them."""
-    print(_LINE.format("task", *_COLUMNS))
+    """Print a row for each task and for all of them."""
     families = sorted(set(outcome.family.tolist()))
-    for label, kept in [*((family, [family]) for family in families), ("all", families)]:
-        summary = outcome.only(kept).summary()
-        print(_LINE.format(label, *(text.format(summary[name]) for name, text in _COLUMNS.values())))
+    parts = {**{family: [family] for family in families}, "all": families}
+    rows = [{"task": label, **outcome.only(kept).summary()} for label, kept in parts.items()]
+    print("\n".join(text_lines(SUMMARY_COLUMNS, rows)))
 
 
 def _peak_memory(model: DemaskGenerationMixin) -> str:

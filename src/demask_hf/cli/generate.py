@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
 
 from ..evaluation.decoding import Decoding, decode_prompts
 from ..strategies import UnmaskingStrategy
+from ..tables import Column, text_lines
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
-from .prompts import PromptOptions, model_texts, read_texts
+from .prompts import PromptOptions, model_prompts, read_texts
 
 
 EXAMPLES = r"""examples:
@@ -30,7 +31,13 @@ Without --model the small checkpoint of the package answers. It knows prompts of
 space at its end; `demask_hf.tasks.FAMILIES` generates more.
 Prompts come before options that take several values, such as --compare.
 """
-_COLUMNS = ("strategy", "passes", "tokens/pass", "seconds", "text")
+_COLUMNS = (
+    Column("strategy", "strategy", is_text=True),
+    Column("passes", "num_forward_passes"),
+    Column("tokens/pass", lambda row: row["row"].tokens_per_forward, ".2f"),
+    Column("seconds", "seconds", ".3f"),
+    Column("text", "answer", is_text=True),
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def run(
     head = model_options.head_or_shipped
     strategies = chosen_strategies(strategy, output.compare, head)
     model, tokenizer = model_options.load(head)
-    texts = model_texts(prompts, tokenizer, source)
+    texts = model_prompts(prompts, tokenizer, source)
     settings: dict[str, Any] = decoding.settings()
     if is_comparison:
         # The first forward pass of a process is slow; it must not count for the first strategy.
@@ -132,12 +139,6 @@ def _print_json(prompt: str, strategies: dict[str, UnmaskingStrategy], decodings
 
 
 def _print_table(prompt: str, decodings: dict[str, Decoding]) -> None:
-    rows = [_COLUMNS]
-    for spec, decoding in decodings.items():
-        costs = (f"{decoding.tokens_per_forward:.2f}", f"{decoding.seconds:.3f}")
-        rows.append((spec, str(decoding.num_forward_passes), *costs, decoding.answer.replace("\n", "\\n")))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
+    rows = [{**vars(decoding), "strategy": spec, "row": decoding} for spec, decoding in decodings.items()]
     print(prompt.replace("\n", "\\n"))
-    for label, *numbers, text in rows:
-        cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[1:], strict=True)]
-        print(f"  {label:<{widths[0]}}", *cells, text, sep="  ", flush=True)
+    print("\n".join(text_lines(_COLUMNS, rows)), flush=True)

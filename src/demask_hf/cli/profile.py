@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..generation.encoding import encode_batch
 from ..generation.profiling import profile_steps
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import CommandParser, same_as, switch
-from .prompts import PromptOptions, model_texts, read_texts
+from .prompts import PromptOptions, model_prompts, read_texts
 
 
 FACTS = """The prompts are decoded as one batch. What is printed is the time of a step in the backbone, its output
@@ -51,8 +52,7 @@ def run(
     head = model_options.head_or_shipped
     (rule,) = chosen_strategies(strategy, None, head).values()
     model, tokenizer = model_options.load(head)
-    inputs = tokenizer(model_texts(prompts, tokenizer, source), padding=True, padding_side="left", return_tensors="pt")
-    ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+    ids, attention_mask = encode_batch(tokenizer, model_prompts(prompts, tokenizer, source))
     measured = profile_steps(
         model, ids, attention_mask, rule, options.num_runs, seed=decoding.seed, **decoding.settings()
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, Task, TaskExample, load_task
 from ..training.prompts import TokenizedPrompt, read_prompts
@@ -125,8 +126,10 @@ def read_texts(prompts: Sequence[str], options: PromptOptions) -> list[str]:
     return texts
 
 
-def model_texts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> list[str]:
-    """Return what the model reads for each prompt, and warn of text that its tokenizer does not know.
+def model_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, options: PromptOptions) -> list[Prompt]:
+    """Return what the model is asked: the texts, or the messages of a chat.
+
+    Warns of text that the tokenizer does not know.
 
     Raises:
         ValueError: if a chat template is asked for and there is none.
@@ -138,8 +141,7 @@ def model_texts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, opti
         return list(prompts)
     if tokenizer.chat_template is None:
         raise ValueError("`--chat` must be used with a tokenizer that has a chat template, got one without.")
-    turns = ([{"role": "user", "content": prompt}] for prompt in prompts)
-    return [str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)) for turn in turns]
+    return [[{"role": "user", "content": prompt}] for prompt in prompts]
 
 
 def family_examples(options: ExampleOptions) -> list[TaskExample]:
@@ -160,13 +162,14 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
     return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
 
 
-def grouped_texts(
+def grouped_prompts(
     examples: Sequence[TaskExample], options: ExampleOptions, tokenizer: PreTrainedTokenizerBase
-) -> list[tuple[str, str]]:
-    """Return group and text of each prompt: of the examples, or else of the file."""
+) -> list[tuple[str, Prompt]]:
+    """Return group and prompt of the examples, or else of the file."""
     if examples or options.file is None:
         return [(example.family, example.prompt) for example in examples]
-    return [(Path(options.file).name, text) for text in model_texts(read_texts([], options), tokenizer, options)]
+    name = Path(options.file).name
+    return [(name, prompt) for prompt in model_prompts(read_texts([], options), tokenizer, options)]
 
 
 def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 0) -> list[Task]:

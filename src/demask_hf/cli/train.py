@@ -12,6 +12,8 @@ from ..evaluation.specs import field_of
 from ..head.configuration_demask import DemaskConfig
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
+from ..head.publishing import FIT_COLUMNS, fit_rows
+from ..tables import text_lines
 from ..training.metrics import LARGE_DEPENDENCY
 from ..training.states import MeasuredStates
 from ..training.store import StoredExamples
@@ -190,7 +192,7 @@ def run(
         facts = {"data": facts, "arguments": arguments, "num_states": len(examples), "head": model_options.head}
         record = write_training_record(out, head, held_out, fit, facts)
         _print_fit(fit)
-        _draw(record["calibration"], out / "calibration.png")
+        _draw(record["reliability"], out / "reliability.png")
 
 
 def _stored(options: TrainOptions, seed: int) -> _Data:
@@ -248,16 +250,15 @@ def _head(training: OptimizerOptions, head: str | None, facts: dict[str, Any]) -
 
 def _print_fit(fit: dict[str, float]) -> None:
     print(f"{fit['num_pairs']} held-out pairs, mean dependency {fit['mean']:.4f}")
-    print(f"{'predictor':<18}{'MAE':>8}{'R^2':>8}{'AUC':>8}   (AUC: dependency above {LARGE_DEPENDENCY})")
-    for label, suffix in (("head", ""), ("mean by distance", "_distance"), ("constant mean", "_mean")):
-        print(f"{label:<18}" + "".join(f"{fit[key + suffix]:>8.4f}" for key in ("mae", "r2", "auc")))
+    print("\n".join(text_lines(FIT_COLUMNS, fit_rows(fit, "head"))))
+    print(f"AUC: of telling dependencies above {LARGE_DEPENDENCY} from others")
 
 
-def _draw(calibration: list[dict[str, float]], file: Path) -> None:
+def _draw(reliability: list[dict[str, float]], file: Path) -> None:
     try:
-        from ..evaluation.figures import calibration_figure
+        from ..training.figures import reliability_figure
     except ImportError:
-        print("no calibration figure without matplotlib: pip install demask-hf[plots]", file=sys.stderr)
+        print("no figure of the reliability without matplotlib: pip install demask-hf[plots]", file=sys.stderr)
         return
-    calibration_figure(calibration, file)
+    reliability_figure(reliability, file)
     print(f"wrote {file}")

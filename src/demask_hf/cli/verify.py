@@ -14,7 +14,7 @@ from ..files import write_json
 from ..strategies import make_strategy
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option
-from .prompts import ExampleOptions, family_examples, grouped_texts
+from .prompts import ExampleOptions, family_examples, grouped_prompts
 
 
 EXAMPLES = """examples:
@@ -70,7 +70,7 @@ def run(
     examples = family_examples(source)
     head = model_options.head_or_shipped
     model, tokenizer = model_options.load(head)
-    prompts = grouped_texts(examples, source, tokenizer)
+    prompts = grouped_prompts(examples, source, tokenizer)
     chosen = decoding.settings()
     # Now the bound is known, which may be that of a certificate.
     rule.bind(model)

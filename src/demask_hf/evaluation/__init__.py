@@ -3,7 +3,7 @@
 Read `decoding.py` first (prompts to answers with their cost), then `records.py` (answers judged), `specs.py` (a
 setting as text), `runs.py` (records on disk, resumed), `comparison.py` with `statistics.py` and `metrics.py` (what is
 concluded from them), and `benchmark.py` (all of it, from a grid to a table). `report.py` and `figures.py` compute
-nothing. Needs the extra "eval", apart from `decoding.py` and `records.py`.
+nothing. `runs.py`, `figures.py` and the exact tests of `statistics.py` need the extra "eval", the others do not.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .benchmark import run_benchmark
     from .comparison import Comparison, Outcome, compare
-    from .decoding import Decoding, Record, decode_prompts, evaluate
+    from .decoding import Decoding, decode_prompts
+    from .records import Record, evaluate
     from .runs import Run
     from .specs import Setting, parse_settings
 else:
@@ -22,22 +23,11 @@ else:
         __name__,
         {
             "benchmark": ("run_benchmark",),
-            "comparison": (
-                "Comparison",
-                "Outcome",
-                "compare",
-            ),
-            "decoding": (
-                "Decoding",
-                "Record",
-                "decode_prompts",
-                "evaluate",
-            ),
+            "comparison": ("Comparison", "Outcome", "compare"),
+            "decoding": ("Decoding", "decode_prompts"),
+            "records": ("Record", "evaluate"),
             "runs": ("Run",),
-            "specs": (
-                "Setting",
-                "parse_settings",
-            ),
+            "specs": ("Setting", "parse_settings"),
         },
     )
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_json
+from ..strategies import make_strategy, strategy_fields
+from ..tables import Column, Row, markdown_lines, text_lines
 from .comparison import Comparison, Outcome, choose, compare, pareto_front
 from .runs import Run
 from .specs import Setting
@@ -34,6 +36,58 @@ DEFAULT_GRID = (
 SAMPLING_GRID = (
     "sequential:score=token_probability",
     "demask:rule=token,order=token_probability,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
+)
+
+_DIFFERENCE = "points against the same order, one at a time (95 % lower bound)"
+#: What tables say of each row of a report, see [`Report.rows`].
+COLUMNS = (
+    Column("setting", "label", is_text=True),
+    Column("right", "accuracy", ".1%"),
+    Column("sd over seeds", "accuracy_sd", ".2%"),
+    Column("compared with", "reference", is_text=True),
+    Column(
+        _DIFFERENCE,
+        lambda row: _points(row, "mean") + f" ({_points(row, 'lower')})",
+    ),
+    Column("95 % upper bound", lambda row: _points(row, "upper")),
+    Column("p (Holm)", "p_value", ".2g"),
+    Column("accuracy kept", lambda row: "yes" if row["is_matched"] else "not shown"),
+    Column("forward passes", "mean_forward_passes", ".2f"),
+    Column("over the whole length", "whole_length_forward_passes", ".2f"),
+    Column(
+        "fewer passes (95 %)",
+        lambda row: "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
+    ),
+    Column("tokens / pass", "tokens_per_forward", ".2f"),
+    Column("AFP", "average_finalization_parallelism", ".2f"),
+    Column("left to right (tau-b)", "left_to_right", "+.2f"),
+    Column("different right answers of a prompt", lambda row: _diverse(row, "{mean_distinct_valid:.2f}")),
+    Column(
+        "distance of its answers (by chance)", lambda row: _diverse(row, "{distance:.3f} ({expected_distance:.3f})")
+    ),
+    Column("tokens per second", "tokens_per_second", ".0f"),
+)
+_TEXT_TITLES = ("setting", "right", _DIFFERENCE, "forward passes", "fewer passes (95 %)", "accuracy kept")
+_MARKDOWN_TITLES = (
+    "setting",
+    "right",
+    _DIFFERENCE,
+    "p (Holm)",
+    "forward passes",
+    "tokens / pass",
+    "AFP",
+    "fewer passes (95 %)",
+    "accuracy kept",
+)
+#: What tables say of the summary of an outcome, see [`Outcome.summary`]; a row needs a "task" as well.
+SUMMARY_COLUMNS = (
+    Column("task", "task", is_text=True),
+    Column("right", "accuracy", ".2%"),
+    Column("passes", "mean_forward_passes", ".2f"),
+    Column("tokens/pass", "tokens_per_forward", ".2f"),
+    Column("AFP", "average_finalization_parallelism", ".2f"),
+    Column("s/prompt", "mean_seconds", ".4f"),
+    Column("tokens/s", "tokens_per_second", ".0f"),
 )
 
 # Decodes what is missing of a setting.
@@ -67,7 +121,7 @@ class Report:
         ]
         for name in {row["row"] for row in rows}:
             own = [row for row in rows if row["row"] == name]
-            for index in pareto_front([(row["num_forward_passes"], row["accuracy"]) for row in own]):
+            for index in pareto_front([(row["mean_forward_passes"], row["accuracy"]) for row in own]):
                 own[index]["is_on_front"] = True
         return rows
 
@@ -113,7 +167,8 @@ def run_benchmark(
         return compare(outcomes, [outcome(test, setting.reference()) for setting in settings])
 
     seen: list[Outcome] = []
-    chosen, neighbours = [], []
+    chosen: list[Setting] = []
+    neighbours: list[Setting] = []
     for settings in grid:
         if validation is None:
             chosen += settings
@@ -138,6 +193,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
     return {
         "row": outcome.setting.row,
         "label": outcome.setting.label,
+        "is_default": is_default(outcome.setting),
         "reference": comparison.reference.setting.label,
         **outcome.summary(),
         "difference": dataclasses.asdict(comparison.difference),
@@ -151,6 +207,29 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
     }
 
 
+def is_default(setting: Setting) -> bool:
+    """Return whether a setting is its strategy with the default of every field, and no option in its label."""
+    name, fields = setting.strategy["name"], strategy_fields(setting.strategy["name"])
+    named = [pair.partition("=")[0] for pair in setting.label.partition(":")[2].split(",") if pair]
+    given, default = setting.build(), make_strategy(name)
+    # Of a default of None, the value in use counts.
+    own, usual = ({**rule.to_dict(), "dependency_bound": getattr(rule, "limit", None)} for rule in (given, default))
+    return own == usual and all(field in fields for field in named)
+
+
+def _points(row: Row, end: str) -> str:
+    return f"{100 * row['difference'][end]:+.2f}"
+
+
+def _diverse(row: Row, text: str) -> str | None:
+    return None if row["diversity"] is None else text.format(**row["diversity"])
+
+
+def _columns(*titles: str) -> list[Column]:
+    by_title = {column.title: column for column in COLUMNS}
+    return [by_title[title] for title in titles]
+
+
 def _without_nan(value: Any) -> Any:
     """Return a structure in which what is unknown is `None`: JSON has no NaN."""
     if isinstance(value, dict):
@@ -160,20 +239,11 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows of a report as a Markdown table."""
-    lines = [
-        "| setting | right | against the same order, one at a time (95 % lower bound) | p (Holm) | forward passes | "
-        "tokens / pass | AFP | fewer passes (95 %) | accuracy kept |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        difference, speed_up = row["difference"], row["speed_up"]
-        lines.append(
-            f"| {row['label']} | {row['accuracy']:.1%} | {100 * difference['mean']:+.2f} "
-            f"({100 * difference['lower']:+.2f}) | {row['p_value']:.2g} | {row['num_forward_passes']:.2f} | "
-            f"{row['tokens_per_forward']:.2f} | {row['average_finalization_parallelism']:.2f} | "
-            f"{speed_up['value']:.2f}x ({speed_up['lower']:.2f} to {speed_up['upper']:.2f}) | "
-            f"{'yes' if row['is_matched'] else 'not shown'} |"
-        )
-    return "\n".join(lines) + "\n"
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return rows of a report as a Markdown table."""
+    return "\n".join(markdown_lines(_columns(*_MARKDOWN_TITLES), rows)) + "\n"
+
+
+def text_table(rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table of rows of a report that fits a terminal."""
+    return text_lines(_columns(*_TEXT_TITLES), rows)

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from .decoding import Record
-from .diversity import answer_distance, num_distinct_valid
-from .metrics import finalization_parallelism, order_correlation
+from .metrics import answer_distance, finalization_parallelism, num_distinct_valid, order_correlation
+from .records import Record
 from .specs import Setting
 from .statistics import Interval, PairedDifference, difference_p_value, holm, paired_difference, ratio_of_means
+
+
+# The setting of records that nothing else is known of.
+UNNAMED = Setting("", "", {})
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Outcome:
         family (`np.ndarray` of shape `(prompts,)`): Task of each prompt.
         is_correct (`np.ndarray`): Whether the answer is right.
         num_forward_passes (`np.ndarray`): Backbone forwards.
+        num_probe_passes (`np.ndarray`): Forwards spent on measuring dependencies, not part of those.
         num_tokens (`np.ndarray`): Tokens written, up to and including the first end of sequence.
         parallelism (`np.ndarray`): Tokens per step that wrote any (AFP).
         left_to_right (`np.ndarray`): Kendall's tau-b between position and step; NaN with one step.
@@ -33,6 +37,7 @@ class Outcome:
     family: np.ndarray
     is_correct: np.ndarray
     num_forward_passes: np.ndarray
+    num_probe_passes: np.ndarray
     num_tokens: np.ndarray
     parallelism: np.ndarray
     left_to_right: np.ndarray
@@ -41,7 +46,13 @@ class Outcome:
 
     @classmethod
     def of(cls, setting: Setting, records: Sequence[Sequence[Record]]) -> "Outcome":
-        """Read records by prompt and seed, as [`Run.records`] returns them."""
+        """Read records by prompt and seed, as [`Run.records`] returns them.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not records:
+            raise ValueError("`records` must hold at least one record, got none.")
 
         def table(fact: Any) -> np.ndarray:
             return np.array([[fact(record) for record in row] for row in records])
@@ -51,6 +62,7 @@ class Outcome:
             np.array([row[0].family for row in records]),
             table(lambda record: record.is_correct),
             table(lambda record: record.num_forward_passes),
+            table(lambda record: record.num_probe_passes),
             table(lambda record: record.num_tokens),
             table(lambda record: finalization_parallelism(record.unmask_steps)),
             table(lambda record: order_correlation(record.unmask_steps).tau_b),
@@ -58,11 +70,31 @@ class Outcome:
             table(lambda record: record.seconds),
         )
 
+    @classmethod
+    def of_records(cls, records: Sequence[Record], setting: Setting = UNNAMED) -> "Outcome":
+        """Read one record for each prompt, as [`~evaluation.evaluate`] returns them.
+
+        Args:
+            records (`Sequence[Record]`):
+                The records.
+            setting ([`Setting`], *optional*):
+                How they were decoded; by default one without a name.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        return cls.of(setting, [[record] for record in records])
+
     def only(self, families: Sequence[str]) -> "Outcome":
         """Return the outcome on the prompts of some tasks."""
         is_kept = np.isin(self.family, families)
         arrays = {name: value[is_kept] for name, value in vars(self).items() if name != "setting"}
         return Outcome(self.setting, **arrays)
+
+    @property
+    def num_prompts(self) -> int:
+        """Number of different prompts."""
+        return len(self.family)
 
     @property
     def accuracy(self) -> float:
@@ -74,19 +106,24 @@ class Outcome:
         """Forward passes per prompt."""
         return float(self.num_forward_passes.mean())
 
+    @property
+    def tokens_per_forward(self) -> float:
+        """All tokens written by all forward passes."""
+        return float(self.num_tokens.sum() / max(self.num_forward_passes.sum(), 1))
+
     def summary(self) -> dict[str, float]:
         """Return means over prompts and seeds; `accuracy_sd` is the standard deviation of the seeds' accuracies."""
         by_seed = self.is_correct.mean(axis=0)
         return {
-            "num_prompts": len(self.family),
+            "num_prompts": self.num_prompts,
             "num_seeds": self.is_correct.shape[1],
             "accuracy": self.accuracy,
             "accuracy_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
-            "num_forward_passes": self.mean_forward_passes,
-            "tokens_per_forward": float(self.num_tokens.sum() / max(self.num_forward_passes.sum(), 1)),
+            "mean_forward_passes": self.mean_forward_passes,
+            "tokens_per_forward": self.tokens_per_forward,
             "average_finalization_parallelism": _mean(self.parallelism),
             "left_to_right": _mean(self.left_to_right),
-            "seconds": float(self.seconds.mean()),
+            "mean_seconds": float(self.seconds.mean()),
             "tokens_per_second": float(self.num_tokens.sum() / max(self.seconds.sum(), 1e-9)),
         }
 
@@ -105,7 +142,7 @@ class Outcome:
     def diversity(self, reference: "Outcome") -> dict[str, float]:
         """Return different right answers per prompt, and the distance of the answers to those of a reference.
 
-        The distance is the mean over prompts of [`~diversity.answer_distance`]; `expected_distance` is what two
+        The distance is the mean over prompts of [`~metrics.answer_distance`]; `expected_distance` is what two
         samples of the reference have by chance. Needs at least two seeds.
 
         Args:
@@ -115,7 +152,7 @@ class Outcome:
         rows = zip(self.answers.tolist(), reference.answers.tolist(), self.is_correct.tolist(), strict=True)
         found = [(answer_distance(own, other, 10), num_distinct_valid(own, valid)) for own, other, valid in rows]
         return {
-            "num_distinct_valid": _mean(np.array([count for _, count in found])),
+            "mean_distinct_valid": _mean(np.array([count for _, count in found])),
             "distance": _mean(np.array([distance.distance for distance, _ in found])),
             "expected_distance": _mean(np.array([distance.reference_distance for distance, _ in found])),
         }

@@ -1,4 +1,4 @@
-"""Decode prompts in batches, judge the answers of tasks, and count what they cost."""
+"""Decode prompts in batches and count what they cost."""
 
 import time
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..generation.encoding import Prompt, encode_batch, text_of
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import UnmaskingStrategy
-from ..tasks import FAMILIES, Task, TaskExample
 from ..validation import check_count
 
 
@@ -53,124 +53,10 @@ class Decoding:
         return self.num_tokens / max(self.num_forward_passes, 1)
 
 
-@dataclass(frozen=True)
-class Record(Decoding):
-    """A decoded task prompt with the verdict of its task's checker.
-
-    Args:
-        family (`str`):
-            Name of the task.
-        is_correct (`bool`):
-            Whether the answer is right.
-    """
-
-    family: str
-    is_correct: bool
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Totals over records; the means and shares derive from them.
-
-    Args:
-        num_examples (`int`): Decoded prompts.
-        num_correct (`int`): Right answers.
-        num_forward_passes (`int`): Backbone forwards of all prompts.
-        num_probe_passes (`int`): Probe forwards of all prompts.
-        num_tokens (`int`): Tokens written, end-of-sequence tokens included.
-        seconds (`float`): Wall-clock time.
-    """
-
-    num_examples: int
-    num_correct: int
-    num_forward_passes: int
-    num_probe_passes: int
-    num_tokens: int
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers, in [0, 1]."""
-        return self.num_correct / self.num_examples
-
-    @property
-    def mean_forward_passes(self) -> float:
-        """Forward passes per prompt."""
-        return self.num_forward_passes / self.num_examples
-
-    @property
-    def tokens_per_forward(self) -> float:
-        """All tokens written per forward pass, over all prompts."""
-        return self.num_tokens / max(self.num_forward_passes, 1)
-
-
-def evaluate(
-    model: DemaskGenerationMixin,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Task | Sequence[TaskExample],
-    strategy: str | dict | UnmaskingStrategy | None = None,
-    batch_size: int = 64,
-    **generate_kwargs: Any,
-) -> list[Record]:
-    """Decode the prompts of a task, or of examples of task families, and judge each answer.
-
-    Args:
-        model ([`DemaskGenerationMixin`]):
-            The model.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer.
-        examples ([`Task`] or `Sequence[TaskExample]`):
-            A task, whose `max_new_tokens` holds where none is given; or examples of the generated families.
-        strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
-            As in `generate`.
-        batch_size (`int`, *optional*, defaults to 64):
-            Prompts decoded together; it does not change the answers.
-        generate_kwargs:
-            Further arguments of `generate`; `seed` as in [`decode_prompts`].
-
-    Returns:
-        `list[Record]`: one for each example, in their order.
-
-    Raises:
-        ValueError: if an argument of `generate` is wrong.
-
-    Example:
-
-    ```python
-    >>> from demask_hf.evaluation.decoding import evaluate, summarise
-    >>> from demask_hf.tasks import FAMILIES
-
-    >>> examples = FAMILIES["pairs"].distinct("test", 100)
-    >>> records = evaluate(model, tokenizer, examples, strategy="demask")  # doctest: +SKIP
-    >>> summarise(records).accuracy  # doctest: +SKIP
-
-    ```
-    """
-    check = _check_by_family
-    if isinstance(examples, Task):
-        task, examples, check = examples, examples.examples, examples.check
-        if task.max_new_tokens is not None:
-            generate_kwargs.setdefault("max_new_tokens", task.max_new_tokens)
-    prompts = [example.prompt for example in examples]
-    decodings = decode_prompts(model, tokenizer, prompts, strategy, batch_size, **generate_kwargs)
-    return [
-        Record(
-            **vars(decoding),
-            family=example.family,
-            is_correct=check(example, decoding.answer),
-        )
-        for example, decoding in zip(examples, decodings, strict=True)
-    ]
-
-
-def _check_by_family(example: TaskExample, answer: str) -> bool:
-    return FAMILIES[example.family].check(example.prompt, answer)
-
-
 def decode_prompts(
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     strategy: str | dict | UnmaskingStrategy | None = None,
     batch_size: int = 64,
     **generate_kwargs: Any,
@@ -182,8 +68,8 @@ def decode_prompts(
             The model.
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
-        prompts (`Sequence[str]`):
-            The prompts.
+        prompts (`Sequence[str]`, or sequence of messages):
+            The prompts; messages of a chat go through the tokenizer's chat template, see [`encode`].
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
             As in `generate`.
         batch_size (`int`, *optional*, defaults to 64):
@@ -206,11 +92,10 @@ def decode_prompts(
     decodings = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
-        inputs = tokenizer(batch, padding=True, padding_side="left", return_tensors="pt")
-        ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
+        ids, attention_mask = encode_batch(tokenizer, batch)
         seeds = None if seeds_of_prompts is None else seeds_of_prompts[start : start + batch_size]
         started = time.perf_counter()
-        output = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
+        output: Any = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
         # Reading the result waits for the device, so the clock stops after the work.
         counts = [output[name].tolist() for name in ("num_forward_passes", "num_probe_passes")]
         rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), *counts, strict=True)
@@ -218,9 +103,9 @@ def decode_prompts(
         for prompt, sequence, steps, num_forward_passes, num_probe_passes in rows:
             kept = _kept(steps, ids.shape[1])
             tokens = sequence[kept]
-            answer = tokenizer.decode(tokens, skip_special_tokens=True)
+            answer = str(tokenizer.decode(tokens, skip_special_tokens=True))
             spent = (num_forward_passes, num_probe_passes, seconds)
-            decodings.append(Decoding(prompt, answer, tuple(tokens), tuple(steps[kept]), *spent))
+            decodings.append(Decoding(text_of(prompt), answer, tuple(tokens), tuple(steps[kept]), *spent))
     return decodings
 
 
@@ -230,21 +115,3 @@ def _kept(steps: list[int], prompt_length: int) -> slice:
     if not written:
         return slice(prompt_length, prompt_length)
     return slice(min(prompt_length, written[0]), max(prompt_length, written[-1] + 1))
-
-
-def summarise(records: Sequence[Record]) -> Summary:
-    """Add up records.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not records:
-        raise ValueError("`records` must hold at least one record, got none.")
-    return Summary(
-        num_examples=len(records),
-        num_correct=sum(record.is_correct for record in records),
-        num_forward_passes=sum(record.num_forward_passes for record in records),
-        num_probe_passes=sum(record.num_probe_passes for record in records),
-        num_tokens=sum(record.num_tokens for record in records),
-        seconds=sum(record.seconds for record in records),
-    )

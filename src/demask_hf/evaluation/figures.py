@@ -1,101 +1,188 @@
-"""Figures; nothing is computed here. Needs matplotlib (`pip install demask-hf[plots]`)."""
+"""Figures of comparisons; nothing is computed here. Needs matplotlib (`pip install demask-hf[plots]`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from ..tables import Row
+from .labels import Label, place_labels
 
 
-_MAX_LABEL = 50
+#: One color for each rule, the same in all figures.
+RULE_COLORS = {
+    "sequential": "#444444",
+    "schedule": "#8c564b",
+    "threshold": "#1f77b4",
+    "entropy_bound": "#9467bd",
+    "klass": "#d6409f",
+    "dawn": "#2a8c2a",
+    "dapd": "#e07b00",
+    "demask": "#d62728",
+}
+# For rules that users register.
+_OTHER_COLOR = "#0f9b8e"
+_MARKERS = "osD^P"
+_FRONTIER_NOTE = (
+    "ring: default setting; bar: 95 % bounds of the difference to one token at a time; triangle: far below the axis"
+)
 
 
-def calibration_figure(calibration: Sequence[dict[str, float]], file: str | Path) -> None:
-    """Draw the mean measured dependency in each decile of the prediction.
+@dataclass(frozen=True)
+class _Line:
+    """Settings that differ in their limit only: the rule, the fields that all have, and those that differ."""
+
+    rule: str
+    fixed: tuple[str, ...]
+    varied: tuple[str, ...]
+
+    @classmethod
+    def of(cls, row: Row) -> "_Line":
+        rule, fields = _split(row["label"])
+        _, fixed = _split(row["row"])
+        return cls(rule, fixed, tuple(field.split("=")[0] for field in fields if field not in fixed))
+
+    def name(self, lines: Sequence["_Line"]) -> str:
+        """Return the rule with the first fields that tell this line from the others of the rule."""
+        words = (*self.fixed, *self.varied)
+        others = [{*line.fixed, *line.varied} for line in lines if line.rule == self.rule and line != self]
+        for count in range(len(words) + 1):
+            if not any(other.issuperset(words[:count]) for other in others):
+                return ", ".join((self.rule, *words[:count]))
+        return ", ".join((self.rule, *self.fixed))
+
+
+def color_of(rule: str) -> str:
+    """Return the color of a rule."""
+    return RULE_COLORS.get(rule, _OTHER_COLOR)
+
+
+def frontier_figure(rows: Sequence[Row], file: str | Path, title: str = "") -> None:
+    """Draw right answers against forward passes: a line for each strategy, through the settings of its limit.
+
+    The color says the rule; a ring marks its default setting. The bars are the 95 % bounds of the paired difference
+    to the setting's reference, so that they say what can be told apart. The axis shows where most settings lie; those
+    far below are triangles at its lower edge.
 
     Args:
-        calibration (`Sequence[dict[str, float]]`):
-            What [`~fit.calibration_of`] returns.
-        file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
-    """
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    predicted, measured = ([part[name] for part in calibration] for name in ("predicted", "measured"))
-    limit = 1.05 * max(*predicted, *measured, 1e-6)
-    axes.plot([0, limit], [0, limit], color="0.7", linewidth=1)
-    axes.plot(predicted, measured, marker="o")
-    axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
-    axes.set(xlabel="mean predicted dependency of the decile", ylabel="mean measured dependency")
-    axes.set(title=f"Calibration on {sum(part['num_pairs'] for part in calibration):,} held-out pairs")
-    figure.savefig(file, dpi=150)
-
-
-def frontier_figure(rows: Sequence[dict[str, Any]], file: str | Path) -> None:
-    """Draw accuracy against forward passes: points with 95 % error bars, and the Pareto front of each row of a table.
-
-    The front of a row joins its settings that no other one of the row beats in both. The bars are those of the paired
-    difference to the setting's reference, so that they say what can be told apart.
-
-    Args:
-        rows (`Sequence[dict]`):
+        rows (`Sequence[Row]`):
             What [`~benchmark.Report.rows`] returns.
         file (`str` or `Path`):
             Where the figure goes; its ending says the format.
+        title (`str`, *optional*, defaults to `""`):
+            What stands above.
     """
-    names = list(dict.fromkeys(row["row"] for row in rows))
-    figure = Figure(figsize=(8, 4.5 + 0.13 * len(names)), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.add_subplot()
-    for index, name in enumerate(names):
-        own = [row for row in rows if row["row"] == name]
-        passes, accuracy = ([row[field] for row in own] for field in ("num_forward_passes", "accuracy"))
-        below, above = (
-            [abs(row["difference"][end] - row["difference"]["mean"]) for row in own] for end in ("lower", "upper")
-        )
-        style = {"color": f"C{index % 10}", "marker": "osD^v"[index // 10 % 5]}
-        axes.errorbar(passes, accuracy, yerr=(below, above), linestyle="none", capsize=2, label=_short(name), **style)
-        front = sorted((row["num_forward_passes"], row["accuracy"]) for row in own if row["is_on_front"])
-        axes.plot(*zip(*front, strict=True), color=style["color"], linewidth=1)
-    axes.set(xscale="log", xlabel="forward passes per prompt", ylabel="right answers")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    best, floor = max(row["accuracy"] for row in rows), _floor_of([row["accuracy"] for row in rows])
+    room = max(best - floor, 0.01)
+    bottom = max(floor - 0.12 * room, 0.0)
+    passes = [row["mean_forward_passes"] for row in rows]
+    axes.set(xscale="log", xlim=(min(passes) / 1.2, max(passes) * 1.2), title=title)
+    axes.set(ylim=(bottom, min(best + 0.12 * room, 1 + 0.02 * room)))
+    lines: dict[_Line, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["mean_forward_passes"]):
+        lines.setdefault(_Line.of(row), []).append(row)
+    labels = []
+    for number, (line, own) in enumerate(lines.items()):
+        marker = _MARKERS[[other.rule for other in lines][:number].count(line.rule) % len(_MARKERS)]
+        points = _draw_line(axes, line.rule, own, bottom, marker)
+        hidden = [f"{row['accuracy']:.1%}" for row in own if row["accuracy"] < bottom]
+        text = line.name(list(lines)) + (f": {', '.join(hidden)}" if hidden else "")
+        labels.append(Label(text, points, color_of(line.rule), weight="bold" if line.rule == "demask" else "normal"))
+    axes.set(xlabel=f"forward passes per prompt (fewer is better)\n{_FRONTIER_NOTE}", ylabel="right answers")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if room > 0.03 else 1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    bars = [
+        (row["mean_forward_passes"], row["accuracy"] + row["difference"][end] - row["difference"]["mean"])
+        for row in rows
+        for end in ("lower", "upper")
+    ]
+    place_labels(axes, labels, bars)
     figure.savefig(file, dpi=120)
 
 
-def order_figure(tokens: Sequence[str], unmask_steps: dict[str, Sequence[int]], file: str | Path) -> None:
-    """Draw which step wrote each token of one answer, one line for each way of decoding.
+def _draw_line(axes: Axes, rule: str, rows: Sequence[Row], bottom: float, marker: str) -> list[tuple[float, float]]:
+    """Draw the settings of one line and return their points, those below the axis on its edge."""
+    color = color_of(rule)
+    points = [(row["mean_forward_passes"], max(row["accuracy"], bottom)) for row in rows]
+    seen = [row for row in rows if row["accuracy"] >= bottom]
+    for row, point in zip(rows, points, strict=True):
+        shape = marker if row in seen else "v"
+        axes.plot(*point, color=color, marker=shape, markersize=5, clip_on=False, zorder=3)
+        if row.get("is_default"):
+            axes.plot(*point, color=color, marker="o", markersize=12, fillstyle="none", clip_on=False)
+    if seen:
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1.8 if rule == "demask" else 1)
+        differences = [row["difference"] for row in seen]
+        sides = [[abs(one[end] - one["mean"]) for one in differences] for end in ("lower", "upper")]
+        places = [row["mean_forward_passes"] for row in seen], [row["accuracy"] for row in seen]
+        axes.errorbar(*places, yerr=sides, linestyle="none", color=color, alpha=0.35, linewidth=1)
+    return points
+
+
+def _floor_of(accuracies: Sequence[float]) -> float:
+    """Return the lowest accuracy to show: what a gap wider than all above it sets apart is left below."""
+    ordered = sorted(accuracies)
+    gaps = [(high - low, high) for low, high in zip(ordered[:-1], ordered[1:], strict=True)]
+    width, high = max(gaps, default=(0.0, ordered[0]))
+    return high if width > ordered[-1] - high else ordered[0]
+
+
+def _split(label: str) -> tuple[str, tuple[str, ...]]:
+    rule, _, fields = label.partition(":")
+    return rule, tuple(fields.split(",")) if fields else ()
+
+
+def order_figure(
+    tokens: Mapping[str, Sequence[str]], unmask_steps: Mapping[str, Sequence[int]], file: str | Path
+) -> None:
+    """Draw which step wrote which token of the answers to one prompt, a row for each setting, all on one scale.
 
     Args:
-        tokens (`Sequence[str]`):
-            Names of the positions.
-        unmask_steps (`dict[str, Sequence[int]]`):
-            Step of each position by the name of the setting; -1 where none wrote it.
+        tokens (`Mapping[str, Sequence[str]]`):
+            The tokens of each answer by the label of the setting.
+        unmask_steps (`Mapping[str, Sequence[int]]`):
+            The step of each of these tokens, from 0, by the same labels; -1 where none wrote it.
         file (`str` or `Path`):
             Where the figure goes; its ending says the format.
     """
-    figure = Figure(figsize=(4.5 + 0.3 * len(tokens), 1.2 + 0.3 * len(unmask_steps)), layout="constrained")
+    lines = [_Line(*_split(label), ()) for label in unmask_steps]
+    length = max(map(len, unmask_steps.values()))
+    latest = max(1, *(max(steps, default=0) for steps in unmask_steps.values()))
+    grid = np.full((len(lines), length), np.nan)
+    figure = Figure(figsize=(5 + 0.36 * length, 1 + 0.42 * len(lines)), layout="constrained")
     axes = figure.add_subplot()
-    # Each line is scaled by its own number of steps: the order is compared, the count stands in the cells.
-    grid = [
-        [step / max(1, *steps) if step >= 0 else float("nan") for step in steps] for steps in unmask_steps.values()
-    ]
-    axes.imshow(grid, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-    for line, steps in enumerate(unmask_steps.values()):
-        for column, step in enumerate(steps):
-            color = "black" if step > 0.6 * max(steps) else "white"
-            axes.text(column, line, step if step >= 0 else "", ha="center", va="center", fontsize=7, color=color)
-    axes.set_xticks(range(len(tokens)), tokens, fontsize=8, rotation=90)
-    axes.set_yticks(range(len(unmask_steps)), map(_short, unmask_steps), fontsize=8)
-    axes.set(xlabel="position of the answer (step that wrote it, from 0)")
+    for number, (label, steps) in enumerate(unmask_steps.items()):
+        written = [step for step in steps if step >= 0]
+        axes.text(length - 0.3, number, f"{len(set(written))} steps", va="center", fontsize=9)
+        for column, (token, step) in enumerate(zip(tokens[label], steps, strict=True)):
+            style: dict[str, Any] = {"ha": "center", "color": "white" if step > 0.55 * latest else "black"}
+            axes.text(column, number - 0.03, short_token(token), va="bottom", fontsize=8, **style)
+            if step >= 0:
+                grid[number, column] = step
+                axes.text(column, number + 0.08, str(step), va="top", fontsize=6, **style)
+    axes.imshow(grid, aspect="auto", cmap="YlGnBu", vmin=0, vmax=latest)
+    axes.set_xticks([])
+    axes.set_yticks(range(len(lines)), [line.name(lines) for line in lines], fontsize=9)
+    for text, line in zip(axes.get_yticklabels(), lines, strict=True):
+        text.set(color=color_of(line.rule), fontweight="bold" if line.rule == "demask" else "normal")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="tokens of the answers; below each one the step that wrote it, from 0; the darker, the later")
     figure.savefig(file, dpi=120)
 
 
-def _short(label: str) -> str:
-    """Return a label that fits, cut in the middle."""
-    if len(label) <= _MAX_LABEL:
-        return label
-    return f"{label[: _MAX_LABEL // 2]}...{label[-_MAX_LABEL // 2 + 3 :]}"
+def short_token(token: str) -> str:
+    """Return a token as it can stand beside its row or column: byte-level blanks as characters, long ones cut."""
+    shown = token.replace("Ġ", "_").replace("Ċ", "\\n")
+    return shown if len(shown) <= 5 else f"{shown[:4]}…"

@@ -1,13 +1,13 @@
-"""The order in which an answer was written: how many tokens at once, and how far from left to right.
+"""What is said of answers beside right or wrong: the order in which they were written, and how much they differ."""
 
-Needs scipy (`pip install demask-hf[eval]`).
-"""
-
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
-from scipy import stats
+
+from ..validation import check_count
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,120 @@ def order_correlation(unmask_steps: Sequence[int]) -> OrderCorrelation:
         return OrderCorrelation(float("nan"), float("nan"))
     # Positions rise, so a pair is concordant where the steps rise, too.
     signs = np.sign(steps[None, :] - steps[:, None])[np.triu_indices(len(steps), k=1)]
-    tau_b = stats.kendalltau(np.arange(len(steps)), steps, variant="b").statistic
+    num_untied = np.count_nonzero(signs)
+    tau_b = signs.sum() / np.sqrt(signs.size * num_untied) if num_untied else float("nan")
     return OrderCorrelation(float(tau_b), float(signs.mean()))
+
+
+@dataclass(frozen=True)
+class AnswerDistance:
+    """Distance of sampled answers to a reference, beside what sampling alone accounts for.
+
+    Args:
+        distance (`float`): Total variation between answers and reference, in [0, 1]; biased upward.
+        reference_distance (`float`): The same between two halves of the reference, with the same bias.
+        num_answers (`int`): Answers on each side of every comparison.
+    """
+
+    distance: float
+    reference_distance: float
+    num_answers: int
+
+    @property
+    def excess(self) -> float:
+        """`distance - reference_distance`: 0 on average where both come from one distribution."""
+        return self.distance - self.reference_distance
+
+
+def num_distinct_valid(answers: Sequence[Hashable], is_valid: Sequence[bool]) -> int:
+    """Return the number of different answers among the valid ones.
+
+    Args:
+        answers (`Sequence[Hashable]`):
+            Answers to one prompt.
+        is_valid (`Sequence[bool]`):
+            Whether each is right.
+
+    Raises:
+        ValueError: if there are not as many verdicts as answers.
+    """
+    if len(answers) != len(is_valid):
+        raise ValueError(f"`is_valid` must judge each of the {len(answers)} answers, got {len(is_valid)} verdicts.")
+    return len({answer for answer, valid in zip(answers, is_valid, strict=True) if valid})
+
+
+def empirical_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
+    """Return the total variation distance between two empirical distributions.
+
+    As an estimate for the distributions behind the samples it is biased upward: two samples of one distribution have
+    a positive distance, too. [`answer_distance`] says how much of it that is.
+
+    Args:
+        first (`Sequence[Hashable]`):
+            Answers of one method to a prompt, or any key of them.
+        second (`Sequence[Hashable]`):
+            Answers of another one to the same prompt.
+
+    Returns:
+        `float` in [0, 1].
+
+    Raises:
+        ValueError: if one of them is empty.
+
+    Example:
+
+    ```python
+    >>> empirical_distance(["a", "a", "b", "c"], ["a", "b", "b", "b"])
+    0.5
+
+    ```
+    """
+    for name, sample in (("first", first), ("second", second)):
+        if not sample:
+            raise ValueError(f"`{name}` must hold at least one answer, got none.")
+    counts, others = Counter(first), Counter(second)
+    differences = (
+        abs(counts[answer] / len(first) - others[answer] / len(second)) for answer in counts.keys() | others.keys()
+    )
+    return sum(differences) / 2
+
+
+def answer_distance(
+    answers: Sequence[Hashable], reference: Sequence[Hashable], num_splits: int = 100, seed: int = 0
+) -> AnswerDistance:
+    """Compare the answers of a method to one prompt with those of a reference, such as one-token decoding.
+
+    The bias of a distance between samples depends on their sizes, so all samples are made equally large: in every
+    split, the reference is cut into two random halves, and as many answers are drawn, without replacement, as a half
+    has (or, if there are fewer answers than that, the halves are cut to their number). The distance of the answers to
+    the first half is reported beside that of the second half to the first; where answers and reference come from one
+    distribution, both have the same expectation.
+
+    Args:
+        answers (`Sequence[Hashable]`):
+            Independent answers of the method, or any key of them.
+        reference (`Sequence[Hashable]`):
+            Independent answers of the reference, at least two.
+        num_splits (`int`, *optional*, defaults to 100):
+            Number of splits to average over.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the splits.
+
+    Returns:
+        [`AnswerDistance`]: for one prompt; average over prompts, which are the independent units.
+
+    Raises:
+        ValueError: if there is no answer, the reference has fewer than two, or there is no split.
+    """
+    if not answers:
+        raise ValueError("`answers` must hold at least one answer, got none.")
+    if len(reference) < 2:
+        raise ValueError(f"`reference` must hold at least two answers, got {len(reference)}.")
+    check_count("num_splits", num_splits)
+    random, size = Random(seed), min(len(answers), len(reference) // 2)
+    distance = reference_distance = 0.0
+    for _ in range(num_splits):
+        halves = random.sample(reference, 2 * size)
+        distance += empirical_distance(random.sample(answers, size), halves[:size])
+        reference_distance += empirical_distance(halves[size:], halves[:size])
+    return AnswerDistance(distance / num_splits, reference_distance / num_splits, size)

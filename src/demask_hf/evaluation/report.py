@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from ..files import write_text
+from ..tables import Column, Row, html_lines
+from .benchmark import COLUMNS
 
 
 _STYLE = """
@@ -24,35 +26,9 @@ tr.worse td { color: #a33; }
 img { max-width: 100%; }
 figure { margin: 1.5rem 0; } figcaption { color: #555; }
 """
-_COLUMNS = {
-    "setting": "label",
-    "right": lambda row: f"{row['accuracy']:.2%}",
-    "sd over seeds": lambda row: "" if row["num_seeds"] < 2 else f"{row['accuracy_sd']:.2%}",
-    "compared with": "reference",
-    "difference in points": lambda row: f"{100 * row['difference']['mean']:+.2f}",
-    "its one-sided 95 % bounds": lambda row: (
-        f"{100 * row['difference']['lower']:+.2f}, {100 * row['difference']['upper']:+.2f}"
-    ),
-    "p (Holm)": lambda row: f"{row['p_value']:.2g}",
-    "accuracy kept": lambda row: "yes" if row["is_matched"] else "not shown",
-    "forward passes": lambda row: f"{row['num_forward_passes']:.2f}",
-    "fewer passes": lambda row: f"{row['speed_up']['value']:.2f}x",
-    "its 95 % interval": lambda row: f"{row['speed_up']['lower']:.2f} to {row['speed_up']['upper']:.2f}",
-    "over the whole length": lambda row: (
-        "" if row["whole_length_forward_passes"] is None else f"{row['whole_length_forward_passes']:.2f}"
-    ),
-    "tokens per pass": lambda row: f"{row['tokens_per_forward']:.2f}",
-    "AFP": lambda row: f"{row['average_finalization_parallelism']:.2f}",
-    "left to right (tau-b)": lambda row: f"{row['left_to_right']:+.2f}",
-    "different right answers of a prompt": lambda row: _diverse(row, "{num_distinct_valid:.2f}"),
-    "distance of its answers (by chance)": lambda row: _diverse(row, "{distance:.3f} ({expected_distance:.3f})"),
-    "tokens per second": lambda row: f"{row['tokens_per_second']:.0f}",
-}
 
 
-def write_report(
-    file: Path, title: str, rows: Sequence[dict[str, Any]], facts: dict[str, Any], figures: dict[str, Path]
-) -> None:
+def write_report(file: Path, title: str, rows: Sequence[Row], facts: dict[str, Any], figures: dict[str, Path]) -> None:
     """Write the report of a comparison; the file is replaced only when complete.
 
     Args:
@@ -77,13 +53,13 @@ def write_report(
         "</dl><h2>Settings</h2>",
         "<p>Each setting is compared with one token per forward pass with the same order of positions and the same "
         "draws, on the same prompts. A row is red where it is not shown that the accuracy is kept.</p>",
-        _table(_COLUMNS, chosen),
-        *(["<h2>Their neighbours in the grid</h2>", _table(_COLUMNS, others)] if others else []),
+        *_table(COLUMNS, chosen),
+        *(["<h2>Their neighbours in the grid</h2>", *_table(COLUMNS, others)] if others else []),
         *(_figure(caption, path) for caption, path in figures.items()),
         "<h2>By task: right answers, forward passes</h2>",
-        _table({"setting": "label", **{family: _family_cell(family) for family in families}}, chosen),
+        *_table([COLUMNS[0], *map(_family_column, families)], chosen),
         "<h2>Order of right and wrong answers: AFP, tau-b</h2>",
-        _table({"setting": "label", **{verdict: _order_cell(verdict) for verdict in ("right", "wrong")}}, chosen),
+        *_table([COLUMNS[0], *map(_order_column, ("right", "wrong"))], chosen),
     ]
     write_text(file, "\n".join(parts) + "\n")
 
@@ -95,34 +71,24 @@ def environment() -> dict[str, str]:
     return {"hardware": device, "versions": f"Python {platform.python_version()}, {versions}"}
 
 
-def _table(columns: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    lines = []
-    for row in rows:
-        cells = (escape(str(row[cell] if isinstance(cell, str) else cell(row))) for cell in columns.values())
-        style = "" if row["is_matched"] else " class=worse"
-        lines.append(f"<tr{style}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    return html_lines(columns, rows, lambda row: None if row["is_matched"] else "worse")
 
 
-def _diverse(row: dict[str, Any], text: str) -> str:
-    return "" if row["diversity"] is None else text.format(**row["diversity"])
-
-
-def _order_cell(verdict: str) -> Any:
-    def cell(row: dict[str, Any]) -> str:
+def _order_column(verdict: str) -> Column:
+    def cell(row: Row) -> str:
         found = row["order"][verdict]
         return f"{found['average_finalization_parallelism']:.2f}, {found['left_to_right']:+.2f}"
 
-    return cell
+    return Column(verdict, cell)
 
 
-def _family_cell(family: str) -> Any:
-    def cell(row: dict[str, Any]) -> str:
+def _family_column(family: str) -> Column:
+    def cell(row: Row) -> str:
         found = row["families"][family]
-        return f"{found['accuracy']:.1%}, {found['num_forward_passes']:.1f}"
+        return f"{found['accuracy']:.1%}, {found['mean_forward_passes']:.1f}"
 
-    return cell
+    return Column(family, cell)
 
 
 def _figure(caption: str, path: Path) -> str:

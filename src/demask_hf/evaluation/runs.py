@@ -12,7 +12,7 @@ from ..files import append_lines, kept_lines
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import Task
 from ..validation import check_count
-from .decoding import Record, evaluate
+from .records import Record, evaluate
 from .specs import Setting
 
 

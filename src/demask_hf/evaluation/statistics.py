@@ -1,10 +1,13 @@
-"""Paired comparisons of decoding settings on the same prompts. Needs scipy (`pip install demask-hf[eval]`)."""
+"""Paired comparisons of decoding settings on the same prompts.
+
+Intervals are percentile bootstraps over prompts and need numpy alone; the exact tests and shares need scipy
+(`pip install demask-hf[eval]`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def difference_p_value(first: np.ndarray, second: np.ndarray, num_resamples: int
     Raises:
         ValueError: if the two do not have the same number of prompts, at least two.
     """
+    from scipy import stats
+
     differences = np.subtract(*_prompt_means(first, second))
     differences = differences[differences != 0]
     if differences.size < 2:
@@ -148,11 +153,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95, num_resamples: int = 4_000, seed: int = 0) -> Interval:
+def mean_interval(
+    values: np.ndarray | Sequence[float], confidence: float = 0.95, num_resamples: int = 4_000, seed: int = 0
+) -> Interval:
     """Return the mean over prompts with a bootstrap interval.
 
     Args:
-        values (`np.ndarray` of shape `(prompts,)`):
+        values (`np.ndarray` of shape `(prompts,)`, or `Sequence[float]`):
             One value for each prompt, at least one.
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence, in (0, 1).
@@ -161,10 +168,10 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, num_resamples: i
         seed (`int`, *optional*, defaults to 0):
             Seed of the resamples.
     """
-    values = np.asarray(values, dtype=float)
-    means = _resampled_means(values[None], num_resamples, seed)[0]
+    known = np.asarray(values, dtype=float)
+    means = _resampled_means(known[None], num_resamples, seed)[0]
     lower, upper = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(values.mean()), float(lower), float(upper))
+    return Interval(float(known.mean()), float(lower), float(upper))
 
 
 def share_interval(count: int, total: int, confidence: float = 0.95) -> Interval:
@@ -178,6 +185,8 @@ def share_interval(count: int, total: int, confidence: float = 0.95) -> Interval
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence, in (0, 1).
     """
+    from scipy import stats
+
     found = stats.binomtest(count, total).proportion_ci(confidence)
     return Interval(count / total, float(found.low), float(found.high))
 

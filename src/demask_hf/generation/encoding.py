@@ -39,6 +39,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     return list(found["input_ids"])
 
 
+def text_of(prompt: Prompt) -> str:
+    """Return the text of a prompt; of messages the last one's."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids of unlike lengths as a batch that ends alike.
 

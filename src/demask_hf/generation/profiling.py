@@ -11,6 +11,7 @@ import torch
 
 from ..backbones.backbone import Backbone
 from ..strategies import DenoisingStep, UnmaskingStrategy, WrappingStrategy
+from ..tables import Column, text_lines
 from ..validation import check_count
 from .arguments import resolve_config
 from .mixin import DemaskGenerationMixin
@@ -19,6 +20,11 @@ from .state import DecodingState
 
 
 PARTS = ("backbone", "lm_head", "head", "selection", "rest")
+_COLUMNS = (
+    Column("part", "part", is_text=True),
+    Column("median ms", "ms", ".3f"),
+    Column("share", "share", ".1%"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ class StepProfile:
 
     def table(self) -> str:
         """Return median milliseconds and share of each part as lines of text."""
-        lines = [f"{'part':<10}{'median ms':>11}{'share':>9}"]
-        lines += [f"{part:<10}{1e3 * self.median_seconds(part):>11.3f}{self.share(part):>9.1%}" for part in PARTS]
-        return "\n".join([*lines, f"{'step':<10}{1e3 * self.median_step_seconds:>11.3f}{1:>9.1%}"])
+        rows = [{"part": part, "ms": 1e3 * self.median_seconds(part), "share": self.share(part)} for part in PARTS]
+        rows.append({"part": "step", "ms": 1e3 * self.median_step_seconds, "share": 1.0})
+        return "\n".join(text_lines(_COLUMNS, rows))
 
 
 @torch.no_grad()

@@ -4,19 +4,28 @@ import copy
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..files import write_json
+from ..files import read_json, write_json
+from ..tables import Column, Row, markdown_lines
 from .modeling_demask import DemaskHead
 
 
 _SOURCES = Path(__file__).parent
 #: What training leaves beside a head, for the model card.
 TRAINING_RECORD = "training.json"
+#: How well a head fits, see [`fit_rows`].
+FIT_COLUMNS = (
+    Column("predictor", "predictor", is_text=True),
+    Column("MAE", "mae", ".4f"),
+    Column("R^2", "r2", ".4f"),
+    Column("AUC", "auc", ".4f"),
+)
 # Copied as they are: with transformers they load the head where demask_hf is not installed.
 CODE_FILES = ("configuration_demask.py", "modeling_demask.py")
 _AUTO_MAP = {"AutoConfig": "configuration_demask.DemaskConfig", "AutoModel": "modeling_demask.DemaskHead"}
@@ -101,6 +110,21 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
     return str(commit.commit_url)
 
 
+def read_training_record(folder: str | Path) -> dict[str, Any]:
+    """Return what training left beside a head, or nothing.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder of the head, or anything else that a head is loaded from.
+    """
+    file = Path(folder) / TRAINING_RECORD
+    record = read_json(file) if file.is_file() else {}
+    if "calibration" in record:
+        # The name of the curve in earlier records.
+        record["reliability"] = record.pop("calibration")
+    return record
+
+
 def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, license: str) -> str:
     """Return the model card of a head as Markdown with front matter.
 
@@ -147,23 +171,33 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def fit_rows(metrics: Mapping[str, float], name: str = "head") -> list[Row]:
+    """Return the rows of a table of how well a head fits, beside trivial predictors; see [`FIT_COLUMNS`].
+
+    Args:
+        metrics (`Mapping[str, float]`):
+            What [`~training.fit_of`] returns.
+        name (`str`, *optional*, defaults to `"head"`):
+            What to call the head.
+    """
+    predictors = ((name, ""), ("mean by distance", "_distance"), ("constant mean", "_mean"))
+    return [
+        {"predictor": predictor, **{key: metrics[key + suffix] for key in ("mae", "r2", "auc")}}
+        for predictor, suffix in predictors
+    ]
+
+
 def _training_part(record: dict[str, Any]) -> str:
     """Return the section on data and metrics, empty without a training record."""
     if not record:
         return ""
     data = {name: value for name, value in record.get("data", {}).items() if not isinstance(value, dict)}
-    lines = [f"| {name} | {value} |" for name, value in data.items()]
-    text = "## Training\n\n| data | value |\n|---|---|\n" + "\n".join(lines)
+    text = "## Training\n\n" + _facts_table("data", data)
     metrics = record.get("metrics")
     if metrics:
-        rows = (("this head", ""), ("mean by distance", "_distance"), ("constant mean", "_mean"))
-        table = [
-            f"| {label} | " + " | ".join(f"{metrics[key + suffix]:.4f}" for key in ("mae", "r2", "auc")) + " |"
-            for label, suffix in rows
-        ]
         text += (
             f"\n\nOn {metrics['num_pairs']:,} pairs of {record['num_held_out_states']:,} held-out states (AUC of "
-            '"dependency above 0.1"):\n\n| predictor | MAE | R^2 | AUC |\n|---|---|---|---|\n' + "\n".join(table)
+            '"dependency above 0.1"):\n\n' + "\n".join(markdown_lines(FIT_COLUMNS, fit_rows(metrics, "this head")))
         )
     return text
 
@@ -172,12 +206,16 @@ def _certificate_part(certificate: dict[str, Any] | None) -> str:
     """Return the section on the certified bound, empty without a certificate."""
     if certificate is None:
         return ""
-    lines = "\n".join(f"| {name} | {value} |" for name, value in certificate.items())
     return (
         "## Certified bound\n\nChosen by `demask-hf calibrate`: over the draw of the calibration prompts, the "
         "expected loss of a prompt drawn like them is at most epsilon except with probability delta, with these "
-        f"settings. Other prompts or settings are not covered.\n\n| certificate | value |\n|---|---|\n{lines}"
+        "settings. Other prompts or settings are not covered.\n\n" + _facts_table("certificate", certificate)
     )
+
+
+def _facts_table(title: str, facts: Mapping[str, Any]) -> str:
+    columns = (Column(title, "name", is_text=True), Column("value", lambda row: str(row["value"]), is_text=True))
+    return "\n".join(markdown_lines(columns, [{"name": name, "value": value} for name, value in facts.items()]))
 
 
 def _is_repo_id(name: str) -> bool:

@@ -71,7 +71,9 @@ def attach(
     ```
     """
     wrapper: Any = model
-    inner = wrapper.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    inner: Any = (
+        wrapper.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    )
     quirks = quirks_of(inner)
     if logits_shift is not None:
         quirks = replace(quirks, logits_shift=logits_shift)
@@ -89,6 +91,11 @@ def attach(
     if head is not None:
         inner.set_demask_head(head)
     return model
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the model that PEFT wrapped, or the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
 def _with_tokens(

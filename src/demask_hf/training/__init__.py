@@ -13,7 +13,7 @@ from ..lazy import lazy_names
 if TYPE_CHECKING:
     from .collection import collect
     from .examples import DependencyExample, collate_examples, measure_examples
-    from .metrics import calibration_of, fit_of
+    from .metrics import fit_of, reliability_of
     from .prompts import TokenizedPrompt, read_prompts
     from .states import CollectionSettings, MeasuredStates
     from .store import StoredExamples
@@ -30,7 +30,7 @@ else:
             ),
             "metrics": (
                 "fit_of",
-                "calibration_of",
+                "reliability_of",
             ),
             "prompts": (
                 "TokenizedPrompt",
@@ -55,13 +55,13 @@ __all__ = [
     "MeasuredStates",
     "StoredExamples",
     "TokenizedPrompt",
-    "calibration_of",
     "collate_examples",
     "collect",
     "fit_of",
     "measure_examples",
     "new_head",
     "read_prompts",
+    "reliability_of",
     "split_by_prompt",
     "train_head",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -54,6 +55,14 @@ class DependencyExample:
         """`D[source, target]` of shape `(positions, positions)`, -1 in the rows of sources that were not measured."""
         size = self.positions.numel()
         return self.targets.new_full((size, size), -1.0).index_copy_(0, self.sources, self.targets)
+
+
+class Examples(Protocol):
+    """Measured states by number: a list of them, a stored collection, or a part of one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> DependencyExample: ...
 
 
 @torch.no_grad()

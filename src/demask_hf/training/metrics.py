@@ -1,13 +1,12 @@
 """How well a dependency head fits held-out states, beside predictors that know nothing of the states."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..head.modeling_demask import DemaskHead
-from .examples import DependencyExample, collate_examples
+from .examples import Examples, collate_examples
 
 
 LARGE_DEPENDENCY = 0.1
@@ -31,7 +30,7 @@ class PairPredictions:
 
 
 @torch.no_grad()
-def predict_pairs(head: DemaskHead, held_out: Sequence[DependencyExample], batch_size: int = 64) -> PairPredictions:
+def predict_pairs(head: DemaskHead, held_out: Examples, batch_size: int = 64) -> PairPredictions:
     """Run a head on every measured pair of held-out states.
 
     Args:
@@ -63,8 +62,8 @@ def predict_pairs(head: DemaskHead, held_out: Sequence[DependencyExample], batch
 
 def fit_of(
     head: DemaskHead,
-    examples: Sequence[DependencyExample],
-    held_out: Sequence[DependencyExample],
+    examples: Examples,
+    held_out: Examples,
     batch_size: int = 64,
 ) -> dict[str, float]:
     """Compare a head on held-out states with two trivial predictors learned from the training states.
@@ -99,7 +98,7 @@ def fit_of(
     return {**fit, "mean": float(pairs.measured.mean()), "num_pairs": int(pairs.measured.size)}
 
 
-def calibration_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str, float]]:
+def reliability_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str, float]]:
     """Return mean prediction, mean measurement and count in each of some equally filled bins of the prediction.
 
     Args:
@@ -152,7 +151,7 @@ def _distances(positions: torch.Tensor) -> torch.Tensor:
     return positions[:, None, :] - positions[:, :, None]
 
 
-def _trivial_predictors(examples: Sequence[DependencyExample]) -> tuple[float, dict[int, float]]:
+def _trivial_predictors(examples: Examples) -> tuple[float, dict[int, float]]:
     """Return the mean dependency, and the mean at each signed distance."""
     values, distances = [], []
     stride = -(-len(examples) // _MAX_TRIVIAL_STATES)

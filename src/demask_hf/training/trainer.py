@@ -1,12 +1,11 @@
 """Training of a dependency head with `transformers.Trainer`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from ..files import write_json
@@ -15,14 +14,9 @@ from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
 from ..validation import check_interval
-from .examples import DependencyExample, collate_examples
-from .metrics import calibration_of, fit_of, predict_pairs
-from .states import MeasuredStates
+from .examples import Examples, collate_examples
+from .metrics import fit_of, predict_pairs, reliability_of
 from .store import StoredExamples
-
-
-# Measured states: a list, a stored collection or a part of one; anything with a length and numbered items.
-Examples = Sequence[DependencyExample] | StoredExamples | MeasuredStates | Subset
 
 
 def train_head(
@@ -65,8 +59,8 @@ def train_head(
             prediction_loss_only=True,
             **{"report_to": "none", **_device_arguments(), **arguments},
         ),
-        train_dataset=examples,
-        eval_dataset=held_out,
+        train_dataset=cast(Dataset, examples),
+        eval_dataset=cast(Dataset, held_out),
         data_collator=collate_examples,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
@@ -166,7 +160,7 @@ def write_training_record(
         facts (`dict`):
             Data and arguments of the training, of JSON types.
     """
-    calibration = calibration_of(predict_pairs(head, held_out))
-    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "calibration": calibration}
+    reliability = reliability_of(predict_pairs(head, held_out))
+    record = {**facts, "num_held_out_states": len(held_out), "metrics": fit, "reliability": reliability}
     write_json(Path(folder) / TRAINING_RECORD, record)
     return record

@@ -1,0 +1,123 @@
+"""Labels beside what they name, in place of a legend. Needs matplotlib (`pip install demask-hf[plots]`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+
+# Where a label may stand, seen from its point: direction, and how the text is aligned there.
+_DIRECTIONS = (
+    ((1, 0), "left", "center"),
+    ((-1, 0), "right", "center"),
+    ((0, 1), "center", "bottom"),
+    ((0, -1), "center", "top"),
+    ((0.7, 0.7), "left", "bottom"),
+    ((0.7, -0.7), "left", "top"),
+    ((-0.7, 0.7), "right", "bottom"),
+    ((-0.7, -0.7), "right", "top"),
+)
+_DISTANCES = (9, 18, 32, 50)
+_STEPS = np.linspace(0, 1, 16)[:, None]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label and the line or points that it names.
+
+    Args:
+        text (`str`): What it says.
+        points (`Sequence[tuple[float, float]]`): The points (x, y), in the order of their line; it stands beside one.
+        color (`str`): Color of the text.
+        size (`float`, *optional*, defaults to 9): Size of the text, in points.
+        weight (`str`, *optional*, defaults to `"normal"`): Weight of the text.
+        is_line (`bool`, *optional*, defaults to `True`): Whether a line joins the points.
+    """
+
+    text: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    size: float = 9
+    weight: str = "normal"
+    is_line: bool = True
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], avoided: Sequence[tuple[float, float]] = ()) -> None:
+    """Write labels where they cover little: no other label, few points and lines, nothing outside the axes.
+
+    The labels are placed one after the other, each at the best of the places beside its points; the limits and scales
+    of the axes must be final.
+
+    Args:
+        axes (`Axes`):
+            Where to write.
+        labels (`Sequence[Label]`):
+            The labels, the most important first.
+        avoided (`Sequence[tuple[float, float]]`, *optional*):
+            Further points that no label should cover.
+    """
+    figure: Any = axes.figure
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    frame = axes.get_window_extent(canvas.get_renderer())
+    covered = axes.transData.transform([*(point for label in labels for point in label.points), *avoided])
+    lines = [_sampled(axes.transData.transform(label.points)) for label in labels if label.is_line]
+    covered = np.concatenate([covered, *lines])
+    taken: list[Bbox] = []
+    for label in labels:
+        text = axes.annotate(
+            label.text,
+            label.points[0],
+            xytext=(0, 0),
+            textcoords="offset points",
+            color=label.color,
+            fontsize=label.size,
+            fontweight=label.weight,
+            arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+        text.set_in_layout(False)
+        best = None
+        for distance, point, (direction, horizontal, vertical) in product(_DISTANCES, label.points, _DIRECTIONS):
+            text.xy = point
+            text.set_position((distance * direction[0], distance * direction[1]))
+            text.set(ha=horizontal, va=vertical)
+            text.update_positions(canvas.get_renderer())
+            # Without the line to its point.
+            box = Text.get_window_extent(text, canvas.get_renderer())
+            cost = distance / 10 + _cost(box, frame, taken, covered)
+            if best is None or cost < best[0]:
+                best = cost, point, text.get_position(), horizontal, vertical, box
+        if best is None:
+            continue
+        _, text.xy, position, horizontal, vertical, box = best
+        text.set_position(position)
+        text.set(ha=horizontal, va=vertical)
+        taken.append(box.padded(2))
+
+
+def _sampled(points: np.ndarray) -> np.ndarray:
+    """Return points along the lines that join the points, in pixels."""
+    if len(points) < 2:
+        return points
+    pairs = zip(points[:-1], points[1:], strict=True)
+    return np.concatenate([start + _STEPS * (end - start) for start, end in pairs])
+
+
+def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], covered: np.ndarray) -> float:
+    """Return how bad a place is: other labels and what lies outside weigh most, then points and lines below it."""
+    outside = box.width * box.height - _common(box, frame)
+    overlap = sum(_common(box, other) for other in taken)
+    inside = (covered > (box.x0 - 2, box.y0 - 2)) & (covered < (box.x1 + 2, box.y1 + 2))
+    return 0.5 * (outside + overlap) + 3 * int(inside.all(axis=1).sum())
+
+
+def _common(first: Bbox, second: Bbox) -> float:
+    """Return the area that two boxes share, in square pixels."""
+    both = Bbox.intersection(first, second)
+    return 0.0 if both is None else both.width * both.height
