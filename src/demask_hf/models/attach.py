@@ -70,10 +70,7 @@ def attach(
 
     ```
     """
-    wrapper: Any = model
-    inner: Any = (
-        wrapper.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
-    )
+    inner = _unwrapped(model)
     quirks = quirks_of(inner)
     if logits_shift is not None:
         quirks = replace(quirks, logits_shift=logits_shift)
