@@ -15,8 +15,8 @@ class TopKStrategy(demask_hf.UnmaskingStrategy):
 
     num_positions: int = 2
 
-    # All that `select` asks of the predictions; without it `step.probabilities` holds whole distributions.
-    reads = ("token_probability",)
+    # What `select` reads of a step; without it, `step.probabilities` would hold whole distributions.
+    needs = frozenset({"token_probability"})
 
     def __post_init__(self):
         if self.num_positions < 1:
@@ -27,10 +27,10 @@ class TopKStrategy(demask_hf.UnmaskingStrategy):
 
 
 def main() -> None:
-    """Decode with the new strategy, by its name and with its own field, like with any other."""
+    """Decode with the new strategy. Letters that depend on each other clash where it unmasks several at once."""
     tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
-    inputs = tokenizer("copy: DACBE FGAHJ TRNPM KLBCA -> ", return_tensors="pt")
+    inputs = tokenizer("shuffle: JFP BDCP FCG DL MRH TFC -> ", return_tensors="pt")
     for number in (1, 2, 4):
         sequences = model.generate(**inputs, strategy="top_k", num_positions=number)
         print(number, tokenizer.decode(sequences[0], skip_special_tokens=True))

@@ -1,4 +1,4 @@
-"""Decode one prompt with the shipped checkpoint and its dependency head, and say what it cost."""
+"""Decode one prompt with the shipped checkpoint and its dependency head, and print what it cost."""
 
 from transformers import AutoModel, AutoTokenizer
 
@@ -6,17 +6,17 @@ import demask_hf
 
 
 def main() -> None:
-    """Decode a prompt at temperature 0, then three answers of the same prompt at temperature 1."""
+    """Decode a prompt with one token per pass and with demask, then draw three answers at temperature 1."""
     tokenizer = AutoTokenizer.from_pretrained(demask_hf.TINY_DREAM)
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
     model.load_demask_head(demask_hf.TINY_DEMASK)
 
-    prompt = "pairs: =07, =12, =05, =18, =03, =11 -> "
+    prompt = "shuffle: JFP BDCP FCG DL MRH TFC -> "
     inputs = tokenizer(prompt, return_tensors="pt")
-    output = model.generate(**inputs, strategy="demask", return_dict_in_generate=True)
-    print(tokenizer.decode(output.sequences[0], skip_special_tokens=True))
-    print("forward passes:", output.num_forward_passes.item())
-    print("tokens per forward pass:", round(output.tokens_per_forward.item(), 2))
+    for strategy in ("sequential", "demask"):
+        output = model.generate(**inputs, strategy=strategy, return_dict_in_generate=True)
+        print(tokenizer.decode(output.sequences[0], skip_special_tokens=True))
+        print(f"{strategy}: {output.num_forward_passes.item()} forward passes")
 
     batch = tokenizer([prompt] * 3, return_tensors="pt")
     sequences = model.generate(**batch, strategy="demask", temperature=1.0, seed=[1, 2, 3])

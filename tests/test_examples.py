@@ -1,6 +1,7 @@
 """Every example runs, is short, and uses public names only."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,19 +19,28 @@ needs_checkpoint = pytest.mark.skipif(
 
 
 def _run(name: str) -> list[str]:
-    # A process of its own: an example may register a strategy.
-    script = next(path for path in EXAMPLES if path.name == name)
-    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    # A process of its own: an example may register a strategy. Small tensors are slow where threads outnumber cores.
+    script, environment = next(path for path in EXAMPLES if path.name == name), {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
 
+def _is_right(text: str) -> bool:
+    """Tell whether each group of a shuffled answer holds the letters of its group in the prompt."""
+    asked, answer = text.removeprefix("shuffle: ").split(" -> ")
+    return [sorted(group) for group in asked.split(" ")] == [sorted(group) for group in answer.split(" ")]
+
+
 @needs_checkpoint
-def test_generate_prints_the_answer_and_its_cost():
-    answer, passes, rate, *sampled = _run("generate.py")
-    assert answer.startswith("pairs: =07, =12, =05, =18, =03, =11 -> ")
-    assert int(passes.removeprefix("forward passes: ")) >= 1
-    assert float(rate.removeprefix("tokens per forward pass: ")) > 0
+def test_generate_prints_answers_and_their_cost():
+    slow, slow_cost, fast, fast_cost, *sampled = _run("generate.py")
+    assert _is_right(slow)
+    assert _is_right(fast)
+    num_slow, num_fast = (int(cost.split()[1]) for cost in (slow_cost, fast_cost))
+    assert slow_cost == f"sequential: {num_slow} forward passes"
+    assert fast_cost == f"demask: {num_fast} forward passes"
+    assert 2 * num_fast < num_slow
     assert len(sampled) == 3
 
 
@@ -57,16 +67,21 @@ def test_add_a_backbone_decodes_with_a_model_of_its_own():
 
 @needs_checkpoint
 def test_train_head_prints_the_fit_and_decodes_with_the_new_head():
-    *_, fit, answer = _run("train_head.py")
-    assert -5 < float(fit.split()[1]) < 1
-    assert answer.startswith("sort: ABCDE")
+    *_, fit, slow, fast = _run("train_head.py")
+    assert float(fit.split()[1]) > float(fit.split()[5])
+    passes, answers = zip(*(line.split(" forward passes: ") for line in (slow, fast)), strict=True)
+    num_slow, num_fast = (int(count.split(": ")[1]) for count in passes)
+    assert num_fast < num_slow
+    assert all(answer.startswith("shuffle: JFP BDC FCG DLA MRH TFC -> ") for answer in answers)
 
 
 @needs_checkpoint
 def test_finetune_head_peft_decodes_with_the_adapted_head():
     *_, sizes, answer = _run("finetune_head_peft.py")
     assert int(sizes.split()[1]) < int(sizes.split()[4])
-    assert answer.startswith("sort: ABCDE")
+    num_passes, text = answer.split(" ", 1)
+    assert 1 <= int(num_passes) <= 32
+    assert text.startswith("shuffle: ")
 
 
 def test_no_example_is_left_out():
