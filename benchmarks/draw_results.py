@@ -46,8 +46,9 @@ def order(arguments: argparse.Namespace) -> None:
         (setting,) = parse_settings(row["label"])
         (found,) = decode_prompts(model, tokenizer, [PROMPT], setting.strategy, **setting.options)
         steps[row["label"]] = found.unmask_steps
-        texts = ("end" if token == tokenizer.eos_token_id else tokenizer.decode([token]) for token in found.tokens)
-        tokens[row["label"]] = [text.replace(" ", "_") for text in texts]
+        tokens[row["label"]] = [
+            "end" if token == tokenizer.eos_token_id else tokenizer.decode([token]) for token in found.tokens
+        ]
     order_figure(tokens, steps, arguments.out)
 
 

@@ -1,13 +1,12 @@
 """`demask-hf export`: write a head as the folder of a Hub repository."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
-from ..head.publishing import TRAINING_RECORD, export_head
+from ..head.publishing import export_head, read_training_record
 from .parser import CommandParser, same_as
 
 
@@ -59,5 +58,4 @@ def trained_head(path: str) -> tuple[DemaskHead, dict[str, Any]]:
         head = load_merged(folder)
     else:
         head = load_head(path)
-    file = folder / TRAINING_RECORD
-    return head, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return head, read_training_record(folder)

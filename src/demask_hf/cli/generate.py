@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
 
 from ..evaluation.decoding import Decoding, decode_prompts
 from ..strategies import UnmaskingStrategy
-from ..tables import Column, text_lines
+from ..tables import MAX_WIDTH, Column, text_lines
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
 from .prompts import PromptOptions, model_prompts, read_texts
@@ -141,4 +141,5 @@ def _print_json(prompt: str, strategies: dict[str, UnmaskingStrategy], decodings
 def _print_table(prompt: str, decodings: dict[str, Decoding]) -> None:
     rows = [{**vars(decoding), "strategy": spec, "row": decoding} for spec, decoding in decodings.items()]
     print(prompt.replace("\n", "\\n"))
-    print("\n".join(text_lines(_COLUMNS, rows)), flush=True)
+    for line in text_lines(_COLUMNS, rows, MAX_WIDTH - 2):
+        print(f"  {line}", flush=True)

@@ -250,7 +250,7 @@ def _head(training: OptimizerOptions, head: str | None, facts: dict[str, Any]) -
 
 def _print_fit(fit: dict[str, float]) -> None:
     print(f"{fit['num_pairs']} held-out pairs, mean dependency {fit['mean']:.4f}")
-    print("\n".join(text_lines(FIT_COLUMNS, fit_rows(fit, "head"))))
+    print("\n".join(text_lines(FIT_COLUMNS, fit_rows(fit))))
     print(f"AUC: of telling dependencies above {LARGE_DEPENDENCY} from others")
 
 

@@ -183,6 +183,6 @@ def order_figure(
 
 
 def short_token(token: str) -> str:
-    """Return a token as it can stand beside its row or column: byte-level blanks as characters, long ones cut."""
-    shown = token.replace("Ġ", "_").replace("Ċ", "\\n")
+    """Return a token as it can stand beside its row or column: blanks as characters, long ones cut."""
+    shown = token.replace("Ġ", "_").replace(" ", "_").replace("Ċ", "\\n")
     return shown if len(shown) <= 5 else f"{shown[:4]}…"

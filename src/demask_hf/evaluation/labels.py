@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 
@@ -23,8 +23,10 @@ _DIRECTIONS = (
     ((-0.7, 0.7), "right", "bottom"),
     ((-0.7, -0.7), "right", "top"),
 )
-_DISTANCES = (9, 18, 32, 50)
+_DISTANCES = (9, 18, 32, 50, 75, 110, 150)
 _STEPS = np.linspace(0, 1, 16)[:, None]
+# Distance from the point, the point, direction with alignment.
+_Place: TypeAlias = tuple[int, tuple[float, float], tuple[tuple[float, float], str, str]]
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,25 @@ def place_labels(axes: Axes, labels: Sequence[Label], avoided: Sequence[tuple[fl
             arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
         )
         text.set_in_layout(False)
-        best = None
-        for distance, point, (direction, horizontal, vertical) in product(_DISTANCES, label.points, _DIRECTIONS):
-            text.xy = point
-            text.set_position((distance * direction[0], distance * direction[1]))
-            text.set(ha=horizontal, va=vertical)
-            text.update_positions(canvas.get_renderer())
-            # Without the line to its point.
-            box = Text.get_window_extent(text, canvas.get_renderer())
-            cost = distance / 10 + _cost(box, frame, taken, covered)
-            if best is None or cost < best[0]:
-                best = cost, point, text.get_position(), horizontal, vertical, box
-        if best is None:
-            continue
-        _, text.xy, position, horizontal, vertical, box = best
-        text.set_position(position)
-        text.set(ha=horizontal, va=vertical)
-        taken.append(box.padded(2))
+        costs: dict[_Place, float] = {}
+        for distance in _DISTANCES:
+            # From here on even a place that covers nothing is worse.
+            if costs and min(costs.values()) <= distance / 10:
+                break
+            for place in product([distance], label.points, _DIRECTIONS):
+                box = _moved(text, place, canvas)
+                costs[place] = distance / 10 + _cost(box, frame, taken, covered)
+        taken.append(_moved(text, min(costs, key=costs.__getitem__), canvas).padded(2))
+
+
+def _moved(text: Annotation, place: _Place, canvas: FigureCanvasAgg) -> Bbox:
+    """Move a label to a place and return its box, without the line to its point."""
+    distance, point, ((right, up), horizontal, vertical) = place
+    text.xy = point
+    text.set_position((distance * right, distance * up))
+    text.set(ha=horizontal, va=vertical)
+    text.update_positions(canvas.get_renderer())
+    return Text.get_window_extent(text, canvas.get_renderer())
 
 
 def _sampled(points: np.ndarray) -> np.ndarray:
