@@ -69,7 +69,7 @@ SETTINGS = {
     "dapd": {"name": "dapd"},
     **{f"demask token {limit:g}": {"name": "demask", "dependency_bound": limit} for limit in (0.03, 0.1, 0.3)},
     "demask total 0.3": {"name": "demask", "rule": "total", "dependency_bound": 0.3},
-    "sequential, left to right": {"name": "sequential", "score": "left_to_right"},
+    "sequential, left to right": {"name": "sequential", "order": "left_to_right"},
 }
 
 

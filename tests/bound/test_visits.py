@@ -48,7 +48,7 @@ def test_positions_stand_in_the_order_of_the_walk(dream_with_wide_head, tokenize
 
 
 def test_another_strategy_may_walk(dream_with_wide_head, tokenizer):
-    walker = make_strategy("sequential", score="left_to_right")
+    walker = make_strategy("sequential", order="left_to_right")
     visited = visit(dream_with_wide_head, tokenizer, PROMPTS, RULE, walker, **KWARGS)
     assert [len(states) for states in visited] == [6, 6, 6]
     for states in visited:

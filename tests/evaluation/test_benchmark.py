@@ -63,7 +63,7 @@ def test_the_cheapest_limit_without_loss_is_chosen_and_reported_with_its_neighbo
 def test_a_row_says_what_was_found(report):
     sequential, chosen, stricter, looser = report[0].rows()
     assert chosen["speed_up"]["value"] == pytest.approx(20 / 6)
-    assert chosen["reference"] == "sequential:score=confidence"
+    assert chosen["reference"] == "sequential:order=confidence"
     assert (chosen["difference"]["mean"], chosen["is_matched"]) == (0.0, True)
     assert chosen["whole_length_forward_passes"] == 11
     assert looser["difference"]["mean"] == pytest.approx(-0.1)

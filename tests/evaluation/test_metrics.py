@@ -93,7 +93,7 @@ def test_parallelism_depends_on_neither_order_nor_numbers(unmask_steps):
 
 
 def test_decoding_from_left_to_right_has_a_tau_of_one(dream, tokenizer):
-    rule = {"name": "sequential", "score": "left_to_right"}
+    rule = {"name": "sequential", "order": "left_to_right"}
     (decoding,) = decode_prompts(dream, tokenizer, ["w5 w6"], rule, max_new_tokens=5, stop_at_eos=False)
     correlation = order_correlation(decoding.unmask_steps)
     assert (correlation.tau_a, correlation.tau_b) == (1.0, pytest.approx(1.0))

@@ -52,13 +52,13 @@ def test_keys_tell_settings_apart_and_no_more():
         ("klass", 1.0, "confidence"),
         ("schedule:algorithm=topk_margin,max_denoising_steps=8", 1.0, "margin"),
         ("schedule:algorithm=origin", 1.0, "random"),
-        ("sequential:score=left_to_right", 1.0, "left_to_right"),
+        ("sequential:order=left_to_right", 1.0, "left_to_right"),
     ],
 )
 def test_the_reference_has_the_same_order_and_draws(text, temperature, score):
     options = {} if temperature is None else {"temperature": temperature}
     reference = parse_settings(text, {**options, "top_p": 0.9})[0].reference()
-    assert reference.strategy == {"name": "sequential", "score": score}
+    assert reference.strategy == {"name": "sequential", "order": score}
     assert reference.options == {**options, "top_p": 0.9}
     assert reference.reference() == reference
 

@@ -86,7 +86,7 @@ def test_blocks_behind_the_first_end_are_never_started(dream, cache):
         max_new_tokens=16,
         block_length=4,
         strategy="sequential",
-        score="left_to_right",
+        order="left_to_right",
         logits_processor=[EndInSecondBlock()],
         return_dict_in_generate=True,
         cache=cache,

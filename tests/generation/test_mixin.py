@@ -821,7 +821,7 @@ def test_fields_of_a_strategy_are_keywords(scripted, strategy):
 def test_fields_change_the_strategy_of_the_config(make_dream):
     model = make_dream()
     model.generation_config = DemaskGenerationConfig(strategy="sequential", max_new_tokens=4, stop_at_eos=False)
-    output = model.generate(PROMPT, score="left_to_right", return_dict_in_generate=True)
+    output = model.generate(PROMPT, order="left_to_right", return_dict_in_generate=True)
     assert output.unmask_step.tolist() == [[-1, 0, 1, 2, 3]]
 
 
@@ -897,7 +897,7 @@ def test_attach_gives_a_foreign_model_our_generate():
     assert type(model).__name__ == "Embedding"
     assert model.own() == "kept"
     assert model.state_dict().keys() == weights.keys()
-    output = model.generate(torch.tensor([[5]]), max_new_tokens=4, strategy="sequential", score="left_to_right")
+    output = model.generate(torch.tensor([[5]]), max_new_tokens=4, strategy="sequential", order="left_to_right")
     # With the shift each token follows from the one before it.
     expected = [5]
     for _ in range(4):
@@ -1187,7 +1187,7 @@ def test_nothing_is_decoded_before_the_checks(scripted):
 
 def test_naming_the_strategy_that_is_set_keeps_its_fields(make_dream):
     model = make_dream()
-    model.generation_config = DemaskGenerationConfig(strategy="sequential", score="left_to_right")
+    model.generation_config = DemaskGenerationConfig(strategy="sequential", order="left_to_right")
     kwargs = {"max_new_tokens": 4, "stop_at_eos": False, "return_dict_in_generate": True}
     output = model.generate(PROMPT, strategy="sequential", **kwargs)
     start = PROMPT.shape[1]

@@ -20,7 +20,7 @@ from demask_hf.strategies import strategy_names
 PROMPTS = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10], [0, 11, 12, 13]])
 ATTENTION_MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
 VARIANTS = [{"strategy": name} for name in strategy_names()]
-VARIANTS += [{"strategy": "sequential", "score": score} for score in ("entropy", "margin", "random", "left_to_right")]
+VARIANTS += [{"strategy": "sequential", "order": score} for score in ("entropy", "margin", "random", "left_to_right")]
 VARIANTS += [{"strategy": "schedule", "algorithm": algorithm} for algorithm in ("origin", "topk_margin")]
 VARIANTS += [{"strategy": "demask", "order": order} for order in ("entropy", "margin", "token_probability")]
 VARIANTS += [{"strategy": "demask", "max_candidates": 3}, {"strategy": "demask", "dependencies": "exact"}]

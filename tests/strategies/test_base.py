@@ -164,7 +164,7 @@ def test_a_wrapping_strategy_needs_what_any_of_them_needs():
 
     both = Both()
     assert both.needs == {"entropy", "context_confidence", LastLayers(count=4)}
-    assert (both.allows_empty_step, both.follows_schedule, both.sequential_score) == (True, True, "entropy")
+    assert (both.allows_empty_step, both.follows_schedule, both.sequential_order) == (True, True, "entropy")
 
 
 @pytest.mark.parametrize(

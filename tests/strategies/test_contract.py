@@ -13,7 +13,7 @@ from demask_hf import make_strategy, strategy_fields, strategy_names
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
     *(
-        ("sequential", {"score": score})
+        ("sequential", {"order": score})
         for score in ("entropy", "margin", "left_to_right", "random", "token_probability")
     ),
     *(("schedule", {"algorithm": algorithm}) for algorithm in ("origin", "maskgit_plus", "topk_margin")),

@@ -50,7 +50,7 @@ def test_its_tokenizer_is_the_one_that_is_built(tokenizer):
 
 def test_every_learned_family_is_mostly_right_with_far_fewer_forward_passes(model, tokenizer):
     examples = [example for name in LEARNED for example in FAMILIES[name].distinct("test", 8)]
-    sequential = Outcome.of_records(evaluate(model, tokenizer, examples, "sequential", score="entropy"))
+    sequential = Outcome.of_records(evaluate(model, tokenizer, examples, "sequential", order="entropy"))
     demask = Outcome.of_records(evaluate(model, tokenizer, examples, "demask"))
     # The measured shares are far above; a sample of 56 prompts is not a benchmark.
     assert sequential.accuracy >= 0.9

@@ -58,14 +58,14 @@ def test_masks_cover_every_ratio(dream, seen):
 
 
 def test_visited_states_are_states_of_the_decoding(dream, seen):
-    settings = {"trajectory_ratio": 1.0, "strategy": {"name": "sequential", "score": "left_to_right"}}
+    settings = {"trajectory_ratio": 1.0, "strategy": {"name": "sequential", "order": "left_to_right"}}
     states = _states(dream, **settings)
     states.__getitems__(range(14))
     sequences, attention_mask, _ = seen[0]
     prompts = sequences[:, :-6].masked_fill(attention_mask[:, :-6] == 0, EOS)
     output = dream.generate(
         prompts, attention_mask[:, :-6], max_new_tokens=6, output_history=True, return_dict_in_generate=True,
-        strategy="sequential", score="left_to_right",
+        strategy="sequential", order="left_to_right",
     )  # fmt: skip
     history = torch.stack(output.history)[:, :, -6:]
     for row in range(14):

@@ -126,7 +126,7 @@ class Rollouts:
     def _disagreement_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
         # The same for every bound, and most of the work.
         if part.start not in self._references:
-            self._references[part.start] = self._decoded(make_strategy("sequential", score=rule.order), part)
+            self._references[part.start] = self._decoded(make_strategy("sequential", order=rule.order), part)
         pairs = zip(self._decoded(rule, part), self._references[part.start], strict=True)
         return [share_of_different_tokens(decoding, expected) for decoding, expected in pairs]
 

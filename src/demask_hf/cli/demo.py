@@ -16,7 +16,7 @@ from .parser import CommandParser, same_as
 
 
 STRATEGIES: dict[str, dict] = {
-    "one token": {"name": "sequential", "score": "entropy"},
+    "one token": {"name": "sequential", "order": "entropy"},
     "threshold 0.9": {"name": "threshold", "confidence_threshold": 0.9},
     "demask": {"name": "demask"},
 }

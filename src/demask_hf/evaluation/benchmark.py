@@ -15,8 +15,8 @@ from .specs import Setting
 
 #: One strategy a row, with the limits to choose from.
 DEFAULT_GRID = (
-    "sequential:score=entropy",
-    "sequential:score=confidence",
+    "sequential:order=entropy",
+    "sequential:order=confidence",
     "schedule:max_denoising_steps=16/12/8",
     "threshold:confidence_threshold=0.98/0.95/0.9/0.8/0.7/0.5",
     "threshold:factor=0.1/0.3/0.8/1.2",
@@ -34,7 +34,7 @@ DEFAULT_GRID = (
 
 #: Further rows where tokens are sampled: orders that look at the drawn token.
 SAMPLING_GRID = (
-    "sequential:score=token_probability",
+    "sequential:order=token_probability",
     "demask:rule=token,order=token_probability,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
 )
 

@@ -50,12 +50,12 @@ class Setting:
     def reference(self) -> "Setting":
         """Return one token per forward pass with the same order of positions and the same draws."""
         options = {name: value for name, value in self.options.items() if name != "max_denoising_steps"}
-        score = self.build().sequential_score
-        if score == "token_probability" and not options.get("temperature"):
+        order = self.build().sequential_order
+        if order == "token_probability" and not options.get("temperature"):
             # The drawn token is the most likely one.
-            score = "confidence"
-        label = f"sequential:score={score}"
-        return Setting(label, label, {"name": "sequential", "score": score}, options)
+            order = "confidence"
+        label = f"sequential:order={order}"
+        return Setting(label, label, {"name": "sequential", "order": order}, options)
 
 
 def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[Setting]:

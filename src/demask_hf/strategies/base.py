@@ -84,7 +84,7 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
-    def sequential_score(self) -> str:
+    def sequential_order(self) -> str:
         """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
         return "confidence"
 
@@ -147,8 +147,8 @@ class WrappingStrategy(UnmaskingStrategy):
         return self.wrapped[0].follows_schedule
 
     @property
-    def sequential_score(self) -> str:
-        return self.wrapped[0].sequential_score
+    def sequential_order(self) -> str:
+        return self.wrapped[0].sequential_order
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -83,7 +83,7 @@ class DemaskStrategy(UnmaskingStrategy):
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
-    def sequential_score(self) -> str:
+    def sequential_order(self) -> str:
         return self.order
 
     @property

@@ -45,7 +45,7 @@ class EntropyBoundStrategy(UnmaskingStrategy):
 
     entropy_bound: float = 0.1
 
-    sequential_score = "entropy"
+    sequential_order = "entropy"
     needs = frozenset({"entropy"})
 
     def __post_init__(self):

@@ -65,7 +65,7 @@ class ScheduleStrategy(UnmaskingStrategy):
     follows_schedule = True
 
     @property
-    def sequential_score(self) -> str:
+    def sequential_order(self) -> str:
         return ALGORITHMS[self.algorithm] or "random"
 
     @property

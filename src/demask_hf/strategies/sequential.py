@@ -9,7 +9,7 @@ from .base import Need, UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 
-SCORES = ("confidence", "entropy", "margin", "left_to_right", "random", "token_probability")
+ORDERS = ("confidence", "entropy", "margin", "left_to_right", "random", "token_probability")
 
 
 @register_strategy("sequential")
@@ -18,7 +18,7 @@ class SequentialStrategy(UnmaskingStrategy):
     r"""Unmask the one position of highest score in each forward pass; the reference for quality.
 
     Args:
-        score (`str`, *optional*, defaults to `"confidence"`):
+        order (`str`, *optional*, defaults to `"confidence"`):
             "confidence" (highest probability), "entropy" (lowest entropy), "margin" (highest minus second highest
             probability), "left_to_right", "random", or "token_probability" (probability of the drawn token, which
             differs from "confidence" when sampling).
@@ -42,42 +42,42 @@ class SequentialStrategy(UnmaskingStrategy):
     ```
     """
 
-    score: str = "confidence"
+    order: str = "confidence"
 
     @property
-    def sequential_score(self) -> str:
-        return self.score
+    def sequential_order(self) -> str:
+        return self.order
 
     @property
     def needs(self) -> frozenset[Need]:
-        return needs_of_order(self.score)
+        return needs_of_order(self.order)
 
     def __post_init__(self):
-        check_choice("score", self.score, SCORES)
+        check_choice("order", self.order, ORDERS)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
-        return step.best(position_scores(step, self.score), 1)
+        return step.best(position_scores(step, self.order), 1)
 
 
-def position_scores(step: DenoisingStep, score: str) -> torch.Tensor:
-    """Return the score of each candidate, higher first.
+def position_scores(step: DenoisingStep, order: str) -> torch.Tensor:
+    """Return the score of each candidate in an order of positions, higher first.
 
     Args:
         step ([`DenoisingStep`]):
             The step.
-        score (`str`):
-            One of `SCORES`.
+        order (`str`):
+            One of `ORDERS`.
 
     Returns:
         `torch.Tensor` of shape `(num_candidates,)`.
     """
-    if score == "left_to_right":
+    if order == "left_to_right":
         return -step.columns.double()
-    if score == "random":
+    if order == "random":
         return step.noise(stream=1)
-    return -step.score(score) if score == "entropy" else step.score(score)
+    return -step.score(order) if order == "entropy" else step.score(order)
 
 
-def needs_of_order(score: str | None) -> frozenset[Need]:
+def needs_of_order(order: str | None) -> frozenset[Need]:
     """Return what [`position_scores`] asks the step for."""
-    return frozenset() if score in (None, "left_to_right", "random") else frozenset({score})
+    return frozenset() if order in (None, "left_to_right", "random") else frozenset({order})

@@ -53,7 +53,7 @@ class ThresholdStrategy(UnmaskingStrategy):
     confidence_threshold: float = 0.9
     factor: float | None = None
 
-    sequential_score = "token_probability"
+    sequential_order = "token_probability"
     needs = frozenset({"token_probability"})
 
     def __post_init__(self):

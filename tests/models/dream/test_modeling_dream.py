@@ -182,12 +182,12 @@ def test_the_hub_config_is_saved_without_its_remote_code(hub_dream, tmp_path):
 
 def test_settings_of_generate_are_saved_and_loaded_with_the_model(make_dream, tmp_path):
     model = make_dream()
-    model.generation_config = DemaskGenerationConfig(max_new_tokens=3, strategy="sequential", score="margin")
+    model.generation_config = DemaskGenerationConfig(max_new_tokens=3, strategy="sequential", order="margin")
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     assert isinstance(loaded.generation_config, DemaskGenerationConfig)
     assert loaded.generation_config.max_new_tokens == 3
-    assert loaded.generation_config.strategy == {"name": "sequential", "score": "margin"}
+    assert loaded.generation_config.strategy == {"name": "sequential", "order": "margin"}
 
 
 def test_a_checkpoint_without_generation_config_loads(make_dream, tmp_path):
