@@ -23,7 +23,7 @@ COMMANDS = {
     "train": "train a head, or an adapter of one",
     "export": "write a head as the folder of a Hub repository",
     "push": "upload a head to the Hub",
-    "verify": "measure the error of unmasking together beside the bound on it",
+    "verify": "measure the error of unmasking positions together, and its bound",
     "calibrate": "choose the dependency bound with a guarantee on a loss",
 }
 

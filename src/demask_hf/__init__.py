@@ -44,7 +44,7 @@ for _config, _model in ((DreamConfig, DreamModel), (LLaDAConfig, LLaDAModelLM)):
         _auto.register(_config, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
-# What decoding does not need is imported when it is asked for: Trainer, PEFT, the Hub.
+# What decoding does not need (Trainer, PEFT, the Hub) is imported on first use.
 if TYPE_CHECKING:
     from .head.adapters import add_lora
     from .head.publishing import export_head, push_head

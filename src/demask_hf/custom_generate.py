@@ -3,7 +3,7 @@
 from typing import Any
 
 
-# `demask-hf push` writes the repository here; a folder that was only exported names none.
+# `demask-hf push` writes the repository here; in a folder that was only exported it stays `None`.
 HEAD_REPOSITORY = None
 
 
@@ -19,12 +19,12 @@ def generate(
 
     Args:
         model (`torch.nn.Module`):
-            A masked language model; it gets the `generate` of demask_hf if it has another.
+            A masked language model; `attach` replaces its `generate` if it is not that of demask_hf.
         inputs (`torch.LongTensor` of shape `(batch, prompt_length)`, *optional*):
-            The prompts, where they were not given as `input_ids`.
+            The prompts, if they are not passed as `input_ids`.
         head (`str`, *optional*):
-            Folder or repository of the head; by default the repository of this file, or else the head that is
-            loaded already.
+            Folder or repository of the head; by default the repository of this file, or else the head that is already
+            loaded.
         revision (`str`, *optional*):
             Revision of the head, as for this file.
         token (`str` or `bool`, *optional*):
@@ -50,6 +50,6 @@ def generate(
     if source is not None and getattr(loaded, "_demask_source", None) != (source, revision):
         access = {"revision": revision, "token": token}
         loaded = model.load_demask_head(source, **{name: value for name, value in access.items() if value is not None})
-        # Remembered, so that the next call does not load it again.
+        # Stored, so that the next call does not load it again.
         loaded._demask_source = (source, revision)
     return model.generate(**{"strategy": "demask", **arguments})

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, facts that must match, and JSON Lines that resume after an interruption."""
+"""Write files completely or not at all, check facts that must match, and resume JSON Lines after an interruption."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Any
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Yield another name to write to, and put what was written in place at the end; after an error nothing changes.
+    """Yield a temporary name to write to, and move the file into place at the end; after an error nothing changes.
 
     Args:
         file (`Path`):
-            The file to write; its folder must be there.
+            The file to write; its folder must exist.
     """
-    # Always the same name, so that what a killed process left behind is replaced.
+    # Always the same name, so that the leftovers of a killed process are replaced.
     temporary = file.with_name(f"{file.name}.part")
     try:
         yield temporary
@@ -26,13 +26,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text, whole or not at all."""
+    """Write a text, completely or not at all."""
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(file: Path, facts: dict[str, Any]) -> None:
-    """Write facts of JSON types, whole or not at all."""
+    """Write facts of JSON types, completely or not at all."""
     write_text(file, json.dumps(facts, indent=2) + "\n")
 
 
@@ -42,24 +42,24 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def keep_facts(file: Path, facts: dict[str, Any], kind: str) -> None:
-    """Write what a folder's results are made with, or check that they were made with the same.
+    """Write the facts that a folder's results depend on, or check that they are the same as before.
 
     Args:
         file (`Path`):
-            Where the facts are kept, in the folder of the results, which is made if it is not there.
+            Where the facts are stored, in the folder of the results, which is created if it does not exist.
         facts (`dict`):
-            Settings, data and fingerprints; of JSON types.
+            Settings, data and fingerprints, of JSON types.
         kind (`str`):
             What the folder holds, for the message, such as "run" or "collection".
 
     Raises:
-        ValueError: if the folder holds results that were made with something else.
+        ValueError: if the results in the folder depend on other facts.
     """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, facts)
     kept = read_json(file)
-    # As they are read again: JSON has lists where Python has tuples.
+    # In the form in which they are read again: JSON has lists where Python has tuples.
     facts = json.loads(json.dumps(facts))
     for name in sorted(kept.keys() | facts.keys()):
         if kept.get(name) != facts.get(name):
@@ -70,7 +70,7 @@ def keep_facts(file: Path, facts: dict[str, Any], kind: str) -> None:
 
 
 def append_lines(file: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Add records to a file of JSON Lines in one write, after its last whole line, and wait for the disk."""
+    """Append records to a file of JSON Lines in one write, after its last complete line, and flush it to disk."""
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
@@ -85,23 +85,23 @@ def append_lines(file: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def kept_lines(file: Path) -> list[dict[str, Any]]:
-    """Return the records that [`append_lines`] wrote; a line without its end was cut off and does not count."""
+    """Return the records that [`append_lines`] wrote; a line without a line break was cut off and is ignored."""
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
 def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the records of JSON Lines that are not empty, each with the words that say where it stands.
+    """Yield the records of the lines that are not empty, each with its place in words.
 
     Args:
         lines (`Iterable[str]`):
-            Lines that somebody else wrote.
+            Lines of a file that this package did not write.
         path (`Path`):
-            Their file, for the message.
+            Their file, for messages.
 
     Raises:
-        ValueError: if a line is not JSON; the message has its number and the file.
+        ValueError: if a line is not JSON; the message names its number and the file.
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for, so that what nobody uses costs nothing."""
+"""Names of a package that are imported on first use, so that unused ones cost nothing."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the `__getattr__` and the `__dir__` of a package (PEP 562).
 
-    Type checkers do not see through this: beside it, the package imports the same names under `TYPE_CHECKING`.
+    Type checkers do not understand this, so the package also imports the same names under `TYPE_CHECKING`.
 
     Args:
         package (`str`):

@@ -13,7 +13,7 @@ Row = Mapping[str, Any]
 MAX_WIDTH = 100
 _UNKNOWN = "-"
 _GAP = "  "
-# Before what goes on below in a cell, so that the next row is seen to begin.
+# Before the continuation of a cell on the next line, to show where a new row begins.
 _INDENT = "  "
 
 
@@ -23,7 +23,7 @@ class Column:
 
     Args:
         title (`str`):
-            What stands above it; a line break in it holds in tables of text.
+            Its heading; a line break in it is kept in tables of text.
         value (`str` or `Callable[[Row], object]`):
             Key of the row, or a function of the row.
         form (`str`, *optional*, defaults to `""`):
@@ -38,7 +38,7 @@ class Column:
     is_text: bool = False
 
     def cell(self, row: Row) -> str:
-        """Return the formatted value of a row; what is unknown (`None` or NaN) is a hyphen."""
+        """Return the formatted value of a row; an unknown value (`None` or NaN) is a hyphen."""
         value = row[self.value] if isinstance(self.value, str) else self.value(row)
         return _UNKNOWN if value is None or value != value else format(value, self.form)
 
@@ -78,7 +78,7 @@ def text_lines(columns: Sequence[Column], rows: Sequence[Row], max_width: int | 
         [line for part in title for line in _wrapped(part, width)] for title, width in zip(titles, widths, strict=True)
     ]
     height = max(map(len, heads))
-    # The last lines of the titles stand side by side, and the first lines of the cells.
+    # Titles are aligned by their last lines, cells by their first lines.
     lines = list(zip(*([""] * (height - len(head)) + head for head in heads), strict=True))
     for row in cells:
         wrapped = (_wrapped(cell, width, _INDENT) for cell, width in zip(row, widths, strict=True))
@@ -144,7 +144,7 @@ def _fitted(columns: Sequence[Column], cells: Sequence[Sequence[str]], max_width
 
 
 def _transposed(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[list[str]]:
-    """Return the cells by column, also where there is no row."""
+    """Return the cells by column, also if there are no rows."""
     return [[row[index] for row in cells] for index in range(len(columns))]
 
 

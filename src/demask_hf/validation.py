@@ -1,4 +1,4 @@
-"""The sentences that refuse a value: each names the argument, the rule and what was given."""
+"""Checks of values; each error names the argument, the rule and the value."""
 
 import difflib
 from collections.abc import Collection
@@ -13,7 +13,7 @@ def check_interval(
     open_low: bool = False,
     open_high: bool = False,
 ) -> None:
-    """Raise a `ValueError` unless `value` is a number in [low, high], without the ends that are said to be open."""
+    """Raise a `ValueError` unless `value` is a number in [low, high]; open ends are excluded."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_above = is_number and (low < value if open_low else low <= value)
     if not (is_above and (value < high if open_high else value <= high)):

@@ -258,7 +258,7 @@ def test_bad_input_is_one_sentence(calibrate, arguments, message):
 
 def test_the_shipped_head_and_adapters_are_left_alone(calibrate, tmp_path, capsys):
     assert main(["calibrate"]) == 2
-    assert "`--out` must be given for the shipped head, which stays as it is." in capsys.readouterr().err
+    assert "`--out` must be given for the shipped head, which is not changed." in capsys.readouterr().err
     assert main(["calibrate", "--model", "./none"]) == 2
     assert "`--head` must be given to calibrate, got none." in capsys.readouterr().err
     (tmp_path / "head" / "adapter_config.json").write_text("{}")

@@ -365,7 +365,7 @@ def test_tensors_of_other_shapes_are_refused(model, tmp_path):
     model.demask_head.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "width": 32}))
-    with pytest.raises(ValueError, match=r"`head` must have tensors of the shapes that its config\.json says, got "):
+    with pytest.raises(ValueError, match=r"`head` must have tensors of the shapes in its config\.json, got "):
         load_head(str(tmp_path))
 
 

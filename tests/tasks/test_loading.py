@@ -144,7 +144,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(write_lines, tokenizer):
         (b'\n{"question": \n', r"^line 2 of '.*' must be a JSON object \("),
         (b"3\n", r"^line 1 of '.*' must be a JSON object, got int\.$"),
         (b"[3]", r"^record 1 of '.*' must be a JSON object, got int\.$"),
-        (b'[{"question": "a"},\n 3', r"^line 2 of '.*' must go on with a JSON list \("),
+        (b'[{"question": "a"},\n 3', r"^line 2 of '.*' must continue the JSON list \("),
         (b"", r"^`path` must hold at least one record, got none in '.*'\.$"),
         (b'{"question": "\xff"}', r"^`path` must be JSON Lines in UTF-8, got '.*' \("),
     ],
@@ -157,7 +157,7 @@ def test_broken_files_are_named_with_place_and_rule(content, message, tmp_path):
 
 
 def test_files_that_are_not_there_or_not_zipped_are_named(tmp_path):
-    with pytest.raises(OSError, match=r"^`path` must be a file, got '.*none.jsonl', which is not there\.$"):
+    with pytest.raises(OSError, match=r"^`path` must be a file, got '.*none.jsonl', which does not exist\.$"):
         load_task("gsm8k", tmp_path / "none.jsonl")
     (tmp_path / "data.gz").write_text("plain")
     with pytest.raises(ValueError, match=r"^`path` must be JSON Lines in UTF-8, got '.*data.gz' \("):

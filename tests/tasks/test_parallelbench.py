@@ -98,7 +98,7 @@ def test_the_worked_examples_of_a_record_come_first(write_lines):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({**COPY, "prompt": None}, "have a `prompt`, or task_config.yaml beside the file must have one"),
+        ({**COPY, "prompt": None}, "have a `prompt`, or task_config.yaml next to the file must have one"),
         ({**COPY, "metric": "grammar_score"}, "have as `metric` one of list_match_score, .*, got 'grammar_score'"),
         ({**COPY, "input": "x"}, "have an object `input`, got 'x'"),
         ({**COPY, "input": {"line": "x"}}, r"have the fields of its prompt and its metric list_match_score, got KeyE"),
@@ -116,6 +116,6 @@ def test_a_broken_configuration_is_named(content, write_lines):
     path = write_lines([COPY], "copy.jsonl")
     (path.parent / "task_config.yaml").write_text(content)
     with pytest.raises(
-        ValueError, match=r"^line 1 of '.*' must have a task_config.yaml of tasks by name beside its fi"
+        ValueError, match=r"^line 1 of '.*' must have a task_config.yaml of tasks by name next to its fi"
     ):
         load_task("parallelbench", path)

@@ -118,7 +118,7 @@ def test_size_is_estimated_and_room_is_checked(tmp_path, monkeypatch):
     assert message.startswith("1000 states in 4 shards: about 1.8 GB, at most 3.7 GB; ")
     usage = namedtuple("usage", "total used free")(10**12, 0, 10**9)
     monkeypatch.setattr(collection.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"`out` must have room for about 1\.8 GB \(1000 states\), got 1\.0 GB free\."):
+    with pytest.raises(OSError, match=r"`out` must have space for about 1\.8 GB \(1000 states\), got 1\.0 GB free\."):
         check_room(tmp_path, 3584, settings, 4)
     assert check_room(tmp_path, 3584, settings, 0).startswith("0 states in 0 shards")
 

@@ -92,7 +92,7 @@ def test_no_records_missing_files_and_missing_templates_are_refused(write, token
     with pytest.raises(ValueError, match=r"`data` must hold at least one record, got none in "):
         read_prompts(write(""), tokenizer)
     with pytest.raises(
-        OSError, match=r"`data` must be a file, a folder or a dataset of the Hub, got '.*', not there\."
+        OSError, match=r"`data` must be a file, a folder or a dataset of the Hub, got '.*', which does not exist\."
     ):
         read_prompts(tmp_path / "none.jsonl", tokenizer)
     with pytest.raises(ValueError, match=r"`use_chat_template` must be False for a tokenizer without"):

@@ -80,7 +80,7 @@ def test_no_collection_is_refused(tmp_path):
 
 def test_an_unfinished_collection_is_refused(folder):
     shard_path(folder, 1).unlink()
-    with pytest.raises(ValueError, match=r"`data` must be a finished collection, got 1 of 2 shards in .*to go on\."):
+    with pytest.raises(ValueError, match=r"`data` must be a finished collection, got 1 of 2 shards in .*to resume\."):
         StoredExamples(folder)
 
 
@@ -89,7 +89,7 @@ def test_a_truncated_shard_is_named(folder, length):
     file = shard_path(folder, 1)
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(
-        ValueError, match=r"`data` must hold whole shards, got '.*shard-00001\.safetensors'.*delete it"
+        ValueError, match=r"`data` must hold complete shards, got '.*shard-00001\.safetensors'.*delete it"
     ):
         StoredExamples(folder)
 

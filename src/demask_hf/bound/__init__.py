@@ -1,8 +1,8 @@
-"""The bound on what unmasking together costs: measured, verified, and chosen with a guarantee.
+"""The bound on the error of unmasking positions together: measured, verified, and chosen with a guarantee.
 
 Read `joint.py` first (the model's own joint of a set, and the error of the product against it), then `visits.py` (the
-states that decoding meets), `measurement.py` (one set measured), `verification.py` with `summary.py` and `figures.py`
-(does the bound hold?), and `risks.py`, `calibration.py`, `certification.py` (which bound keeps a loss below a limit).
+states that decoding visits), `measurement.py` (one set measured), `verification.py` with `summary.py` and `figures.py`
+(does the bound hold?), and `risks.py`, `calibration.py`, `certification.py` (which bound keeps a loss below a limit?).
 Needs the extra "eval".
 """
 

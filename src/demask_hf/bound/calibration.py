@@ -15,13 +15,13 @@ TESTS = ("fixed-sequence", "bonferroni")
 
 @dataclass(frozen=True)
 class TestedBound:
-    """One candidate.
+    """A tested candidate for the bound.
 
     Args:
         dependency_bound (`float`): The candidate.
         mean_loss (`float`): Mean loss of the calibration prompts, in [0, 1].
-        p_value (`float`): Of "the expected loss is above epsilon".
-        is_certified (`bool`): Whether that was rejected.
+        p_value (`float`): P-value of "the expected loss is above epsilon".
+        is_certified (`bool`): Whether this hypothesis was rejected.
     """
 
     dependency_bound: float
@@ -37,9 +37,9 @@ class Calibration:
     Args:
         epsilon (`float`): Limit of the expected loss.
         delta (`float`): Probability, over the calibration draw, that a certified bound exceeds it.
-        test (`str`): Which procedure corrected for the number of candidates.
+        test (`str`): Procedure that corrects for the number of candidates.
         num_prompts (`int`): Calibration prompts.
-        tested (`tuple[TestedBound, ...]`): The candidates that were tested, from the safest on.
+        tested (`tuple[TestedBound, ...]`): The tested candidates, safest first.
     """
 
     epsilon: float
@@ -50,13 +50,13 @@ class Calibration:
 
     @property
     def chosen(self) -> TestedBound | None:
-        """The largest bound that is certified, `None` if none is."""
+        """The largest certified bound, `None` if there is none."""
         certified = [one for one in self.tested if one.is_certified]
         return max(certified, key=lambda one: one.dependency_bound, default=None)
 
 
 def hoeffding_bentkus(losses: np.ndarray, epsilon: float) -> float:
-    """Return a p-value of "the expected loss is above epsilon" that is valid at every number of prompts.
+    """Return a p-value of "the expected loss is above epsilon" that is valid for every number of prompts.
 
     The smaller of Hoeffding's `exp(-n h(min(mean, epsilon), epsilon))`, h being the relative entropy of two coins,
     and Bentkus' `e P(Binomial(n, epsilon) <= ceil(n mean))` (learn then test, arXiv 2110.01052).
@@ -79,7 +79,7 @@ def hoeffding_bentkus(losses: np.ndarray, epsilon: float) -> float:
     mean, num_prompts = float(losses.mean()), losses.size
     low = min(mean, epsilon)
     relative_entropy = (1 - low) * math.log((1 - low) / (1 - epsilon)) + (low and low * math.log(low / epsilon))
-    # Rounding in the last places of the sum must not count as a whole loss.
+    # Rounding of the sum must not count as another loss.
     num_losses = math.ceil(round(float(losses.sum()), 9))
     bentkus = math.e * float(stats.binom.cdf(num_losses, num_prompts, epsilon))
     return min(1.0, math.exp(-num_prompts * relative_entropy), bentkus)
@@ -96,8 +96,8 @@ def calibrate(
 
     Args:
         roll_out (`Callable[[float], np.ndarray]`):
-            Decodes the calibration prompts with a bound and returns their losses in [0, 1], one a prompt. Prompts
-            must be drawn independently as in use; states of one prompt are no independent observations.
+            Decodes the calibration prompts with a bound and returns one loss in [0, 1] per prompt. Prompts must be
+            independent draws from the intended use; states of one prompt are not independent observations.
         bounds (`Sequence[float]`):
             Candidates, fixed before any loss is seen.
         epsilon (`float`, *optional*, defaults to 0.05):

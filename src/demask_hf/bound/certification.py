@@ -1,4 +1,4 @@
-"""Write the outcome of a calibration into a head: the bound, and what it was chosen for."""
+"""Write the outcome of a calibration into a head: the bound, and the settings that it was chosen for."""
 
 import shutil
 from datetime import datetime, timezone
@@ -22,13 +22,13 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
 
     Args:
         rollouts ([`Rollouts`]):
-            Where the losses came from.
+            The source of the losses.
         calibration ([`Calibration`]):
             Its outcome, with a certified bound.
 
     Returns:
         `dict` of JSON types: the bound, the risk with its limit and probability, the number of prompts and their
-        fingerprint, the test, every setting that the guarantee speaks about, and the date (UTC).
+        fingerprint, the test, every setting that the guarantee covers, and the date (UTC).
 
     Raises:
         ValueError: if the calibration certified no bound.
@@ -56,16 +56,16 @@ def certificate_of(rollouts: Rollouts, calibration: Calibration) -> dict[str, An
 
 
 def check_destination(head: str | None, out: str | None) -> None:
-    """Raise unless a certificate can be written, before hours are spent on one.
+    """Raise early, before hours of work, if a certificate cannot be written.
 
     Args:
         head (`str`, *optional*):
             Folder or Hub repository of the head.
         out (`str`, *optional*):
-            Folder for a copy; without it the head's own folder is changed.
+            Folder for a copy; by default the head's own folder is changed.
 
     Raises:
-        ValueError: if there is no head, it is an adapter, or there is no folder to write to.
+        ValueError: if there is no head, the head is an adapter, or there is no folder to write to.
     """
     if head is None:
         raise ValueError("`--head` must be given to calibrate, got none.")
@@ -76,13 +76,13 @@ def check_destination(head: str | None, out: str | None) -> None:
 
 
 def store_certificate(head: str, out: str | None, certificate: dict[str, Any]) -> Path:
-    """Write a certificate into a head's configuration, whole or not at all.
+    """Write a certificate into a head's configuration, completely or not at all.
 
     Args:
         head (`str`):
             Folder or Hub repository of the head.
         out (`str`, *optional*):
-            Folder for a copy of the head; without it the head's own folder is changed.
+            Folder for a copy of the head; by default the head's own folder is changed.
         certificate (`dict`):
             What [`certificate_of`] returns.
 

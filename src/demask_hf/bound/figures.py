@@ -1,4 +1,4 @@
-"""Figures of measured errors and dependencies; nothing is computed here. Needs matplotlib."""
+"""Figures of measured errors and dependencies, without computations. Needs matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasure
         random (`Sequence[SetMeasurement]`):
             Random sets of the same sizes.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -59,13 +59,13 @@ def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasure
 
 
 def tightness_figure(ratios: dict[str, Sequence[float]], file: str | Path) -> None:
-    """Draw how many times the measured error the bound is.
+    """Draw the ratio of the bound to the measured error.
 
     Args:
         ratios (`dict[str, Sequence[float]]`):
             Bound / error of the sets of each kind.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
     """
     figure = Figure(figsize=(6, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -95,11 +95,11 @@ def dependency_figure(labels: Sequence[str], maps: dict[str, torch.Tensor], file
 
     Args:
         labels (`Sequence[str]`):
-            What stands at each position, such as its likeliest token.
+            Label of each position, such as its most likely token.
         maps (`dict[str, torch.Tensor]`):
             `D[source, target]` of shape `(positions, positions)` by the title of its map.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
     """
     size = _shown_size(labels, maps)
     shown = [short_token(label) for label in labels[:size]]

@@ -1,4 +1,4 @@
-"""The product of marginals against the model's own chain joint: total variation, exactly or by Monte Carlo."""
+"""Total variation between the product of marginals and the model's chain joint, exact or by Monte Carlo."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from ..functional.probes import Predict
 from ..functional.sampling import inverse_transform
 
 
-# Continuations of a state that one forward takes.
+# Continuations of a state per forward.
 _BATCH_SIZE = 256
-# Tokens times continuations that enumeration may hold.
+# Limit on tokens times continuations in an enumeration.
 _MAX_ELEMENTS = 1 << 26
 
 
@@ -21,7 +21,7 @@ class OrderedSet:
 
     Args:
         predict (`Callable`):
-            Maps sequences, the batch row of each (always 0) and the positions asked for to the distributions that
+            Maps sequences, the batch row of each (always 0) and the requested positions to the distributions that
             tokens are drawn from, as in [`measure_dependencies`].
         sequence (`torch.LongTensor` of shape `(length,)`):
             The state, masks included.
@@ -70,17 +70,17 @@ class OrderedSet:
 
 @dataclass(frozen=True)
 class ExactError:
-    """What enumeration says; true values lie between a value and the value plus the mass that was left out.
+    """Result of an enumeration; each true value is between the stored value and that value plus the omitted mass.
 
     Args:
         total_variation (`float`):
             TV(product of marginals, chain joint), in [0, 1].
         left_out (`float`):
-            Product mass of the continuations that were left out.
+            Product mass of the omitted continuations.
         terms (`tuple[float, ...]`):
             Telescoped terms `E_{x_<t ~ joint} TV(q_t, q_t given x_<t)` for t = 2, 3, ... in order.
         terms_left_out (`tuple[float, ...]`):
-            Joint mass left out of each term.
+            Joint mass omitted from each term.
     """
 
     total_variation: float
@@ -93,26 +93,26 @@ class ExactError:
 def exact_error(ordered: OrderedSet, max_continuations: int = 512, tolerance: float = 1e-4) -> ExactError | None:
     """Enumerate the continuations of a set and compare the product of marginals with the chain joint.
 
-    The unlikeliest continuations, together at most `tolerance` of the product and of the joint, are left out; the
-    last position is summed over without a forward of its own, so a pair costs one forward for each token.
+    The least likely continuations, with a total mass of at most `tolerance` in the product and in the joint, are
+    omitted. The last position is summed over without a separate forward, so a pair needs one forward per token.
 
     Args:
         ordered ([`OrderedSet`]):
             The set.
         max_continuations (`int`, *optional*, defaults to 512):
-            Give up where more continuations of some length would have to be run.
+            Give up if more continuations of some length would be needed.
         tolerance (`float`, *optional*, defaults to 1e-4):
-            Mass that may be left out; 0 enumerates everything that can occur.
+            Mass that may be omitted; 0 enumerates everything possible.
 
     Returns:
-        [`ExactError`], or `None` where there are too many continuations.
+        [`ExactError`], or `None` if there are too many continuations.
     """
     marginals = ordered.marginals()
     size, vocab_size = marginals.shape
     if float(entropy(marginals[:-1]).sum().exp()) > 2 * max_continuations:
-        # About as many continuations are typical of the product: not worth a forward.
+        # Roughly the number of typical continuations of the product: too many to start.
         return None
-    # One empty continuation.
+    # A single empty continuation.
     tokens = ordered.order.new_zeros(1, 0)
     product = joint = torch.ones(1, dtype=torch.float64, device=marginals.device)
     left_out = torch.zeros(2, dtype=torch.float64, device=marginals.device)
@@ -137,7 +137,7 @@ def exact_error(ordered: OrderedSet, max_continuations: int = 512, tolerance: fl
 
 
 def _likeliest(masses: torch.Tensor, allowance: float) -> torch.Tensor:
-    """Return the indices without the smallest ones whose summed mass, of both rows together, is within `allowance`."""
+    """Return all indices except the smallest ones, whose total mass in both rows is at most `allowance`."""
     order = masses.sum(dim=0).argsort()
     is_left_out = masses.sum(dim=0)[order].cumsum(dim=0) <= allowance
     return order[~is_left_out].sort().values
@@ -148,7 +148,7 @@ def sampled_errors(ordered: OrderedSet, num_draws: int, generator: torch.Generat
     """Return independent unbiased estimates of TV(product of marginals, chain joint).
 
     Each is `max(0, 1 - joint(x) / product(x))` for one x drawn from the product, with the last position summed over
-    instead of drawn, which changes no expectation and makes the estimates less noisy. `size - 1` forwards a draw.
+    instead of drawn, which keeps the expectation and reduces the noise. A draw needs `size - 1` forwards.
 
     Args:
         ordered ([`OrderedSet`]):
@@ -187,7 +187,7 @@ class JointDraws:
             `TV(q_t, q_t given x_<t)` for t = 2, 3, ...; their means estimate the telescoped terms without bias.
         errors (`torch.Tensor` of shape `(draws,)`):
             `max(0, 1 - product(x) / joint(x))` with the last position summed over: total variation is symmetric, so
-            their mean estimates it as without bias as that of [`sampled_errors`].
+            their mean is an unbiased estimate, too, as that of [`sampled_errors`].
     """
 
     tokens: torch.Tensor
@@ -198,7 +198,7 @@ class JointDraws:
 
 @torch.no_grad()
 def draw_from_joint(ordered: OrderedSet, num_draws: int, generator: torch.Generator) -> JointDraws:
-    """Reveal the positions one after the other, each from its prediction given those before it.
+    """Reveal the positions one by one, each drawn from its prediction given the previous ones.
 
     Args:
         ordered ([`OrderedSet`]):
@@ -232,7 +232,7 @@ def order_distances(ordered: OrderedSet, draws: JointDraws, order: torch.Tensor)
 
     Args:
         ordered ([`OrderedSet`]):
-            The set in the order that the draws come from.
+            The set in the order of the draws.
         draws ([`JointDraws`]):
             Draws from its joint.
         order (`torch.LongTensor` of shape `(size,)`):

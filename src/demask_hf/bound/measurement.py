@@ -1,4 +1,4 @@
-"""One set of positions: its factorisation error, measured, beside the sum of dependencies that is to bound it."""
+"""One set of positions: its measured factorisation error and the sum of dependencies that should bound it."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ..validation import check_count, check_interval
 from .joint import ExactError, OrderedSet, draw_from_joint, exact_error, order_distances, sampled_errors
 
 
-# Differences of total variation that do not count: what enumeration leaves out, and rounding.
+# Differences of total variation that are ignored: mass omitted by enumeration, and rounding.
 RESOLUTION = 1e-3
 
 
@@ -26,13 +26,13 @@ class VerificationSettings:
 
     Args:
         num_draws (`int`, *optional*, defaults to 256):
-            Monte Carlo draws for a set that is too large to enumerate, and for comparing orders; at least 2.
+            Monte Carlo draws for sets that are too large to enumerate, and for comparing orders; at least 2.
         max_continuations (`int`, *optional*, defaults to 512):
-            Enumerate a set exactly where at most this many continuations of each length must be run.
+            Enumerate a set exactly if at most this many continuations of each length are needed.
         num_orders (`int`, *optional*, defaults to 1):
             Other orders of each selected set to measure: the reverse first, then random ones.
         min_probability (`float`, *optional*, defaults to 1e-4):
-            Source tokens below it are not probed for the exact dependencies; their mass is reported.
+            Source tokens below this probability are not probed for exact dependencies; their mass is reported.
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence of the Monte Carlo intervals, in (0, 1).
         seed (`int`, *optional*, defaults to 0):
@@ -58,7 +58,7 @@ class VerificationSettings:
 
 @dataclass(frozen=True)
 class OrderMeasurement:
-    """What another order of a set would have meant.
+    """Measurements of another order of a set.
 
     Args:
         positions (`tuple[int, ...]`): The columns in that order.
@@ -73,16 +73,16 @@ class OrderMeasurement:
 
 @dataclass(frozen=True)
 class SetMeasurement:
-    """One set of positions: its error beside what bounds it. All but `positions` in total variation, [0, 1] each.
+    """One set of positions: its error and its bounds. All values except `positions` are total variations in [0, 1].
 
     Args:
         positions (`tuple[int, ...]`): Columns in the order of the walk.
-        is_exact (`bool`): Whether the error was enumerated; else it is a Monte Carlo estimate.
+        is_exact (`bool`): Whether the error was enumerated; otherwise it is a Monte Carlo estimate.
         total_variation (`Interval`): Between the product of marginals and the chain joint in that order.
         terms (`tuple[Interval, ...]`): Telescoped terms of the second position, the third, ...
-        costs (`tuple[float, ...]`): Summed exact dependencies of the same positions on those before them.
+        costs (`tuple[float, ...]`): Sums of exact dependencies of the same positions on those before them.
         head_costs (`tuple[float, ...]`, *optional*): The same sums predicted by the head.
-        uncovered_mass (`float`): Exact dependencies are at most this much larger, each.
+        uncovered_mass (`float`): Each exact dependency is at most this much larger.
         orders (`tuple[OrderMeasurement, ...]`): Other orders of the set.
     """
 
@@ -102,7 +102,7 @@ class SetMeasurement:
 
     @property
     def tightness(self) -> float | None:
-        """Sum of exact dependencies / error; `None` where the error is too small to tell."""
+        """Sum of exact dependencies / error; `None` if the error is too small."""
         error = self.total_variation.value
         return sum(self.costs) / error if error > RESOLUTION else None
 
@@ -128,7 +128,7 @@ class SetMeasurement:
 
 
 def _compared(measured: Interval, limit: float, slack: float) -> str:
-    """Compare a measurement with a limit that may be `slack` higher; differences within the resolution are none."""
+    """Compare a measurement with a limit that may be `slack` higher; differences within the resolution are ignored."""
     if measured.upper <= limit + RESOLUTION:
         return "holds"
     return "fails" if measured.lower > limit + slack + RESOLUTION else "open"
@@ -150,9 +150,9 @@ def measure_set(
         dependencies ([`MeasuredDependencies`]):
             Exact dependencies `D[source, target]` of one row, `(1, size, size)`, in the order of the set.
         head_dependencies (`torch.Tensor` of shape `(size, size)`, *optional*):
-            What the head predicts for them.
+            Predictions of the head for them.
         settings ([`VerificationSettings`], *optional*):
-            How to measure.
+            Settings of the measurement.
         num_orders (`int`, *optional*, defaults to 0):
             Other orders to measure.
 
@@ -197,7 +197,7 @@ def measure_set(
 
 
 def _total_variation(ordered: OrderedSet, settings: VerificationSettings, generator: torch.Generator) -> Interval:
-    """Return the error of a set, enumerated where that is possible."""
+    """Return the error of a set, enumerated if possible."""
     error = exact_error(ordered, settings.max_continuations)
     if error is not None:
         return _enumerated(error)
@@ -252,17 +252,17 @@ def measured_among(
 def predicted_among(
     predictor: Predictor, head: DemaskHead | None, sequence: torch.Tensor, candidates: torch.Tensor
 ) -> torch.Tensor | None:
-    """Return what the head predicts for the candidates of one state, in their order; `None` without a head.
+    """Return the head's predictions for the candidates of one state, in their order; `None` without a head.
 
     Args:
         predictor ([`Predictor`]):
-            Predictions as the loop makes them, for heads that read confidence and entropy.
+            Predictions as in the loop, for heads that read confidence and entropy.
         head ([`DemaskHead`], *optional*):
             The head.
         sequence (`torch.LongTensor` of shape `(length,)`):
             The state, without padding.
         candidates (`torch.LongTensor` of shape `(count,)`):
-            All columns that the head is to see.
+            All columns that the head sees.
 
     Returns:
         `torch.Tensor` of shape `(count, count)`.

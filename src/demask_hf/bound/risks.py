@@ -1,4 +1,4 @@
-"""Losses of decoded prompts for choosing the bound: every candidate is rolled out, resumably."""
+"""Losses of decoded prompts for choosing the bound: every candidate is rolled out, and runs can resume."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from .joint import OrderedSet, sampled_errors
 from .visits import drawing_predictor, visit
 
 
-# Prompts decoded together; it changes no loss.
+# Prompts decoded together; it does not change the losses.
 _BATCH_SIZE = 32
 
 
@@ -34,11 +34,12 @@ class Rollouts:
 
     - "tv": the mean, over the steps of the prompt's decoding, of the total variation between the product that the
       step samples from and the chain joint in selection order; a fresh unbiased estimate for each step, 0 for steps
-      that unmask one position. Tokens come from draws of their own, so that they cannot depend on the number of steps.
-    - "disagreement": the share of tokens that differ from decoding one token a forward with the same seed and the
-      same order of positions; where one answer is longer, what it has more counts as different. At temperatures
-      above 0 the noise of a seed depends on the step, so that two samples differ even where both rules are right.
-    - "task": 1 if the checker of the task family calls the answer wrong, else 0.
+      that unmask one position. Its tokens are drawn separately from those of decoding, so they cannot depend on the
+      number of steps.
+    - "disagreement": the share of tokens that differ from decoding one token per forward with the same seed and order
+      of positions; the surplus of a longer answer counts as different. At temperatures above 0 the noise of a seed
+      depends on the step, so two samples differ even if both rules are exact.
+    - "task": 1 if the checker of the task family rejects the answer, else 0.
 
     Args:
         model ([`DemaskGenerationMixin`]):
@@ -56,7 +57,7 @@ class Rollouts:
         seed (`int`, *optional*, defaults to 0):
             Prompt `i` is decoded with `seed + i`, for every bound.
         work (`str` or `Path`, *optional*):
-            Folder where losses are kept, so that the same call goes on where it was interrupted.
+            Folder in which losses are stored, so that the same call resumes after an interruption.
         generate_kwargs:
             Further arguments of `generate`.
 
@@ -124,7 +125,7 @@ class Rollouts:
         return losses
 
     def _disagreement_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
-        # The same for every bound, and most of the work.
+        # These are the same for every bound, and most of the work.
         if part.start not in self._references:
             self._references[part.start] = self._decoded(make_strategy("sequential", order=rule.order), part)
         pairs = zip(self._decoded(rule, part), self._references[part.start], strict=True)
@@ -145,7 +146,7 @@ class Rollouts:
         )
 
     def _digest(self) -> str:
-        """Return a name for everything that the losses depend on but the bound."""
+        """Return a name for everything that the losses depend on, except the bound."""
         config = getattr(self.model, "config", None)
         weights = weights_fingerprint(self.model, self.model.demask_head)
         rule = {**self.rule.to_dict(), "dependency_bound": None}
@@ -154,7 +155,7 @@ class Rollouts:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _stored(self, bound: float) -> list[float]:
-        """Return the losses that an earlier run kept; they are those of the first prompts."""
+        """Return the stored losses of an earlier run, which are those of the first prompts."""
         losses: list[float] = []
         for record in kept_lines(self._file) if self._file is not None else ():
             if record["bound"] == bound and record["first"] == len(losses):
@@ -167,7 +168,7 @@ class Rollouts:
 
 
 def share_of_different_tokens(decoding: Decoding, expected: Decoding) -> float:
-    """Return the share of positions at which two answers differ, in [0, 1]; the longer one has the positions.
+    """Return the share of positions at which two answers differ, in [0, 1], relative to the longer one.
 
     Args:
         decoding ([`Decoding`]):

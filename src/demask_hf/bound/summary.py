@@ -1,4 +1,4 @@
-"""What measured sets come to: means and shares with intervals, and a table of them."""
+"""Summaries of measured sets: means and shares with intervals, and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Verdicts:
     """How many sets have a property.
 
     Args:
-        num_holding (`int`): Sets that have it.
-        num_open (`int`): Sets whose measurement is too uncertain to tell.
-        num_failing (`int`): Sets that do not have it.
-        lower (`float`): Lower end of a 95 % interval of the share of sets with it, none of the open ones counted.
-        upper (`float`): Upper end, all of the open ones counted.
+        num_holding (`int`): Sets with the property.
+        num_open (`int`): Sets whose measurement is too uncertain to decide.
+        num_failing (`int`): Sets without the property.
+        lower (`float`): Lower end of a 95 % interval of the share with the property; open sets count as without it.
+        upper (`float`): Upper end; open sets count as with it.
     """
 
     num_holding: int
@@ -32,11 +32,11 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What the measurements of one kind of sets come to; intervals at 95 % over states.
+    """Summary of the measurements of one kind of sets; 95 % intervals over states.
 
     Args:
         num_sets (`int`): Number of sets.
-        num_exact (`int`): Those that were enumerated.
+        num_exact (`int`): Number of enumerated sets.
         mean_size (`float`): Positions in a set.
         total_variation (`Interval`): Mean error of a set.
         telescoped (`Interval`): Mean sum of the telescoped terms.
@@ -46,7 +46,7 @@ class SetSummary:
         bounded (`Verdicts`): The sum of exact dependencies is at least the error.
         bounded_by_head (`Verdicts`, *optional*): The sum of predicted ones is.
         tightness (`float`, *optional*): Median of bound / error over sets with an error above 0.001.
-        order_effect (`Interval`, *optional*): Mean absolute change of the error when the order is another.
+        order_effect (`Interval`, *optional*): Mean absolute change of the error with another order.
         order_distance (`Interval`, *optional*): Mean total variation between the joints of the two orders.
     """
 
@@ -126,8 +126,8 @@ def summary_table(summaries: dict[str, SetSummary]) -> list[str]:
     for columns in (_ERROR_COLUMNS, _BOUND_COLUMNS, _PROPERTY_COLUMNS):
         lines += [*text_lines([_SETS, *columns], rows), ""]
     lines += [
-        "Means with 95 % intervals over states; properties as sets where it holds/is open/fails, with a 95 %",
-        "interval of the share. Sub-additivity is asked of sets of three and more: for two the bound is the",
+        "Means with 95 % intervals over states; properties as numbers of sets: holds/open/fails, with a 95 %",
+        "interval of the share. Sub-additivity concerns sets of three and more: for two, the bound is the",
         "error.",
     ]
     selected = summaries.get("selected")

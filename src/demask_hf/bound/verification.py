@@ -1,4 +1,4 @@
-"""Is the bound true? Sets that the rule selects in states that decoding visits, measured beside random sets."""
+"""Does the bound hold? Measure sets that the rule selects in visited states, and random sets for comparison."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .measurement import SetMeasurement, VerificationSettings, measure_set, meas
 from .visits import VisitedState, drawing_predictor, visit
 
 
-# Prompts decoded together; it changes no result.
+# Prompts decoded together; it does not change the results.
 _BATCH_SIZE = 64
 
 
@@ -46,9 +46,9 @@ class StateDependencies:
     """All dependencies of one state, positions from left to right.
 
     Args:
-        tokens (`tuple[str, ...]`): Likeliest token of each position.
-        maps (`dict[str, torch.Tensor]`): `D[source, target]` of shape `(positions, positions)`: "measured", and what
-            the "head" predicts if there is one.
+        tokens (`tuple[str, ...]`): Most likely token of each position.
+        maps (`dict[str, torch.Tensor]`): `D[source, target]` of shape `(positions, positions)`: "measured", and "head"
+            (its predictions) if there is one.
     """
 
     tokens: tuple[str, ...]
@@ -65,10 +65,10 @@ def verify(
     is_verbose: bool = True,
     **generate_kwargs: Any,
 ) -> list[VerifiedState]:
-    """Measure, in one random state of each prompt's decoding, the set that the rule selects and a random one.
+    """Measure the selected set and a random set in one random state of each prompt's decoding.
 
-    States are drawn among those in which the rule selects at least two positions; prompts without one, and states
-    that occurred before, are left out. One state a prompt, so that the states are independent of each other.
+    States are drawn among those in which the rule selects at least two positions; prompts without such a state, and
+    states that occurred before, are skipped. One state per prompt makes the states independent.
 
     Args:
         model ([`DemaskGenerationMixin`]):
@@ -117,7 +117,7 @@ def _drawn_states(
     walker: UnmaskingStrategy | None,
     generate_kwargs: dict[str, Any],
 ) -> Iterator[tuple[str, str, VisitedState | None]]:
-    """Yield group and text of each prompt with one of its states, `None` if the rule never selects two positions."""
+    """Yield group and text of each prompt with one of its states; `None` if the rule never selects two positions."""
     for start in range(0, len(prompts), _BATCH_SIZE):
         batch = prompts[start : start + _BATCH_SIZE]
         visited = visit(
@@ -132,7 +132,7 @@ def _drawn_states(
 def _measured(
     predictor: Predictor, state: VisitedState, settings: VerificationSettings
 ) -> tuple[SetMeasurement, SetMeasurement | None]:
-    """Return the measurements of the selected set and, unless it is all there is, of a random one of its size."""
+    """Return the measurements of the selected set and, unless it holds all candidates, of a random set of its size."""
     head = getattr(predictor.backbone.model, "demask_head", None)
     predicted = predicted_among(predictor, head, state.sequence, state.candidates)
     candidates, selected = state.candidates.tolist(), state.selected.tolist()
@@ -177,7 +177,7 @@ def dependencies_before(
         settings ([`VerificationSettings`], *optional*):
             How to measure.
         is_measured (`bool`, *optional*, defaults to `True`):
-            Measure them beside what the head predicts, which takes many forwards with a large vocabulary.
+            Also measure them, which needs many forwards with a large vocabulary.
         generate_kwargs:
             Further arguments of `generate`.
     """

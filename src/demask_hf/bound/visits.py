@@ -25,7 +25,7 @@ class VisitedState:
         sequence (`torch.LongTensor` of shape `(length,)`):
             Token ids, masks included.
         candidates (`torch.LongTensor` of shape `(count,)`):
-            Columns that could be unmasked, in the order in which the rule walks them.
+            Columns that may be unmasked, in the order of the rule's walk.
         selected (`torch.LongTensor` of shape `(size,)`):
             Columns that the rule selects, in the same order.
     """
@@ -37,15 +37,15 @@ class VisitedState:
 
 @dataclass
 class RecordingStrategy(WrappingStrategy):
-    """Decode with one strategy and write down what the demask rule selects in the states that it visits.
+    """Decode with one strategy and record what the demask rule selects in the visited states.
 
     Args:
         walker ([`UnmaskingStrategy`]):
             The strategy that decodes.
         rule ([`DemaskStrategy`]):
-            The rule whose sets are written down; may be the walker.
+            The rule whose sets are recorded; may be the walker.
         visited (`list[list[VisitedState]]`):
-            Where they go: one list for each row of the batch, in the order of the steps.
+            The recorded states: one list per row of the batch, in the order of the steps.
     """
 
     walker: UnmaskingStrategy
@@ -82,7 +82,7 @@ def visit(
     seed: int = 0,
     **generate_kwargs: Any,
 ) -> list[list[VisitedState]]:
-    """Decode one batch of prompts and return the states that each visits.
+    """Decode one batch of prompts and return the states that each prompt visits.
 
     Args:
         model ([`DemaskGenerationMixin`]):
@@ -113,7 +113,7 @@ def visit(
 def drawing_predictor(
     model: DemaskGenerationMixin, rule: DemaskStrategy, generate_kwargs: dict[str, Any]
 ) -> Predictor:
-    """Return what predicts sequences without padding as `generate` would draw their tokens.
+    """Return a predictor of sequences without padding, with the sampling settings of `generate`.
 
     Its [`~Predictor.probe`] returns the distributions that tokens are drawn from.
 
@@ -126,8 +126,8 @@ def drawing_predictor(
             Arguments of `generate`.
 
     Raises:
-        ValueError: if a bound on total variation means nothing, because the temperature is 0 or the rule looks at
-            drawn tokens; or if a setting is wrong.
+        ValueError: if the bound on total variation is void because the temperature is 0 or the rule looks at drawn
+            tokens, or if a setting is wrong.
     """
     config, _ = resolve_config(model, None, rule, dict(generate_kwargs))
     temperature = float(config.temperature or 0.0)

@@ -3,7 +3,7 @@
 Read `main.py` first: it finds the file that has the name of the command, and turns errors into one line and an exit
 code. Each of those files holds the options of its command as dataclasses, its parser (`make_parser`) and its action
 (`run`); `strategies.py` is the shortest one. `options.py` holds what several commands share, `prompts.py` what they
-read: prompts, tasks and training data. Help and version are answered by `demask_hf_command.py`, beside the package.
+read: prompts, tasks and training data. `demask_hf_command.py`, next to the package, prints help and version.
 """
 
 from .main import main

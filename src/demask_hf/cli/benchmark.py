@@ -42,7 +42,7 @@ class BenchmarkOptions:
 
     Args:
         out (`str`):
-            Folder of records and report.
+            Folder for records and report.
         compare (`list[str]`, *optional*):
             Rows of the comparison, NAME:FIELD=VALUE,FIELD=VALUE, where a field is one of the strategy or a setting of
             generate and VALUE/VALUE/... lists the values to choose from; by default all strategies.
@@ -78,7 +78,7 @@ def run(
     specs = options.compare or _default_grid(has_head=head is not None, is_sampled=bool(decoding.temperature))
     grid = [parse_settings(spec, settings) for spec in specs]
     sizes = {"validation": options.num_validation, "test": tasks.num_prompts}
-    # Of a file, prompts to choose on and prompts to report are different.
+    # From a file, choosing and reporting use different prompts.
     starts = {"validation": 0, "test": options.num_validation}
     loaded = {split: load_tasks(tasks, split, size, starts[split]) for split, size in sizes.items() if size}
     model, tokenizer = model_options.load(head, is_shared=True)
@@ -142,7 +142,9 @@ def _write(
         rule = DemaskStrategy()
         state = dependencies_before(model, tokenizer, first.prompt, rule, is_measured=False, temperature=1.0)
         dependency_figure(state.tokens, state.maps, out / "dependencies.png")
-        figures["What the head says of that prompt before the first step, by likeliest token."] = "dependencies.png"
+        figures["What the head predicts for that prompt before the first step, by most likely token."] = (
+            "dependencies.png"
+        )
     paths = {caption: out / name for caption, name in figures.items()}
     write_report(out / "report.html", "Strategies compared", rows, facts, paths)
     print("\n".join(text_table(chosen)))

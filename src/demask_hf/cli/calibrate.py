@@ -28,7 +28,7 @@ _BOUNDS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """The guarantee, and where losses and certificate go.
+    """The guarantee, and the folders of losses and certificate.
 
     Args:
         risk (`str`, *optional*, defaults to "tv"):
@@ -37,7 +37,7 @@ class CalibrateOptions:
         bounds (`list[float]`, *optional*):
             Candidates for the bound.
         work (`str`, *optional*, defaults to "calibration"):
-            Folder in which losses are kept.
+            Folder in which losses are stored.
         out (`str`, *optional*):
             Write a copy of the head there; by default the head itself is changed.
     """
@@ -75,14 +75,14 @@ def run(
     check_calibration(options.bounds, options.epsilon, options.delta, options.test)
     head = model_options.head_or_shipped
     if head == TINY_DEMASK and options.out is None:
-        raise ValueError("`--out` must be given for the shipped head, which stays as it is.")
+        raise ValueError("`--out` must be given for the shipped head, which is not changed.")
     check_destination(head, options.out)
     rule = rule_options.rule()
     if rule.dependencies != "head":
         raise ValueError(f"`dependencies` must be 'head' to calibrate a head, got {rule.dependencies!r}.")
     examples = family_examples(source)
     model, tokenizer = model_options.load(head)
-    # An older certificate must not speak while a new one is made.
+    # An older certificate must not be used while a new one is made.
     if model.demask_head is not None:
         uncertify(model.demask_head)
     prompts = [prompt for _, prompt in grouped_prompts(examples, source, tokenizer)]

@@ -27,7 +27,7 @@ To resume an interrupted collection, run the same command again: files of states
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """What is read and written.
+    """Input and output.
 
     Args:
         data (`str`):

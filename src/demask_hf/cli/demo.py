@@ -20,7 +20,7 @@ STRATEGIES: dict[str, dict] = {
     "threshold 0.9": {"name": "threshold", "confidence_threshold": 0.9},
     "demask": {"name": "demask"},
 }
-# Three digits with a given sum modulo 3 depend on each other while no two of them do.
+# Three digits with a given sum modulo 3 depend on each other, although no two of them do.
 EXCEPTION = "parity"
 SHOWN_FAMILIES = ("shuffle", "bill", "pairs")
 # Prompts of each task family: enough to tell the strategies apart in about half a minute.
@@ -29,7 +29,7 @@ _TEXT_WIDTH = 96
 
 
 def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
-    """Return test examples of every family, the same for the same seed.
+    """Return test examples of every family, determined by the seed.
 
     Args:
         num_examples (`int`):
@@ -116,7 +116,9 @@ def table(records: dict[str, list[Record]]) -> list[str]:
     lines = text_lines(columns, rows)
     if EXCEPTION in families:
         lines += ["", f"(*) {FAMILIES[EXCEPTION].description}."]
-        lines += ["    No two of the digits depend on each other, all three do, which no rule about pairs can see:"]
+        lines += [
+            "    No two of the digits depend on each other, but all three do, which no rule about pairs can see:"
+        ]
         lines += ["    the known limit of the method. The shipped model learned this family badly; it is not pooled."]
     return lines
 

@@ -32,7 +32,7 @@ To resume an interrupted evaluation that has a folder OUT, run the same command 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is decoded, and where its records are kept.
+    """What is decoded, and where its records are stored.
 
     Args:
         strategy (`str`, *optional*):
@@ -60,7 +60,7 @@ def make_parser() -> CommandParser:
 def run(
     options: EvaluateOptions, tasks: TaskOptions, decoding: SeededDecodingOptions, model_options: ModelOptions
 ) -> None:
-    """Decode task prompts with one strategy and print what came out, by task."""
+    """Decode task prompts with one strategy and print the results by task."""
     head = model_options.head_or_shipped
     spec = options.strategy or default_strategy(head)
     settings = parse_settings(spec, decoding.settings())
@@ -82,7 +82,7 @@ def run(
 
 
 def run_facts(options: ModelOptions, seed: int, model: DemaskGenerationMixin) -> dict[str, Any]:
-    """Return what records depend on, beside settings and prompts."""
+    """Return the facts that records depend on, apart from settings and prompts."""
     modules = {"model": model, "head": getattr(model, "demask_head", None)}
     return {
         "model": options.model_or_shipped,

@@ -1,4 +1,4 @@
-"""From the arguments of `demask-hf` to its exit code: find the command, run it, report what is wrong."""
+"""From the arguments of `demask-hf` to its exit code: find the command, run it, report errors."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of the output has gone; nothing may be written at exit either.
+        # The reader of the output is gone, so nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, TypeError, ImportError) as error:

@@ -1,7 +1,7 @@
 """From dataclasses of options to the parser of a command.
 
-The dataclasses are read by `transformers.HfArgumentParser`, which users of transformers know and which is argparse at
-heart: unlike tyro or typer it adds no dependency, and importing it does not import torch.
+The dataclasses are read by `transformers.HfArgumentParser`, which users of transformers know and which is based on
+argparse: unlike tyro or typer it adds no dependency, and importing it does not import torch.
 """
 
 import argparse
@@ -26,7 +26,8 @@ def option(default: Any = None, **arguments: Any) -> Any:
         default (`Any`, *optional*):
             Its default.
         arguments:
-            Arguments of `add_argument` beside those that follow from the type, such as `metavar` or `choices`.
+            Further arguments of `add_argument`, apart from those that follow from the type, such as `metavar` or
+            `choices`.
     """
     return dataclasses.field(default=default, metadata=arguments)
 
@@ -38,7 +39,7 @@ def same_as(documented: Any, name: str, **arguments: Any) -> Any:
         documented (`Callable`):
             The function or class; its docstring describes its arguments.
         name (`str`):
-            The argument; where it has no default, that of the option is `None`.
+            The argument; if it has no default, the option's default is `None`.
         arguments:
             As in [`option`].
     """
@@ -49,7 +50,7 @@ def same_as(documented: Any, name: str, **arguments: Any) -> Any:
 
 
 def descriptions(documented: Any) -> dict[str, str]:
-    """Return what a docstring says of each argument, as plain text.
+    """Return the description of each argument in a docstring, as plain text.
 
     Args:
         documented (`Callable`):
@@ -66,7 +67,7 @@ def descriptions(documented: Any) -> dict[str, str]:
             names, line = header[1].split(", "), header[2]
         for name in names:
             found[name] = f"{found.get(name, '')} {line.strip()}".strip()
-    # What is marked as code or linked there is plain text on a terminal.
+    # Marks for code and links are removed for a terminal.
     return {name: re.sub(r"\[?`([^`]*)`\]?", r"\1", text) for name, text in found.items()}
 
 
@@ -144,7 +145,7 @@ class CommandParser(RaisingParser, HfArgumentParser):
         for base in (base for cls in options for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)):
             texts |= descriptions(base)
         for action in self._actions:
-            # The parser takes --like_this as well, which would only make help and messages long.
+            # The parser also accepts --like_this, which would only lengthen help and messages.
             action.option_strings = [name for name in action.option_strings if "_" not in name]
             text = action.help or texts.get(action.dest, "")
             action.help = text.rstrip(".").replace("%", "%%") + _shown_default(action.default)

@@ -132,11 +132,11 @@ def model_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, op
     Warns of text that the tokenizer does not know.
 
     Raises:
-        ValueError: if a chat template is asked for and there is none.
+        ValueError: if a chat template is requested and there is none.
     """
     for prompt in prompts:
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in tokenizer(prompt)["input_ids"]:
-            print(f"demask-hf: warning: the tokenizer does not know all of {prompt!r}.", file=sys.stderr)
+            print(f"demask-hf: warning: the tokenizer does not know some characters of {prompt!r}.", file=sys.stderr)
     if not options.chat:
         return list(prompts)
     if tokenizer.chat_template is None:
@@ -173,7 +173,7 @@ def grouped_prompts(
 
 
 def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 0) -> list[Task]:
-    """Return the tasks that were asked for.
+    """Return the requested tasks.
 
     Args:
         options ([`TaskOptions`]):
@@ -183,7 +183,7 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
         num_prompts (`int`):
             Prompts of each task.
         start (`int`, *optional*, defaults to 0):
-            The first prompt taken from a file, so that other commands to it can use those before.
+            Number of prompts of a file to skip, because they are used elsewhere.
 
     Raises:
         ValueError: if a task is unknown or needs an argument, or `num_prompts` is below 1.

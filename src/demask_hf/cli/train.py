@@ -74,7 +74,7 @@ class OptimizerOptions:
         batch_size (`int`, *optional*, defaults to 32):
             States in a batch.
         gradient_accumulation (`int`, *optional*, defaults to 1):
-            Batches in a step.
+            Batches per step.
         learning_rate (`float`, *optional*, defaults to 1e-3):
             Highest learning rate.
         eval_every (`int`, *optional*, defaults to 200):
@@ -217,7 +217,7 @@ def _measured(
     states: StateOptions,
     model_options: ModelOptions,
 ) -> _Data:
-    """Return training states that are measured when they are asked for, and held-out states measured at once."""
+    """Return training states that are measured on access, and held-out states that are measured now."""
     if options.eval_data is None:
         raise ValueError("`--on-the-fly` must be used with --eval-data, prompts that are not trained on.")
     model, tokenizer = model_options.load(model_options.head)

@@ -1,4 +1,4 @@
-"""`demask-hf verify`: measure the error of unmasking together beside the bound on it."""
+"""`demask-hf verify`: measure the error of unmasking positions together, and its bound."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -49,7 +49,7 @@ def make_parser() -> CommandParser:
     """Return the parser of the command."""
     options = (VerifyOptions, VerificationSettings, ExampleOptions, RuleOptions, DecodingOptions, ModelOptions)
     parser = CommandParser("verify", *options, epilog=EXAMPLES)
-    # At temperature 0 there is no distribution to be wrong about.
+    # At temperature 0 all distributions are points, and the bound is void.
     parser.set_defaults(temperature=1.0)
     return parser
 

@@ -1,8 +1,8 @@
-"""Accuracy against forward passes: prompts decoded, judged, kept on disk, compared, drawn.
+"""Accuracy against forward passes: decode prompts, check answers, store records, compare settings, draw figures.
 
-Read `decoding.py` first (prompts to answers with their cost), then `records.py` (answers judged), `specs.py` (a
-setting as text), `runs.py` (records on disk, resumed), `comparison.py` with `statistics.py` and `metrics.py` (what is
-concluded from them), and `benchmark.py` (all of it, from a grid to a table). `report.py` and `figures.py` compute
+Read `decoding.py` first (prompts to answers with their cost), then `records.py` (answers checked), `specs.py` (a
+setting as text), `runs.py` (records on disk, resumed), `comparison.py` with `statistics.py` and `metrics.py`
+(conclusions from them), and `benchmark.py` (all of it, from a grid to a table). `report.py` and `figures.py` compute
 nothing. `runs.py`, `figures.py` and the exact tests of `statistics.py` need the extra "eval", the others do not.
 """
 

@@ -1,4 +1,4 @@
-"""A moving picture of decoding: the answer of one prompt fills, one forward pass a frame, with several strategies.
+"""An animation of decoding: several strategies fill the answer to one prompt, one forward pass per frame.
 
 Needs matplotlib (`pip install demask-hf[plots]`).
 """
@@ -49,9 +49,9 @@ def decoding_animation(rows: Sequence[AnimatedRow], file: str | Path, note: str 
         rows (`Sequence[AnimatedRow]`):
             Decodings of the same prompt, from top to bottom.
         file (`str` or `Path`):
-            Where it goes.
+            File to write.
         note (`str`, *optional*, defaults to `""`):
-            What is said below the prompt.
+            Text below the prompt.
     """
     figure = _figure(rows)
     canvas = FigureCanvasAgg(figure)
@@ -75,9 +75,9 @@ def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "
         rows (`Sequence[AnimatedRow]`):
             Decodings of the same prompt, from top to bottom.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
         note (`str`, *optional*, defaults to `""`):
-            What is said below the prompt.
+            Text below the prompt.
     """
     figure = _figure(rows)
     _draw_frame(figure, rows, _num_passes(rows) + 1, note)
@@ -137,7 +137,7 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
             axes.text(
                 middle, top + 29, token, fontsize=12 if len(token) < 3 else 7, color=ink, ha="center", va="center"
             )
-            # What the prompt gave has no pass.
+            # Tokens of the prompt have no pass.
             axes.text(middle, top + 43, str(step + 1 or ""), fontsize=6.5, color=ink, ha="center", va="center")
 
 

@@ -13,7 +13,7 @@ from .runs import Run
 from .specs import Setting
 
 
-#: One strategy a row, with the limits to choose from.
+#: One strategy per row, with the limits to choose from.
 DEFAULT_GRID = (
     "sequential:order=entropy",
     "sequential:order=confidence",
@@ -32,14 +32,14 @@ DEFAULT_GRID = (
     "demask:rule=max,symmetric=true,dependency_bound=0.015/0.03/0.06/0.1/0.15",
 )
 
-#: Further rows where tokens are sampled: orders that look at the drawn token.
+#: Further rows for sampling: orders that look at the drawn token.
 SAMPLING_GRID = (
     "sequential:order=token_probability",
     "demask:rule=token,order=token_probability,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
 )
 
 _DIFFERENCE = "points against the same order, one at a time (95 % lower bound)"
-#: What tables say of each row of a report, see [`Report.rows`].
+#: Columns of tables for the rows of a report, see [`Report.rows`].
 COLUMNS = (
     Column("setting", "label", is_text=True),
     Column("right", "accuracy", ".1%"),
@@ -79,7 +79,7 @@ _MARKDOWN_TITLES = (
     "fewer passes (95 %)",
     "accuracy kept",
 )
-#: What tables say of the summary of an outcome, see [`Outcome.summary`]; a row needs a "task" as well.
+#: Columns of tables for summaries of outcomes, see [`Outcome.summary`]; a row also needs a "task".
 SUMMARY_COLUMNS = (
     Column("task", "task", is_text=True),
     Column("right", "accuracy", ".2%"),
@@ -90,19 +90,19 @@ SUMMARY_COLUMNS = (
     Column("tokens/s", "tokens_per_second", ".0f"),
 )
 
-# Decodes what is missing of a setting.
+# Decodes the missing records of a setting.
 Decode = Callable[[Run, Setting], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a comparison found.
+    """The result of a comparison.
 
     Args:
         chosen (`list[Comparison]`): The chosen setting of each row, on the test prompts.
-        neighbours (`list[Comparison]`): The settings beside them in the grid.
+        neighbours (`list[Comparison]`): Their neighbours in the grid.
         validation (`list[Outcome]`): Every setting on the validation prompts; empty if nothing was chosen.
-        margin (`float`): By how much accuracy may be lower and still count as kept.
+        margin (`float`): Loss of accuracy that still counts as kept.
         whole_length (`dict[str, float]`): Forward passes per prompt without stopping at the end of sequence, by label.
     """
 
@@ -126,7 +126,7 @@ class Report:
         return rows
 
     def write(self, file: Path) -> None:
-        """Write rows and validation results as JSON, unknown numbers as null; replaced only when complete."""
+        """Write rows and validation results as JSON, with null for unknown numbers; completely or not at all."""
         validation = [{"label": outcome.setting.label, **outcome.summary()} for outcome in self.validation]
         write_json(file, _without_nan({"margin": self.margin, "rows": self.rows(), "validation": validation}))
 
@@ -147,15 +147,15 @@ def run_benchmark(
         grid (`Sequence[Sequence[Setting]]`):
             The settings of each row, neighbours side by side.
         validation ([`Run`], *optional*):
-            Prompts to choose on; without them every setting is reported.
+            Prompts for choosing; without them every setting is reported.
         test ([`Run`]):
-            Prompts to report on.
+            Prompts for reporting.
         decode (`Callable[[Run, Setting], None]`):
-            Decodes what is missing, such as [`Run.decode`] with a model.
+            Decodes missing records, such as [`Run.decode`] with a model.
         margin (`float`, *optional*, defaults to 0.005):
-            By how much the mean accuracy of the chosen limit may lie below its reference on the validation prompts.
+            Allowed loss of mean accuracy of the chosen limit against its reference on the validation prompts.
         has_whole_length (`bool`, *optional*, defaults to `False`):
-            Decode the chosen settings once more without stopping at the end of sequence, for the count alone.
+            Decode the chosen settings again without stopping at the end of sequence, only to count passes.
     """
 
     def outcome(run: Run, setting: Setting) -> Outcome:
@@ -187,7 +187,7 @@ def run_benchmark(
 
 
 def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]) -> dict[str, Any]:
-    """Return what is reported about a comparison, of JSON types."""
+    """Return the reported values of a comparison, of JSON types."""
     outcome = comparison.outcome
     families = sorted(set(outcome.family.tolist()))
     return {
@@ -208,11 +208,11 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
 
 
 def is_default(setting: Setting) -> bool:
-    """Return whether a setting is its strategy with the default of every field, and no option in its label."""
+    """Return whether a setting is its strategy with default fields and no further option."""
     name, fields = setting.strategy["name"], strategy_fields(setting.strategy["name"])
     named = [pair.partition("=")[0] for pair in setting.label.partition(":")[2].split(",") if pair]
     given, default = setting.build(), make_strategy(name)
-    # Of a default of None, the value in use counts.
+    # For a default of None, the value in use counts.
     own, usual = ({**rule.to_dict(), "dependency_bound": getattr(rule, "limit", None)} for rule in (given, default))
     return own == usual and all(field in fields for field in named)
 
@@ -231,7 +231,7 @@ def _columns(*titles: str) -> list[Column]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return a structure in which what is unknown is `None`: JSON has no NaN."""
+    """Return a structure with `None` instead of NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, list):

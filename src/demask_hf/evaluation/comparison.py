@@ -12,20 +12,20 @@ from .specs import Setting
 from .statistics import Interval, PairedDifference, difference_p_value, holm, paired_difference, ratio_of_means
 
 
-# The setting of records that nothing else is known of.
+# Placeholder for records without a known setting.
 UNNAMED = Setting("", "", {})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a setting did on prompts; every array has the shape `(prompts, seeds)`.
+    """The results of a setting; every array has the shape `(prompts, seeds)`.
 
     Args:
         setting ([`Setting`]): The setting.
         family (`np.ndarray` of shape `(prompts,)`): Task of each prompt.
         is_correct (`np.ndarray`): Whether the answer is right.
         num_forward_passes (`np.ndarray`): Backbone forwards.
-        num_probe_passes (`np.ndarray`): Forwards spent on measuring dependencies, not part of those.
+        num_probe_passes (`np.ndarray`): Forwards for measuring dependencies, not included in `num_forward_passes`.
         num_tokens (`np.ndarray`): Tokens written, up to and including the first end of sequence.
         parallelism (`np.ndarray`): Tokens per step that wrote any (AFP).
         left_to_right (`np.ndarray`): Kendall's tau-b between position and step; NaN with one step.
@@ -108,7 +108,7 @@ class Outcome:
 
     @property
     def tokens_per_forward(self) -> float:
-        """All tokens written by all forward passes."""
+        """Number of all written tokens divided by the number of all forward passes."""
         return float(self.num_tokens.sum() / max(self.num_forward_passes.sum(), 1))
 
     def summary(self) -> dict[str, float]:
@@ -159,20 +159,20 @@ class Outcome:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Return the mean of what is known, or NaN if nothing is."""
+    """Return the mean of the known values, or NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting beside one token per forward pass with the same order and draws, on the same prompts.
+    """A setting compared with one token per forward pass, with the same order and draws, on the same prompts.
 
     Args:
         outcome ([`Outcome`]): The setting.
         reference ([`Outcome`]): One token per forward pass.
         difference ([`PairedDifference`]): Of the accuracies, setting minus reference, one-sided 95 % bounds.
-        speed_up ([`Interval`]): Forward passes of the reference by those of the setting, 95 % interval.
+        speed_up ([`Interval`]): Forward passes of the reference divided by those of the setting, with a 95 % interval.
         p_value (`float`): Of equal accuracies, corrected for the number of comparisons (Holm).
     """
 
@@ -194,14 +194,14 @@ def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[
         outcomes (`Sequence[Outcome]`):
             The settings of one table.
         references (`Sequence[Outcome]`):
-            The outcome that each is compared with, on the same prompts.
+            The outcome that each one is compared with, on the same prompts.
 
     Raises:
         ValueError: if two of a pair have different prompts.
     """
     pairs = list(zip(outcomes, references, strict=True))
     p_values = [difference_p_value(first.is_correct, second.is_correct) for first, second in pairs]
-    # What is compared with itself is no comparison to correct for.
+    # A setting that is its own reference does not count as a comparison.
     is_other = [first.setting != second.setting for first, second in pairs]
     corrected = iter(holm([value for value, other in zip(p_values, is_other, strict=True) if other]))
     return [
@@ -217,7 +217,7 @@ def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[
 
 
 def choose(outcomes: Sequence[Outcome], references: Sequence[Outcome], margin: float) -> int:
-    """Return the index of the fewest forward passes that keep the accuracy, or else of the most accurate setting.
+    """Return the index of the setting with the fewest passes that keeps the accuracy, else of the most accurate one.
 
     Args:
         outcomes (`Sequence[Outcome]`):
@@ -225,7 +225,7 @@ def choose(outcomes: Sequence[Outcome], references: Sequence[Outcome], margin: f
         references (`Sequence[Outcome]`):
             One token per forward pass with the same order, for each.
         margin (`float`):
-            By how much the mean accuracy may lie below that of the reference.
+            Allowed loss of mean accuracy against the reference.
     """
 
     def rank(index: int) -> tuple[bool, float]:

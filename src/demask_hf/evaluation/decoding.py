@@ -21,11 +21,11 @@ class Decoding:
         prompt (`str`):
             The prompt.
         answer (`str`):
-            Text after the prompt, without special tokens; for a prompt that held masks, text from the first mask on.
+            Text after the prompt, without special tokens; for a prompt with masks, text from the first mask on.
         tokens (`tuple[int, ...]`):
             Token ids of that text, up to and including the first end-of-sequence token.
         unmask_steps (`tuple[int, ...]`):
-            Step at which each of these tokens was written, from 0; -1 for those that the prompt gave.
+            Step at which each of these tokens was written, from 0; -1 for tokens of the prompt.
         num_forward_passes (`int`):
             Backbone forwards that the prompt needed.
         num_probe_passes (`int`):
@@ -96,7 +96,7 @@ def decode_prompts(
         seeds = None if seeds_of_prompts is None else seeds_of_prompts[start : start + batch_size]
         started = time.perf_counter()
         output: Any = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
-        # Reading the result waits for the device, so the clock stops after the work.
+        # Reading the result waits for the device, so the measured time includes all work.
         counts = [output[name].tolist() for name in ("num_forward_passes", "num_probe_passes")]
         rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), *counts, strict=True)
         seconds = (time.perf_counter() - started) / len(batch)

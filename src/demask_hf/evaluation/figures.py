@@ -14,7 +14,7 @@ from ..tables import Row
 from .labels import Label, place_labels
 
 
-#: One color for each rule, the same in all figures.
+#: One color per rule, the same in all figures.
 RULE_COLORS = {
     "sequential": "#444444",
     "schedule": "#8c564b",
@@ -25,7 +25,7 @@ RULE_COLORS = {
     "dapd": "#e07b00",
     "demask": "#d62728",
 }
-# For rules that users register.
+# For rules registered by users.
 _OTHER_COLOR = "#0f9b8e"
 _MARKERS = "osD^P"
 _FRONTIER_NOTE = (
@@ -35,7 +35,7 @@ _FRONTIER_NOTE = (
 
 @dataclass(frozen=True)
 class _Line:
-    """Settings that differ in their limit only: the rule, the fields that all have, and those that differ."""
+    """Settings that differ in their limit only: the rule, the common fields, and those that differ."""
 
     rule: str
     fixed: tuple[str, ...]
@@ -48,7 +48,7 @@ class _Line:
         return cls(rule, fixed, tuple(field.split("=")[0] for field in fields if field not in fixed))
 
     def name(self, lines: Sequence["_Line"]) -> str:
-        """Return the rule with the first fields that tell this line from the others of the rule."""
+        """Return the rule with the first fields that distinguish this line from others of the same rule."""
         words = (*self.fixed, *self.varied)
         others = [{*line.fixed, *line.varied} for line in lines if line.rule == self.rule and line != self]
         for count in range(len(words) + 1):
@@ -65,17 +65,17 @@ def color_of(rule: str) -> str:
 def frontier_figure(rows: Sequence[Row], file: str | Path, title: str = "") -> None:
     """Draw right answers against forward passes: a line for each strategy, through the settings of its limit.
 
-    The color says the rule; a ring marks its default setting. The bars are the 95 % bounds of the paired difference
-    to the setting's reference, so that they say what can be told apart. The axis shows where most settings lie; those
-    far below are triangles at its lower edge.
+    The color shows the rule; a ring marks its default setting. The bars are the 95 % bounds of the paired difference
+    to the setting's reference, so they show what can be distinguished. The axis covers most settings; those far below
+    are triangles at its lower edge.
 
     Args:
         rows (`Sequence[Row]`):
             What [`~benchmark.Report.rows`] returns.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
         title (`str`, *optional*, defaults to `""`):
-            What stands above.
+            Title of the figure.
     """
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.add_subplot()
@@ -131,7 +131,7 @@ def _draw_line(axes: Axes, rule: str, rows: Sequence[Row], bottom: float, marker
 
 
 def _floor_of(accuracies: Sequence[float]) -> float:
-    """Return the lowest accuracy to show: what a gap wider than all above it sets apart is left below."""
+    """Return the lowest accuracy to show; settings below the widest gap are not shown at their height."""
     ordered = sorted(accuracies)
     gaps = [(high - low, high) for low, high in zip(ordered[:-1], ordered[1:], strict=True)]
     width, high = max(gaps, default=(0.0, ordered[0]))
@@ -154,7 +154,7 @@ def order_figure(
         unmask_steps (`Mapping[str, Sequence[int]]`):
             The step of each of these tokens, from 0, by the same labels; -1 where none wrote it.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
     """
     lines = [_Line(*_split(label), ()) for label in unmask_steps]
     length = max(map(len, unmask_steps.values()))
@@ -178,11 +178,11 @@ def order_figure(
         text.set(color=color_of(line.rule), fontweight="bold" if line.rule == "demask" else "normal")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="tokens of the answers; below each one the step that wrote it, from 0; the darker, the later")
+    axes.set(xlabel="tokens of the answers; below each token, the step that wrote it, from 0; darker means later")
     figure.savefig(file, dpi=120)
 
 
 def short_token(token: str) -> str:
-    """Return a token as it can stand beside its row or column: blanks as characters, long ones cut."""
+    """Return a short label of a token: blanks as characters, long tokens truncated."""
     shown = token.replace("Ġ", "_").replace(" ", "_").replace("Ċ", "\\n")
     return shown if len(shown) <= 5 else f"{shown[:4]}…"

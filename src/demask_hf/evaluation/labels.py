@@ -1,4 +1,4 @@
-"""Labels beside what they name, in place of a legend. Needs matplotlib (`pip install demask-hf[plots]`)."""
+"""Labels next to what they name, instead of a legend. Needs matplotlib (`pip install demask-hf[plots]`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 
-# Where a label may stand, seen from its point: direction, and how the text is aligned there.
+# Possible places of a label relative to its point: direction and alignment of the text.
 _DIRECTIONS = (
     ((1, 0), "left", "center"),
     ((-1, 0), "right", "center"),
@@ -34,8 +34,9 @@ class Label:
     """A label and the line or points that it names.
 
     Args:
-        text (`str`): What it says.
-        points (`Sequence[tuple[float, float]]`): The points (x, y), in the order of their line; it stands beside one.
+        text (`str`): Text of the label.
+        points (`Sequence[tuple[float, float]]`): The points (x, y), in the order of their line; the label is placed
+            next to one.
         color (`str`): Color of the text.
         size (`float`, *optional*, defaults to 9): Size of the text, in points.
         weight (`str`, *optional*, defaults to `"normal"`): Weight of the text.
@@ -51,14 +52,14 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], avoided: Sequence[tuple[float, float]] = ()) -> None:
-    """Write labels where they cover little: no other label, few points and lines, nothing outside the axes.
+    """Write labels at places where they cover no other label and few points and lines, inside the axes.
 
-    The labels are placed one after the other, each at the best of the places beside its points; the limits and scales
-    of the axes must be final.
+    The labels are placed one by one, each at the best place next to its points; limits and scales of the axes must be
+    final.
 
     Args:
         axes (`Axes`):
-            Where to write.
+            Axes to write on.
         labels (`Sequence[Label]`):
             The labels, the most important first.
         avoided (`Sequence[tuple[float, float]]`, *optional*):
@@ -114,7 +115,7 @@ def _sampled(points: np.ndarray) -> np.ndarray:
 
 
 def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], covered: np.ndarray) -> float:
-    """Return how bad a place is: other labels and what lies outside weigh most, then points and lines below it."""
+    """Return the cost of a place: other labels and space outside the axes weigh most, then points and lines."""
     outside = box.width * box.height - _common(box, frame)
     overlap = sum(_common(box, other) for other in taken)
     inside = (covered > (box.x0 - 2, box.y0 - 2)) & (covered < (box.x1 + 2, box.y1 + 2))
@@ -122,6 +123,6 @@ def _cost(box: Bbox, frame: Bbox, taken: Sequence[Bbox], covered: np.ndarray) ->
 
 
 def _common(first: Bbox, second: Bbox) -> float:
-    """Return the area that two boxes share, in square pixels."""
+    """Return the common area of two boxes, in square pixels."""
     both = Bbox.intersection(first, second)
     return 0.0 if both is None else both.width * both.height

@@ -1,4 +1,4 @@
-"""What is said of answers beside right or wrong: the order in which they were written, and how much they differ."""
+"""Metrics of answers other than accuracy: the order in which they were written, and how much they differ."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -14,7 +14,7 @@ from ..validation import check_count
 class OrderCorrelation:
     """Kendall's rank correlation between the position of a token and the step that wrote it.
 
-    1 is strictly from left to right, -1 from right to left. Tokens of one step are tied.
+    1 means strictly from left to right, -1 from right to left. Tokens of one step are tied.
 
     Args:
         tau_b (`float`): (concordant - discordant) / sqrt(pairs * pairs of different steps), in [-1, 1]; NaN where all
@@ -33,7 +33,7 @@ def finalization_parallelism(unmask_steps: Sequence[int]) -> float:
 
     Args:
         unmask_steps (`Sequence[int]`):
-            Step at which each position was written, from 0; -1 where nothing was, as in [`~evaluation.Decoding`].
+            Step at which each position was written, from 0; -1 for the others, as in [`~evaluation.Decoding`].
 
     Returns:
         `float`: at least 1, or NaN if nothing was written.
@@ -55,7 +55,7 @@ def order_correlation(unmask_steps: Sequence[int]) -> OrderCorrelation:
 
     Args:
         unmask_steps (`Sequence[int]`):
-            Step at which each position was written, from 0; -1 where nothing was, as in [`~evaluation.Decoding`].
+            Step at which each position was written, from 0; -1 for the others, as in [`~evaluation.Decoding`].
 
     Returns:
         [`OrderCorrelation`]
@@ -71,7 +71,7 @@ def order_correlation(unmask_steps: Sequence[int]) -> OrderCorrelation:
     steps = np.array([step for step in unmask_steps if step >= 0])
     if len(steps) < 2:
         return OrderCorrelation(float("nan"), float("nan"))
-    # Positions rise, so a pair is concordant where the steps rise, too.
+    # Positions increase, so a pair is concordant if the steps increase, too.
     signs = np.sign(steps[None, :] - steps[:, None])[np.triu_indices(len(steps), k=1)]
     num_untied = np.count_nonzero(signs)
     tau_b = signs.sum() / np.sqrt(signs.size * num_untied) if num_untied else float("nan")
@@ -80,7 +80,7 @@ def order_correlation(unmask_steps: Sequence[int]) -> OrderCorrelation:
 
 @dataclass(frozen=True)
 class AnswerDistance:
-    """Distance of sampled answers to a reference, beside what sampling alone accounts for.
+    """Distance of sampled answers to a reference, and the part that sampling alone explains.
 
     Args:
         distance (`float`): Total variation between answers and reference, in [0, 1]; biased upward.
@@ -94,7 +94,7 @@ class AnswerDistance:
 
     @property
     def excess(self) -> float:
-        """`distance - reference_distance`: 0 on average where both come from one distribution."""
+        """`distance - reference_distance`: 0 on average if both come from one distribution."""
         return self.distance - self.reference_distance
 
 
@@ -119,11 +119,11 @@ def empirical_distance(first: Sequence[Hashable], second: Sequence[Hashable]) ->
     """Return the total variation distance between two empirical distributions.
 
     As an estimate for the distributions behind the samples it is biased upward: two samples of one distribution have
-    a positive distance, too. [`answer_distance`] says how much of it that is.
+    a positive distance, too. [`answer_distance`] measures this bias.
 
     Args:
         first (`Sequence[Hashable]`):
-            Answers of one method to a prompt, or any key of them.
+            Answers of one method to a prompt, or keys that stand for them.
         second (`Sequence[Hashable]`):
             Answers of another one to the same prompt.
 
@@ -157,14 +157,14 @@ def answer_distance(
     """Compare the answers of a method to one prompt with those of a reference, such as one-token decoding.
 
     The bias of a distance between samples depends on their sizes, so all samples are made equally large: in every
-    split, the reference is cut into two random halves, and as many answers are drawn, without replacement, as a half
-    has (or, if there are fewer answers than that, the halves are cut to their number). The distance of the answers to
-    the first half is reported beside that of the second half to the first; where answers and reference come from one
+    split, the reference is divided into two random halves, and as many answers are drawn without replacement as a half
+    contains (with fewer answers, the halves are reduced to their number). The distance between the answers and the
+    first half is reported together with the distance between the two halves; if answers and reference come from one
     distribution, both have the same expectation.
 
     Args:
         answers (`Sequence[Hashable]`):
-            Independent answers of the method, or any key of them.
+            Independent answers of the method, or keys that stand for them.
         reference (`Sequence[Hashable]`):
             Independent answers of the reference, at least two.
         num_splits (`int`, *optional*, defaults to 100):

@@ -1,4 +1,4 @@
-"""Decode the prompts of tasks and judge the answers."""
+"""Decode the prompts of tasks and check the answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .decoding import Decoding, decode_prompts
 
 @dataclass(frozen=True)
 class Record(Decoding):
-    """A decoded task prompt with the verdict of its task's checker.
+    """A decoded task prompt with the result of its task's checker.
 
     Args:
         family (`str`):
@@ -35,7 +35,7 @@ def evaluate(
     batch_size: int = 64,
     **generate_kwargs: Any,
 ) -> list[Record]:
-    """Decode the prompts of a task, or of examples of task families, and judge each answer.
+    """Decode the prompts of a task, or of examples of task families, and check each answer.
 
     Args:
         model ([`DemaskGenerationMixin`]):
@@ -43,7 +43,7 @@ def evaluate(
         tokenizer (`PreTrainedTokenizerBase`):
             Its tokenizer.
         examples ([`Task`] or `Sequence[TaskExample]`):
-            A task, whose `max_new_tokens` holds where none is given; or examples of the generated families.
+            A task, whose `max_new_tokens` is the default; or examples of the generated families.
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
             As in `generate`.
         batch_size (`int`, *optional*, defaults to 64):

@@ -1,4 +1,4 @@
-"""One HTML file to look at: tables and figures of a comparison, with nothing to fetch."""
+"""The report of a comparison: one HTML file with tables and figures, without external parts."""
 
 import base64
 import os
@@ -29,19 +29,19 @@ figure { margin: 1.5rem 0; } figcaption { color: #555; }
 
 
 def write_report(file: Path, title: str, rows: Sequence[Row], facts: dict[str, Any], figures: dict[str, Path]) -> None:
-    """Write the report of a comparison; the file is replaced only when complete.
+    """Write the report of a comparison, completely or not at all.
 
     Args:
         file (`Path`):
-            Where it goes.
+            File to write.
         title (`str`):
             Its heading.
         rows (`Sequence[dict]`):
             What [`~benchmark.Report.rows`] returns.
         facts (`dict`):
-            What was measured on what, shown as a list.
+            Facts about the measurement, shown as a list.
         figures (`dict[str, Path]`):
-            PNG files by what is said under them; they become part of the report.
+            PNG files by their captions; they are embedded in the report.
     """
     chosen, others = ([row for row in rows if row["is_chosen"] is kind] for kind in (True, False))
     families = sorted({family for row in rows for family in row["families"]})
@@ -52,7 +52,7 @@ def write_report(file: Path, title: str, rows: Sequence[Row], facts: dict[str, A
         *(f"<dt><b>{escape(str(name))}</b></dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()),
         "</dl><h2>Settings</h2>",
         "<p>Each setting is compared with one token per forward pass with the same order of positions and the same "
-        "draws, on the same prompts. A row is red where it is not shown that the accuracy is kept.</p>",
+        "draws, on the same prompts. A row is red if it is not shown that the accuracy is kept.</p>",
         *_table(COLUMNS, chosen),
         *(["<h2>Their neighbours in the grid</h2>", *_table(COLUMNS, others)] if others else []),
         *(_figure(caption, path) for caption, path in figures.items()),
@@ -65,7 +65,7 @@ def write_report(file: Path, title: str, rows: Sequence[Row], facts: dict[str, A
 
 
 def environment() -> dict[str, str]:
-    """Return hardware and versions, for reports."""
+    """Return a description of hardware and versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "transformers"))
     return {"hardware": device, "versions": f"Python {platform.python_version()}, {versions}"}

@@ -1,4 +1,4 @@
-"""Run settings on task prompts with several seeds; what was decoded is kept, prompt by prompt, and never run twice."""
+"""Run settings on task prompts with several seeds; every record is stored, and nothing is decoded twice."""
 
 import dataclasses
 import zlib
@@ -28,14 +28,14 @@ class Run:
         tasks (`Sequence[Task]`):
             The prompts, all different within a task.
         num_seeds (`int`):
-            Times that each prompt is decoded, each with a seed of its own; at least 1.
+            Number of times that each prompt is decoded, each time with its own seed; at least 1.
         folder (`Path`):
-            Where the records go, one JSON Lines file for each setting and process.
+            Folder of the records, one JSON Lines file per setting and process.
         batch_size (`int`, *optional*, defaults to 64):
             Prompts decoded together; it does not change the answers.
 
     Raises:
-        ValueError: if a prompt stands twice, or `num_seeds` is below 1.
+        ValueError: if a prompt occurs twice, or `num_seeds` is below 1.
     """
 
     tasks: Sequence[Task]
@@ -55,7 +55,7 @@ class Run:
         """Return the records of each prompt, in the order of the tasks, their prompts and the seeds.
 
         Raises:
-            ValueError: if some are missing; [`decode`] makes them.
+            ValueError: if some are missing; [`decode`] creates them.
         """
         found = self._found(setting)
         missing = [job for job in self._jobs() if job not in found]
@@ -67,7 +67,7 @@ class Run:
     def decode(
         self, model: DemaskGenerationMixin, tokenizer: PreTrainedTokenizerBase, setting: Setting, is_shown: bool = True
     ) -> None:
-        """Decode what is missing of a setting.
+        """Decode the missing records of a setting.
 
         Under `accelerate launch` or `torchrun` the processes share the prompts; the records do not depend on their
         number, nor on the batch size, nor on interruptions.
@@ -91,7 +91,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         found = self._found(setting)
         missing = [job for job in self._jobs() if job not in found]
-        # Nobody may write before everybody has seen what is missing.
+        # No process may write before all have determined what is missing.
         state.wait_for_everyone()
         own = set(missing[state.process_index :: state.num_processes])
         file = self.folder / f"{setting.key}-{state.process_index}.jsonl"
@@ -120,7 +120,7 @@ class Run:
         state.wait_for_everyone()
 
     def _jobs(self) -> Iterator[tuple[str, str, int]]:
-        """Yield task, prompt and number of the seed of everything to decode."""
+        """Yield task, prompt and seed number of each record."""
         prompts = ((task.name, example.prompt) for task in self.tasks for example in task.examples)
         return ((*prompt, seed) for prompt in prompts for seed in range(self.num_seeds))
 
@@ -135,5 +135,5 @@ class Run:
 
 
 def seed_of(prompt: str, number: int) -> int:
-    """Return the seed of a prompt's run, which depends on the prompt and the run's number only."""
+    """Return the seed of a run of a prompt; it depends on the prompt and the number of the run only."""
     return _SEED_STRIDE * number + zlib.crc32(prompt.encode()) % _SEED_STRIDE

@@ -13,7 +13,7 @@ from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields
 from ..validation import nearest
 
 
-# Settings of `generate` that a text cannot hold: what decodes the prompts sets them itself.
+# Settings of `generate` that a text cannot set, because evaluation sets them.
 _SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate")
 
 
@@ -23,7 +23,7 @@ class Setting:
 
     Args:
         row (`str`):
-            Name of the row of a table that it may fill; settings that differ in their limits share it.
+            Name of its row in a table; settings that differ in their limits share a row.
         label (`str`):
             The text that this setting was read from.
         strategy (`dict[str, Any]`):
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """A name for files: the strategy and a checksum of everything else."""
+        """Name for files: the strategy and a checksum of everything else."""
         text = json.dumps([self.strategy, self.options], sort_keys=True)
         return f"{self.strategy['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -68,7 +68,7 @@ def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[S
             Such as "demask:dependency_bound=0.03/0.06/0.1,rule=total". The order of the values is kept: neighbours
             in it are neighbours in the grid.
         shared (`Mapping[str, Any]`, *optional*):
-            Arguments of `generate` for all settings; those in the text come first.
+            Arguments of `generate` for all settings; those in the text take precedence.
 
     Returns:
         `list[Setting]`: one for each combination of values.

@@ -102,8 +102,8 @@ def ratio_of_means(
 def difference_p_value(first: np.ndarray, second: np.ndarray, num_resamples: int = 9_999, seed: int = 0) -> float:
     """Return the two-sided p-value of "both are right equally often" for the same prompts.
 
-    One run each is tested exactly (McNemar: among the prompts that one of the two alone solves, each is equally
-    likely to be it). Several seeds are averaged within each prompt, and the signs of the differences are permuted.
+    One run each is tested exactly (McNemar: among the prompts that only one of the two solves, both are equally likely
+    to be that one). Several seeds are averaged within each prompt, and the signs of the differences are permuted.
 
     Args:
         first (`np.ndarray` of shape `(prompts,)` or `(prompts, seeds)`):
@@ -123,7 +123,7 @@ def difference_p_value(first: np.ndarray, second: np.ndarray, num_resamples: int
     differences = np.subtract(*_prompt_means(first, second))
     differences = differences[differences != 0]
     if differences.size < 2:
-        # One sign is as likely as the other.
+        # Both signs are equally likely.
         return 1.0
     if np.isin(differences, (-1, 1)).all():
         return float(stats.binomtest(int((differences > 0).sum()), differences.size).pvalue)
@@ -140,7 +140,7 @@ def difference_p_value(first: np.ndarray, second: np.ndarray, num_resamples: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down rule, in their order.
+    """Return p-values, in the same order, corrected for their number by Holm's step-down rule.
 
     Args:
         p_values (`Sequence[float]`):
@@ -160,7 +160,7 @@ def mean_interval(
 
     Args:
         values (`np.ndarray` of shape `(prompts,)`, or `Sequence[float]`):
-            One value for each prompt, at least one.
+            One value per prompt, at least one.
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence, in (0, 1).
         num_resamples (`int`, *optional*, defaults to 4000):
@@ -179,9 +179,9 @@ def share_interval(count: int, total: int, confidence: float = 0.95) -> Interval
 
     Args:
         count (`int`):
-            How many have the property.
+            Number with the property.
         total (`int`):
-            How many there are, at least 1.
+            Total number, at least 1.
         confidence (`float`, *optional*, defaults to 0.95):
             Two-sided confidence, in (0, 1).
     """

@@ -1,4 +1,4 @@
-"""Where the candidates of a step are, found with one transfer from the device and shared by all who ask."""
+"""The places of a step's candidates, found with one transfer from the device and shared by all users."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 
 @dataclass(frozen=True)
 class CandidateIndex:
-    """The places of a boolean mask in row-major order. "Active" rows are those that have a place.
+    """The places of a boolean mask in row-major order. "Active" rows contain at least one place.
 
     Args:
         rows (`torch.LongTensor` of shape `(num_candidates,)`):
@@ -21,13 +21,13 @@ class CandidateIndex:
         active (`torch.LongTensor` of shape `(num_active,)`):
             The active rows, ascending.
         host_active (`list[int]`):
-            The same, known without asking the device.
+            The same as a list, available without a transfer from the device.
         first_columns (`list[int]`):
             First candidate of each active row.
         last_columns (`list[int]`):
             Last candidate of each active row.
         width (`int`):
-            Most candidates of a row; 0 without any.
+            Largest number of candidates in a row; 0 if there are none.
     """
 
     rows: torch.Tensor
@@ -46,9 +46,9 @@ class CandidateIndex:
 
         Args:
             candidates (`torch.BoolTensor` of shape `(batch, length)`):
-                The mask; the index lives on its device.
+                The mask; the index is on its device.
             on_host (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
-                A copy of it on the CPU; without it one is made, which waits for the device.
+                A copy of it on the CPU; by default it is copied, which waits for the device.
         """
         on_host = candidates.cpu() if on_host is None else on_host
         rows, columns = on_host.nonzero(as_tuple=True)
@@ -77,7 +77,7 @@ class CandidateIndex:
         return len(self.host_active) * self.width == self.ranks.numel()
 
     def padded(self, values: torch.Tensor) -> torch.Tensor:
-        """Arrange values of the candidates by active row, zeros after those of shorter rows.
+        """Arrange values of the candidates by active row; shorter rows are filled with zeros.
 
         Args:
             values (`torch.Tensor` of shape `(num_candidates, ...)`):
@@ -94,5 +94,5 @@ class CandidateIndex:
         return arranged
 
     def flat(self, arranged: torch.Tensor) -> torch.Tensor:
-        """Return the values of the candidates from how [`padded`] arranges them, shape `(num_candidates, ...)`."""
+        """Undo [`padded`]: return the values of the candidates, shape `(num_candidates, ...)`."""
         return arranged.flatten(0, 1) if self.is_full else arranged[self.ranks, self.slots]

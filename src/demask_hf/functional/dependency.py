@@ -4,8 +4,8 @@ import torch
 
 
 RULES = ("total", "token", "max")
-# Rounds of the fixed point that run on a device before it is asked whether they converged: on the shipped checkpoint
-# four are enough at the default bound. Asking the CPU is free.
+# Rounds of the fixed point that run on a device before convergence is checked: on the shipped checkpoint four are
+# enough at the default bound. On the CPU the check is free.
 _NUM_BLIND_ROUNDS = {"cpu": 0}
 _NUM_BLIND_ROUNDS_ELSEWHERE = 4
 
@@ -38,7 +38,7 @@ def dependency_bound_of(dependencies: torch.Tensor, order: torch.Tensor) -> torc
             Indices of the set's positions in the order in which the joint reveals them.
 
     Returns:
-        `torch.Tensor` of shape `()`: the bound; above 1 it says nothing.
+        `torch.Tensor` of shape `()`: the bound; a value above 1 is void.
     """
     return dependencies[order][:, order].triu(diagonal=1).sum()
 
@@ -69,13 +69,13 @@ def low_dependency_subset(
         scores (`torch.Tensor` of shape `(batch, positions)`):
             The walk goes from high to low scores; ties go to the lower index.
         eligible (`torch.BoolTensor` of shape `(batch, positions)`):
-            Positions that may be kept. The eligible position of highest score always is.
+            Positions that may be kept. The eligible position with the highest score is always kept.
         bound (`float`):
             Upper limit, at least 0.
         rule (`str`, *optional*, defaults to "token"):
             "total", "token" or "max".
         symmetric (`bool`, *optional*, defaults to `False`):
-            Use `max(D[i, j], D[j, i])` in place of `D[i, j]`.
+            Use `max(D[i, j], D[j, i])` instead of `D[i, j]`.
 
     Returns:
         `torch.BoolTensor` of shape `(batch, positions)`: a subset of `eligible`.
@@ -86,10 +86,10 @@ def low_dependency_subset(
     if symmetric:
         dependencies = torch.maximum(dependencies, dependencies.transpose(1, 2))
     earlier = torch.where(is_earlier, dependencies.float(), 0.0)
-    # What is summed over all positions up to one needs the order itself.
+    # Sums over all positions up to a given one need the order itself.
     sums = is_earlier.float() if rule == "total" else None
-    # 2. Iterate to the fixed point: a fixed number of rounds first, so that most calls synchronise once. No cost is
-    #    low enough for a position that may not be kept.
+    # 2. Iterate to the fixed point: a fixed number of rounds first, so that most calls synchronise once. A negative
+    # limit excludes positions that are not eligible.
     limits = earlier.new_full(eligible.shape, bound).masked_fill_(~eligible, -1.0)
     num_blind_rounds = _NUM_BLIND_ROUNDS.get(eligible.device.type, _NUM_BLIND_ROUNDS_ELSEWHERE)
     kept = eligible.float()
@@ -102,7 +102,7 @@ def low_dependency_subset(
 
 
 def _costs(earlier: torch.Tensor, kept: torch.Tensor, rule: str, sums: torch.Tensor | None) -> torch.Tensor:
-    """Return what the rule limits at every position, given which are kept (1, others 0)."""
+    """Return the quantity that the rule limits at every position, given the kept ones (1, others 0)."""
     if rule == "max":
         return (earlier * kept[:, :, None]).amax(dim=1)
     costs = (kept[:, None] @ earlier).squeeze(1)

@@ -16,7 +16,7 @@ def confidence(probabilities: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(...)`, in [0, 1].
     """
-    # Without the index of the maximum, which on a CPU takes most of the time.
+    # Without computing the index of the maximum, which takes most of the time on a CPU.
     return probabilities.amax(dim=-1)
 
 
@@ -42,9 +42,9 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
             Predicted distributions.
 
     Returns:
-        `torch.Tensor` of shape `(...)`, in nats; at a point mass about -1e-10 rather than 0.
+        `torch.Tensor` of shape `(...)`, in nats; for a point mass about -1e-10 instead of 0.
     """
-    # In place, so not differentiable: with a large vocabulary each tensor more costs as much as the logarithm.
+    # In place, so not differentiable: with a large vocabulary, every additional tensor costs as much as the logarithm.
     return -(probabilities + 1e-10).log_().mul_(probabilities).sum(dim=-1)
 
 
@@ -62,7 +62,7 @@ def certainty(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def certainty_of(confidence: torch.Tensor, entropy: torch.Tensor) -> torch.Tensor:
-    """Return confidence and entropy that are known, in the order of [`certainty`], shape `(..., 2)`."""
+    """Stack known confidences and entropies in the order of [`certainty`], shape `(..., 2)`."""
     return torch.stack([confidence, entropy], dim=-1)
 
 
@@ -71,7 +71,7 @@ def kl_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
     Args:
         first (`torch.Tensor` of shape `(..., vocabulary)`):
-            Distribution the expectation is taken under.
+            Distribution that the expectation is taken over.
         second (`torch.Tensor` of shape `(..., vocabulary)`):
             Distribution to compare with.
 
@@ -110,7 +110,7 @@ SCORES = {"confidence": confidence, "entropy": entropy, "margin": margin}
 
 
 def scores_of(names: tuple[str, ...], probabilities: torch.Tensor, tokens: torch.Tensor) -> list[torch.Tensor]:
-    """Return several scores as [`score_of`] does; compiled, they take one pass over the vocabulary."""
+    """Return several scores, see [`score_of`]; compiled, they take one pass over the vocabulary."""
     return [score_of(name, probabilities, tokens) for name in names]
 
 

@@ -4,7 +4,7 @@ import torch
 
 
 def random_mask(maskable: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Mask every row at a ratio of its own, ratios spread evenly over (0, 1).
+    """Mask every row at its own ratio; the ratios are spread evenly over (0, 1).
 
     The ratios of a batch are stratified, one in each interval of width 1 / batch, so that every batch covers the
     whole range. Each row with a maskable position gets at least one masked position.
@@ -40,7 +40,7 @@ def left_padded_positions(attention_mask: torch.Tensor) -> torch.Tensor:
 
 
 def steps_of_blocks(num_steps: int, num_blocks: int) -> list[int]:
-    """Split a number of denoising steps over blocks as evenly as it goes, earlier blocks first.
+    """Distribute denoising steps over blocks as evenly as possible; earlier blocks get the remainder.
 
     Args:
         num_steps (`int`):
@@ -64,7 +64,7 @@ def steps_of_blocks(num_steps: int, num_blocks: int) -> list[int]:
 
 
 def unmask_shares(num_steps: int, eps: float) -> torch.Tensor:
-    """Return the share of the still masked positions that each step of Dream's schedule unmasks.
+    """Return the share of the remaining masked positions that each step of Dream's schedule unmasks.
 
     With `t = linspace(1, eps, num_steps + 1)`, step `i` unmasks the share `1 - t[i + 1] / t[i]`, and the last step
     everything (Dream's public samplers).

@@ -1,4 +1,4 @@
-"""Measure dependencies by revealing one position at a time and running the backbone again."""
+"""Measure dependencies: reveal one position at a time and run the backbone again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from .distributions import total_variation
 from .sampling import inverse_transform
 
 
-# Deterministic, so that decoding can use them; for training targets a drawn token will do as well.
+# Deterministic, so that decoding can use them; for training targets a drawn token is sufficient, too.
 ESTIMATORS = ("expectation", "argmax")
 TARGET_ESTIMATORS = (*ESTIMATORS, "sample")
-# Up to this vocabulary the expectation runs over all tokens; beyond, over the most likely `_NUM_TOP_TOKENS`.
+# Up to this vocabulary size the expectation covers all tokens; beyond it, the `_NUM_TOP_TOKENS` most likely ones.
 _LARGEST_FULL_VOCABULARY = 1024
 _NUM_TOP_TOKENS = 32
 _MAX_PROBE_ELEMENTS = 1 << 26
 
-# (sequences of the probes, batch row of each, positions asked for) -> probabilities in row-major order.
+# (sequences of the probes, batch row of each, requested positions) -> probabilities in row-major order.
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -33,7 +33,7 @@ class MeasuredDependencies:
         num_probes (`torch.LongTensor` of shape `(batch,)`):
             Forward passes spent on each row.
         uncovered_mass (`torch.Tensor` of shape `(batch,)`):
-            Largest probability mass of a source's tokens that no probe covered, in [0, 1]. True dependencies are at
+            Largest probability mass of a source's tokens that were not probed, in [0, 1]. True dependencies are at
             most this much larger.
     """
 
@@ -58,7 +58,7 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
 
     Args:
         predict (`Callable`):
-            Maps sequences, the batch row of each and the positions asked for to probabilities, as the loop does.
+            Maps sequences, the batch row of each and the requested positions to probabilities, as in the loop.
         sequences (`torch.LongTensor` of shape `(batch, length)`):
             The states, masks included.
         candidates (`torch.BoolTensor` of shape `(batch, length)`):
@@ -66,7 +66,7 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
         probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
             Predictions for the candidates in these states, row-major.
         mask_token_id (`int`):
-            Token that is never revealed; its mass is spread over the others.
+            Token that is never revealed; its mass is distributed over the others.
         estimator (`str`, *optional*, defaults to "expectation"):
             "expectation" weighs every token (for vocabularies above 1,024 the 32 most likely) by its probability;
             "argmax" reveals the most likely token only, which is a proxy and can be far below the expectation;
@@ -74,7 +74,7 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
         sources (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
             Probe these candidates only.
         min_probability (`float`, *optional*, defaults to 1e-7):
-            Tokens less likely than this are not probed by "expectation"; their mass is reported as uncovered.
+            "expectation" does not probe less likely tokens; their mass is reported as uncovered.
         generator (`torch.Generator`, *optional*):
             Draws the tokens of "sample"; on the CPU.
 

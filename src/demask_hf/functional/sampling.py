@@ -27,7 +27,7 @@ def uniform_noise(seeds: torch.Tensor, steps: torch.Tensor, positions: torch.Ten
     """Return one uniform number per element, a pure function of its arguments.
 
     The numbers are hashes (splitmix64), so they do not depend on the device, on the other rows of a batch or on
-    how often a generator was used before.
+    earlier use of a generator.
 
     Args:
         seeds (`torch.LongTensor`):
@@ -64,7 +64,7 @@ def filter_logits(
             Keep the `top_k` most likely tokens.
 
     Returns:
-        `torch.Tensor` of shape `(num_candidates, vocabulary)`, removed tokens at the lowest finite value.
+        `torch.Tensor` of shape `(num_candidates, vocabulary)`, with removed tokens set to the lowest finite value.
     """
     lowest = torch.finfo(logits.dtype).min
     if temperature not in (0, 1):
@@ -88,7 +88,7 @@ def draw_tokens(
 
     Args:
         logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
-            Unfiltered logits, for the case in which only the mask token survives the filters.
+            Unfiltered logits, used if only the mask token survives the filters.
         probabilities (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
             Filtered distributions.
         mask_token_id (`int`):
@@ -99,10 +99,10 @@ def draw_tokens(
     Returns:
         `torch.LongTensor` of shape `(num_candidates,)`.
     """
-    # Put back afterwards: a copy without the mask token would be as large as everything else together.
+    # Restored afterwards: a copy without the mask token would be as large as all other tensors together.
     of_mask = logits[:, mask_token_id].clone()
     logits[:, mask_token_id] = float("-inf")
-    # The same as `argmax`, in half of its time on a CPU.
+    # The same as `argmax`, in half the time on a CPU.
     fallback = logits.max(dim=-1).indices
     logits[:, mask_token_id] = of_mask
     if noise is None:
@@ -126,7 +126,7 @@ def inverse_transform(weights: torch.Tensor, noise: torch.Tensor) -> torch.Tenso
     """
     cumulative = weights.cumsum(dim=-1)
     drawn = torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True).squeeze(-1)
-    # Rounding in the last place of the total must not select a token of weight 0 behind the last one.
+    # Rounding of the total must not select a token of weight 0 after the last possible one.
     last_possible = weights.shape[-1] - 1 - (weights.flip(-1) > 0).int().argmax(dim=-1)
     return torch.minimum(drawn, last_possible)
 

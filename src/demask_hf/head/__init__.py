@@ -2,7 +2,7 @@
 
 Read `modeling_demask.py` first, the network in one file; with `configuration_demask.py` it is copied into every
 repository of a head and works there without this package. Then `loading.py` and `publishing.py` (to and from the Hub),
-`adapters.py` (PEFT; needs the extra "train") and `certificate.py` (what a calibrated bound was calibrated for).
+`adapters.py` (PEFT; needs the extra "train") and `certificate.py` (the settings that a bound was calibrated for).
 """
 
 from typing import TYPE_CHECKING

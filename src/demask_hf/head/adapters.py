@@ -51,7 +51,7 @@ def add_lora(
         `PeftModel`: the wrapped head; its `save_pretrained` writes the adapter alone.
 
     Raises:
-        ValueError: if a number is outside its range or a name is no module of the head.
+        ValueError: if a number is outside its range or a name is not a module of the head.
     """
     check_count("rank", rank)
     check_interval("dropout", dropout, 0, 1, open_high=True)
@@ -64,7 +64,7 @@ def add_lora(
                 raise ValueError(f"`{field}` must be among {', '.join(sorted(known[field]))}, got {name!r}.")
     config = LoraConfig(
         r=rank,
-        # PEFT divides by the rank, so a fraction is as good as a whole number.
+        # PEFT divides by the rank, so a fraction works as well as a whole number.
         lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]
         target_modules=targets,
         modules_to_save=list(modules_to_save) or None,
@@ -80,15 +80,15 @@ def load_merged(adapter: str | Path, head: str | Path | None = None) -> DemaskHe
         adapter (`str` or `Path`):
             Folder or repository of the adapter.
         head (`str` or `Path`, *optional*):
-            The head it was trained on; by default the one that the adapter names.
+            The head it was trained on; by default the one named in the adapter's configuration.
 
     Returns:
-        [`DemaskHead`]: a head as any other, without PEFT.
+        [`DemaskHead`]: an ordinary head, without PEFT.
     """
     head = head or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
     if not head:
         raise ValueError(f"`head` must be given for an adapter that names none, got {str(adapter)!r}.")
     base = DemaskHead.from_pretrained(head, use_safetensors=True)
-    # What was certified is the head without the adapter.
+    # The certificate was issued for the head without the adapter.
     uncertify(base)
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()

@@ -1,4 +1,4 @@
-"""The certificate of a head: what its bound was calibrated for, and where decoding differs from that."""
+"""The certificate of a head: the settings that its bound was calibrated for, and differences from them."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ logger = logging.get_logger(__name__)
 
 
 def differences(certificate: dict[str, Any], used: dict[str, Any]) -> list[str]:
-    """Return what a decoding does otherwise than the certificate says, in words.
+    """Return in words how the settings of a decoding differ from the certified ones.
 
     Args:
         certificate (`dict[str, Any]`):
             The certificate, as `demask-hf calibrate` stores it in the head's configuration.
         used (`dict[str, Any]`):
-            The settings of the decoding, by the same names. A revision that one of the two does not know is not
-            compared: a folder has none.
+            The settings of the decoding, by the same names. A revision that is unknown on one side is not compared: a
+            folder has none.
     """
     others = []
     for name, value in used.items():
@@ -28,11 +28,11 @@ def differences(certificate: dict[str, Any], used: dict[str, Any]) -> list[str]:
 
 
 def warn_of_differences(certificate: dict[str, Any], used: dict[str, Any]) -> None:
-    """Log once where a decoding differs from what the certificate was issued for, see [`differences`]."""
+    """Warn once if a decoding differs from what the certificate was issued for, see [`differences`]."""
     others = differences(certificate, used)
     if others:
         logger.warning_once(
-            f"The head's certificate ({certificate.get('risk')} at most {certificate.get('epsilon')}) does not hold "
+            f"The head's certificate ({certificate.get('risk')} at most {certificate.get('epsilon')}) does not apply "
             f"here: it was issued for other settings, got {', '.join(others)}."
         )
 

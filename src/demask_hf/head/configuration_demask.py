@@ -8,8 +8,8 @@ from transformers import PreTrainedConfig
 class DemaskConfig(PreTrainedConfig):
     """Describe a dependency head and the backbone it was made for.
 
-    The backbone fields are compared when the head is loaded beside a model: the head reads that model's hidden
-    states and means nothing on others.
+    The backbone fields are compared when the head is attached to a model: the head reads the hidden states of that
+    model, and its output is meaningless for others.
 
     Args:
         backbone_hidden_size (`int`, *optional*, defaults to 3584):
@@ -21,11 +21,12 @@ class DemaskConfig(PreTrainedConfig):
         backbone_vocab_size (`int`, *optional*):
             Size of the backbone's vocabulary; not compared if `None`.
         logits_shift (`int`, *optional*, defaults to 1):
-            How many positions earlier the hidden state stands that speaks for a position: 1 for Dream, else 0.
+            Offset between a position and the hidden state used to predict it: 1 for Dream (the position before), else
+            0.
         base_model_name_or_path (`str`, *optional*):
-            Repository or folder of the backbone, for readers.
+            Repository or folder of the backbone, for information.
         base_model_revision (`str`, *optional*):
-            Its revision, for readers.
+            Its revision, for information.
         width (`int`, *optional*, defaults to 64):
             Width of the head.
         reads_certainty (`bool`, *optional*, defaults to `False`):
@@ -38,13 +39,13 @@ class DemaskConfig(PreTrainedConfig):
         num_distance_buckets (`int`, *optional*, defaults to 64):
             Number of learned biases for the signed distance between source and target; even.
         max_distance (`int`, *optional*, defaults to 1024):
-            Distances from here on share a bucket.
+            Distances of at least this share a bucket.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial weights.
         initial_dependency (`float`, *optional*, defaults to 0.02):
-            What an untrained head predicts for every pair, in (0, 1).
+            Prediction of an untrained head for every pair, in (0, 1).
         certificate (`dict`, *optional*):
-            What `demask-hf calibrate` found: `dependency_bound`, which decoding then uses by default, with the risk
+            Result of `demask-hf calibrate`: `dependency_bound`, which decoding then uses by default, with the risk
             (`risk`, `epsilon`, `delta`, `num_prompts`) and the settings that it was chosen for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Loading of a dependency head: from safetensors only, complete, and with one sentence where it fails."""
+"""Load a dependency head: from safetensors only, completely, and with a one-sentence error if it fails."""
 
 import os
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from .configuration_demask import DemaskConfig
 from .modeling_demask import DemaskHead
 
 
-# What there must be one of, first of a head, then of a sharded one or a PEFT adapter of a head.
+# One file of each line must exist: of a head, of a sharded head, or of a PEFT adapter of a head.
 _NEEDED = (
     ("config.json", "adapter_config.json"),
     ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"),
 )
-# Arguments that say where a repository is and who asks.
+# Arguments for the location of a repository and the access to it.
 _ACCESS = ("revision", "token", "cache_dir", "local_files_only", "proxies")
-# What the Hub client says, most special first, and how the sentence goes on after "got".
+# Errors of the Hub client, most specific first, and how the sentence continues after "got".
 _REASONS = (
     (RevisionNotFoundError, "{name}, which has no revision {revision!r}"),
     (GatedRepoError, "{name}, which is gated: pass a `token` that has access"),
@@ -47,8 +47,8 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
             Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
 
     Raises:
-        OSError: if repository, revision or a file is not there.
-        ValueError: if it is no head, or the file is broken or does not hold all tensors of the head.
+        OSError: if the repository, the revision or a file does not exist. ValueError: if it is not a head, or the file
+            is broken or lacks tensors of the head.
     """
     name = repr(str(name_or_path))
     try:
@@ -69,7 +69,7 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         ) from error
     except RuntimeError as error:
         raise ValueError(
-            f"`head` must have tensors of the shapes that its config.json says, got {name} with others."
+            f"`head` must have tensors of the shapes in its config.json, got {name} with other shapes."
         ) from error
     missing = sorted(info["missing_keys"])
     if missing:
@@ -84,10 +84,10 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
 
 
 def _check_files(name_or_path: str, kwargs: dict[str, Any]) -> None:
-    """Raise if there is no configuration or no weights, or the configuration is that of another model.
+    """Raise if the configuration or the weights are missing, or the configuration is that of another model.
 
-    Without the one transformers goes on with default settings, and without the other it asks a service on the Hub to
-    convert the repository.
+    If the configuration is missing, transformers continues with default settings; if the weights are missing, it asks
+    a service on the Hub to convert the repository.
     """
     access = {name: kwargs[name] for name in _ACCESS if name in kwargs}
     for needed in _NEEDED:
@@ -103,7 +103,7 @@ def _check_files(name_or_path: str, kwargs: dict[str, Any]) -> None:
 
 
 def _reason(error: BaseException, revision: str | None) -> str | None:
-    """Return what the Hub client said at the bottom of an error, `{name}` left open."""
+    """Return the sentence for the Hub client's error that caused another one, with `{name}` left open."""
     for cause in _chain(error):
         for kind, text in _REASONS:
             if isinstance(cause, kind):
@@ -112,7 +112,7 @@ def _reason(error: BaseException, revision: str | None) -> str | None:
 
 
 def _missing_reason(error: OSError | HFValidationError) -> str:
-    """Return the reason for an error that transformers raised by itself, for a folder without a file."""
+    """Return the reason for an error that transformers itself raised because a file is missing."""
     if "model.safetensors" in str(error):
         return "{name}, which has no model.safetensors"
     if "config.json" in str(error):

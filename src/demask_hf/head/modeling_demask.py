@@ -1,6 +1,6 @@
 """The dependency head: from final hidden states to the dependency matrix, in one pass.
 
-With its configuration this file imports only torch and transformers, so that the two work alone in a Hub repository.
+This file and its configuration import only torch and transformers, so that both work alone in a Hub repository.
 """
 
 import math
@@ -22,11 +22,11 @@ class DependencyOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*):
-            Mean binary cross-entropy with soft targets, in nats a pair; returned when `labels` are given.
+            Mean binary cross-entropy with soft targets, in nats per pair; returned when `labels` are given.
         dependencies (`torch.FloatTensor` of shape `(batch, positions, positions)`):
-            Estimate of `D[source, target]`, float32, in [0, 1]; 0 on the diagonal and where there is no position.
+            Estimate of `D[source, target]`, float32, in [0, 1]; 0 on the diagonal and at padding.
         logits (`torch.FloatTensor` of shape `(batch, positions, positions)`):
-            The same before the sigmoid, float32, nothing set to 0.
+            The same before the sigmoid, float32; no entry is set to 0.
     """
 
     loss: torch.Tensor | None = None
@@ -35,9 +35,9 @@ class DependencyOutput(ModelOutput):
 
 
 class DemaskDistanceBias(nn.Module):
-    """What the signed distance of each pair adds: to its logit, and to every attention head of the mixing layers.
+    """Learned biases for the signed distance of a pair: for its logit and each attention head of the mixing layers.
 
-    One table holds them all: on few positions the number of operations decides what a head costs.
+    All are in one table: for few positions the cost of a head depends on the number of operations.
     """
 
     buckets: torch.Tensor
@@ -51,7 +51,7 @@ class DemaskDistanceBias(nn.Module):
     def forward(self, offsets: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the biases, each of shape `(batch, 1 or heads, positions, positions)`.
 
-        `offsets` are the distances, limited to both ends, plus `max_distance`.
+        `offsets` are the distances, clamped at both ends, plus `max_distance`.
         """
         by_offset = self.weight.index_select(1, self.buckets)
         biases = by_offset.index_select(1, offsets.flatten()).view(-1, *offsets.shape)
@@ -81,11 +81,11 @@ class DemaskMixingLayer(nn.Module):
 
 
 class DemaskHead(PreTrainedModel):
-    """Predict, for each ordered pair of masked positions, how far revealing one moves the prediction of the other.
+    """Predict, for each ordered pair of masked positions, how much revealing one changes the prediction of the other.
 
     `D[i, j] = sigmoid(q_i . k_j / sqrt(width) + source_i + target_j + distance(j - i))`, where queries, keys and
-    biases are read from the final hidden states that speak for the positions, after they have been mixed over the
-    masked positions of the state. The idea is that of DEMASK (arXiv 2604.02560).
+    biases are computed from the final hidden states used to predict the positions, mixed over the masked positions of
+    the state. The idea is that of DEMASK (arXiv 2604.02560).
 
     Args:
         config ([`DemaskConfig`]):
@@ -115,7 +115,7 @@ class DemaskHead(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, use_safetensors: bool | None = True, **kwargs: Any) -> "DemaskHead":
-        """Load a head, from safetensors only unless `use_safetensors` says otherwise."""
+        """Load a head, from safetensors only unless `use_safetensors=False` is passed."""
         return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     @torch.no_grad()
@@ -125,7 +125,7 @@ class DemaskHead(PreTrainedModel):
             init.normal_(module.weight, std=self.config.initializer_range)
             init.copy_(self.distance_bias.buckets, _distance_buckets(self.config))
         if module is self.scorer:
-            # Half of the prior's logit comes from the source, half from the target.
+            # Source and target each contribute half of the prior's logit.
             prior = self.config.initial_dependency
             self.scorer.bias.fill_(0.5 * math.log(prior / (1 - prior)))
 
@@ -142,16 +142,17 @@ class DemaskHead(PreTrainedModel):
 
         Args:
             hidden_states (`torch.Tensor` of shape `(batch, positions, backbone_hidden_size)`):
-                Final hidden states that speak for the masked positions, rows padded to the longest.
+                Final hidden states used to predict the masked positions; rows are padded to the longest.
             positions (`torch.LongTensor` of shape `(batch, positions)`):
-                Where the positions lie, counted from the first real token of the row; a pair at one place is none.
+                Places of the positions, counted from the first real token of the row; two equal places do not form a
+                pair.
             is_position (`torch.BoolTensor` of shape `(batch, positions)`, *optional*):
-                False where a row is padded; by default nothing is.
+                False at padding; by default there is none.
             certainty (`torch.Tensor` of shape `(batch, positions, 2)`, *optional*):
                 Probability of the most likely token, and entropy in nats, of each position's prediction; read if
                 `config.reads_certainty`.
             labels (`torch.Tensor` of shape `(batch, positions, positions)`, *optional*):
-                Measured dependencies in [0, 1]; pairs with a negative label are left out of the loss.
+                Measured dependencies in [0, 1]; pairs with a negative label do not count in the loss.
             return_dict (`bool`, *optional*):
                 Accepted for `Trainer`; the output is a [`DependencyOutput`] in any case.
 
@@ -159,7 +160,7 @@ class DemaskHead(PreTrainedModel):
             [`DependencyOutput`]
 
         Raises:
-            ValueError: if `hidden_states` has another width than `config.backbone_hidden_size`, or `certainty` is
+            ValueError: if the width of `hidden_states` is not `config.backbone_hidden_size`, or `certainty` is
                 missing.
         """
         if hidden_states.shape[-1] != self.config.backbone_hidden_size:
@@ -201,15 +202,15 @@ class DemaskHead(PreTrainedModel):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def _offsets(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return for each pair, source first, its signed distance plus `max_distance`, limited to both ends."""
+        """Return the signed distance of each pair (source first) plus `max_distance`, clamped at both ends."""
         limit, positions = self.config.max_distance, positions.int()
         return (positions[:, None, :] + limit - positions[:, :, None]).clamp_(0, 2 * limit)
 
 
 def _distance_buckets(config: DemaskConfig) -> torch.Tensor:
-    """Return the bucket of each distance from -max_distance to max_distance, beyond which all share one.
+    """Return the bucket of each distance from -max_distance to max_distance.
 
-    Half of the buckets are for each sign, the nearer half of them exact, the farther logarithmic.
+    Each sign has half of the buckets; of these, the nearer half is exact and the farther half logarithmic.
     """
     limit, half = config.max_distance, config.num_distance_buckets // 2
     distance = torch.arange(-limit, limit + 1)
@@ -227,12 +228,12 @@ def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.T
         logits (`torch.Tensor` of shape `(batch, positions, positions)`):
             Predictions before the sigmoid.
         labels (`torch.Tensor` of the same shape):
-            Measured dependencies in [0, 1], negative where none was measured.
+            Measured dependencies in [0, 1], negative where nothing was measured.
         is_pair (`torch.BoolTensor` of the same shape):
             Off-diagonal pairs of real positions.
 
     Returns:
-        `torch.Tensor` of shape `()`, in nats a pair; 0 if nothing is labelled.
+        `torch.Tensor` of shape `()`, in nats per pair; 0 if nothing is labelled.
     """
     weights = (is_pair & (labels >= 0)).float()
     losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.clamp(0, 1).float(), reduction="none")

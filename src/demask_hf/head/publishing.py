@@ -1,4 +1,4 @@
-"""Publish a dependency head: a folder or Hub repository that works beside its backbone, and alone."""
+"""Publish a dependency head: a folder or Hub repository that works with its backbone, and alone."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from .modeling_demask import DemaskHead
 
 
 _SOURCES = Path(__file__).parent
-#: What training leaves beside a head, for the model card.
+#: Name of the training record in a head's folder, for the model card.
 TRAINING_RECORD = "training.json"
 #: How well a head fits, see [`fit_rows`].
 FIT_COLUMNS = (
@@ -26,7 +26,7 @@ FIT_COLUMNS = (
     Column("R^2", "r2", ".4f"),
     Column("AUC", "auc", ".4f"),
 )
-# Copied as they are: with transformers they load the head where demask_hf is not installed.
+# Copied unchanged: with them, transformers loads the head where demask_hf is not installed.
 CODE_FILES = ("configuration_demask.py", "modeling_demask.py")
 _AUTO_MAP = {"AutoConfig": "configuration_demask.DemaskConfig", "AutoModel": "modeling_demask.DemaskHead"}
 
@@ -42,13 +42,13 @@ def export_head(
 
     Args:
         head ([`DemaskHead`]):
-            The head; adapters must be merged before.
+            The head; adapters must be merged first.
         folder (`str` or `Path`):
             Where to write; files of an earlier export are replaced.
         record (`dict`, *optional*):
             What `demask-hf train` wrote about the training, for the model card.
         repo_id (`str`, *optional*):
-            The repository that the folder goes to; its `custom_generate` then finds the head by itself.
+            The repository that the folder will be pushed to; its `custom_generate` then finds the head.
         license (`str`, *optional*, defaults to `"apache-2.0"`):
             License of the head.
 
@@ -89,15 +89,14 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
         folder (`str` or `Path`):
             A folder that [`export_head`] wrote for this repository.
         repo_id (`str`):
-            The repository, `organisation/name`; made if it is not there.
+            The repository, `organisation/name`; created if it does not exist.
         is_private (`bool`, *optional*, defaults to `False`):
             Whether a new repository is private.
         token (`str`, *optional*):
-            Token of the Hub; by default the one of this machine.
+            Token of the Hub; by default the one stored on this machine.
 
     Raises:
-        ValueError: if the repository's name is not of that form.
-        OSError: if the Hub refuses.
+        ValueError: if the name of the repository does not have this form. OSError: if the Hub refuses.
     """
     if not _is_repo_id(repo_id):
         raise ValueError(f"`repo_id` must be of the form organisation/name, got {repo_id!r}.")
@@ -111,16 +110,16 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
 
 
 def read_training_record(folder: str | Path) -> dict[str, Any]:
-    """Return what training left beside a head, or nothing.
+    """Return the training record in a head's folder; empty if there is none.
 
     Args:
         folder (`str` or `Path`):
-            Folder of the head, or anything else that a head is loaded from.
+            Folder of the head, or a repository.
     """
     file = Path(folder) / TRAINING_RECORD
     record = read_json(file) if file.is_file() else {}
     if "calibration" in record:
-        # The name of the curve in earlier records.
+        # Name of the curve in older records.
         record["reliability"] = record.pop("calibration")
     return record
 
@@ -134,7 +133,7 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
         record (`dict`):
             What `demask-hf train` wrote; may be empty.
         repo_id (`str`, *optional*):
-            The repository, for the lines that load it.
+            The repository, for the code that loads it.
         license (`str`):
             License of the head.
     """
@@ -150,10 +149,10 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
     parts = [
         f"---\n{front.to_yaml().strip()}\n---",
         "# A dependency head for masked diffusion decoding",
-        f"{head.num_parameters():,} parameters beside the backbone `{base or 'not recorded'}`{revision} "
+        f"{head.num_parameters():,} parameters for the backbone `{base or 'not recorded'}`{revision} "
         f"({config.backbone_model_type}, hidden size {config.backbone_hidden_size}). It predicts, for every ordered "
-        "pair of masked positions, by how much revealing one moves the prediction of the other (total variation), so "
-        "that decoding can unmask positions together that do not depend on each other. The idea is that of DEMASK "
+        "pair of masked positions, by how much revealing one changes the prediction of the other (total variation), "
+        "so that decoding can unmask positions together that do not depend on each other. The idea is that of DEMASK "
         "(arXiv 2604.02560).",
         f"## Use\n\n```python\nimport demask_hf\nfrom transformers import AutoModel\n\n"
         f'model = AutoModel.from_pretrained("{base or "BACKBONE"}")\nmodel.load_demask_head("{name}")\n'
@@ -163,16 +162,16 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
         _training_part(record),
         _certificate_part(config.certificate),
         "## Limits\n\nThe head reads the hidden states of this backbone only. It was fitted to dependencies measured "
-        "on the data above; on other domains they may be wrong, and decoding then loses accuracy or speed. Pairwise "
-        "dependencies cannot see what only three positions together decide (parity). The bound on total variation "
-        "assumes that the prediction is not below the true dependency and that dependencies are sub-additive; at "
-        "temperature 0 it says nothing.",
+        "on the data above; on other domains its predictions may be wrong, and decoding then loses accuracy or "
+        "speed. Pairwise dependencies cannot capture what only three positions together determine (parity). The "
+        "bound on total variation assumes that the prediction is not below the true dependency and that "
+        "dependencies are sub-additive; at temperature 0 it is void.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def fit_rows(metrics: Mapping[str, float], name: str = "head") -> list[Row]:
-    """Return the rows of a table of how well a head fits, beside trivial predictors; see [`FIT_COLUMNS`].
+    """Return the rows of a table with the fit of a head and of trivial predictors, see [`FIT_COLUMNS`].
 
     Args:
         metrics (`Mapping[str, float]`):

@@ -1,7 +1,8 @@
 """Unmasking strategies, one file each; importing this package registers them.
 
 Read `step.py` first (what a strategy sees), then `base.py` (what a strategy is), `sequential.py` and `threshold.py`
-(the two smallest), and `demask.py`. `settings.py` is what a strategy is told when it is bound to a model.
+(the two smallest), and `demask.py`. `settings.py` holds the settings that a strategy receives when it is bound to a
+model.
 """
 
 from .base import (

@@ -1,4 +1,4 @@
-"""What an unmasking strategy is: a dataclass of its limits with one method that picks positions."""
+"""What an unmasking strategy is: a dataclass of limits with one method that selects positions."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class LastLayers:
         count (`int`, *optional*):
             Number of layers, at least 1.
         share (`float`, *optional*):
-            Share of the layers, counted from the last and rounded up, in (0, 1]; in place of `count`.
+            Share of the layers, counted from the last and rounded up, in (0, 1]; instead of `count`.
     """
 
     count: int | None = None
@@ -43,18 +43,18 @@ class LastLayers:
         """Return how many of a model's layers are averaged."""
         if self.share is None:
             return num_layers if self.count is None else self.count
-        # As in the public code of DAPD, so that products such as 0.3 * 10 round alike.
+        # As in the public code of DAPD, so that products such as 0.3 * 10 are rounded in the same way.
         return max(1, num_layers - int(num_layers * (1 - self.share)))
 
 
 Need = str | LastLayers
 _Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
-# Runs a module as `generate` wants it to be run: as it is, or compiled.
+# Maps a module to the callable that `generate` runs: the module itself, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
 
 
 def as_it_is(module: torch.nn.Module) -> Callable[..., Any]:
-    """Return a module that is not compiled."""
+    """Return the module itself, not compiled."""
     return module
 
 
@@ -62,13 +62,12 @@ class UnmaskingStrategy(ABC):
     """Selects the masked positions to unmask in a step; the loop decides which tokens are written there.
 
     A strategy is a dataclass, decorated with [`register_strategy`]; its fields are its limits, checked in
-    `__post_init__`. `select` is the one method that it must have. State that is kept from step to step sits in fields
-    with `init=False, repr=False`: `generate` works on `dataclasses.replace(strategy)`, so that nothing is left over
-    from an earlier call.
+    `__post_init__`. `select` is the one method that it must have. Memory between steps is kept in fields with
+    `init=False, repr=False`: `generate` works on a fresh copy, so nothing remains from an earlier call.
     """
 
     name: ClassVar[str]
-    # What follows is a plain class attribute in most strategies, and a property where it depends on the fields.
+    # The members below are class attributes in most strategies, and properties where they depend on fields.
 
     @property
     def allows_empty_step(self) -> bool:
@@ -109,9 +108,9 @@ class UnmaskingStrategy(ABC):
             model (`torch.nn.Module`):
                 The model.
             settings ([`DecodingSettings`], *optional*):
-                How it decodes; `None` where nothing is decoded.
+                Settings of the decoding; `None` if nothing is decoded.
             compiled (`Callable`, *optional*):
-                Maps a network of the strategy's own to what is to be called in its place.
+                Maps a network of the strategy to the callable to use instead, such as its compiled form.
         """
 
     @abstractmethod
@@ -119,24 +118,24 @@ class UnmaskingStrategy(ABC):
         """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
-        """Return a copy without the memory of earlier steps, with other values of some fields."""
+        """Return a copy without the memory of earlier steps, with some fields replaced."""
         return dataclasses.replace(self, **fields)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the name and the fields; [`make_strategy`] with them gives an equal strategy."""
+        """Return the name and the fields; [`make_strategy`] builds an equal strategy from them."""
         return {"name": self.name, **{each: getattr(self, each) for each in fields_of(type(self))}}
 
 
 class WrappingStrategy(UnmaskingStrategy):
-    """A strategy that runs others, such as one that records them: it needs what any of them needs.
+    """A strategy that runs others, for example to record them; it needs everything that they need.
 
-    In everything else it behaves like the first of them.
+    Otherwise it behaves like the first of them.
     """
 
     @property
     @abstractmethod
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
-        """The strategies, the one that decides first."""
+        """The strategies; the first one decides."""
 
     @property
     def allows_empty_step(self) -> bool:
@@ -165,10 +164,10 @@ class WrappingStrategy(UnmaskingStrategy):
 
 
 def check_needs(strategy: UnmaskingStrategy) -> None:
-    """Refuse a strategy that needs what no step has.
+    """Refuse a strategy whose needs cannot be met.
 
     Raises:
-        ValueError: if a need is unknown, or attention is asked for in two ways.
+        ValueError: if a need is unknown, or attention is requested in two ways.
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
@@ -186,7 +185,7 @@ def register_strategy(name: str) -> Callable[[type[UnmaskingStrategy]], type[Unm
 
     Args:
         name (`str`):
-            The name; must be free.
+            The name; must not be taken.
 
     Returns:
         A decorator for a dataclass that inherits [`UnmaskingStrategy`].

@@ -1,4 +1,4 @@
-"""DAPD: an independent set of the attention between masked positions, well connected positions first."""
+"""DAPD: an independent set of the attention between masked positions, starting with well connected ones."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from .base import LastLayers, Need, UnmaskingStrategy, register_strategy
 from .step import DenoisingStep
 
 
-# Share of the masks that must be gone before confident positions are unmasked whatever they attend to.
+# Share of the masks that must be unmasked before confident positions are unmasked regardless of attention.
 _LATE_PROGRESS = 0.5
 _SMALLEST_MAXIMUM = 1e-8
 
@@ -24,21 +24,21 @@ class DapdStrategy(UnmaskingStrategy):
     diagonal, `d_i = sum_j S_ij` and `W_ij = S_ij / max_k S_ik`, positions are walked in descending order of `d_i`
     times confidence, and position `i` is taken iff `W_ij <= bound` for every `j` taken before (DAPD, arXiv 2603.12996,
     as its public code has it; `W` is not symmetric, the row is that of the position to be taken). The bound rises with
-    progress, the share of the masks of the row's first step that are gone, over all blocks:
+    progress, the share of the row's initial masks that are unmasked, over all blocks:
 
         bound = initial_bound + (final_bound - initial_bound) * progress
 
-    Masks behind an end-of-sequence token count as left. From a progress of 1/2 on, all positions with at least
+    Masks after an end-of-sequence token count as remaining. From a progress of 1/2 on, all positions with at least
     `confidence_threshold` are unmasked as well, which is the "staged" form of the public code.
 
     Args:
         initial_bound (`float`, *optional*, defaults to 0.01):
             Bound on `W` when nothing is unmasked, in [0, 1].
         final_bound (`float`, *optional*, defaults to 0.15):
-            Bound on `W` that is approached at the end, in [0, 1].
+            Bound on `W` towards the end, in [0, 1].
         confidence_threshold (`float`, *optional*, defaults to 0.9):
-            Least confidence of what the second half unmasks beside the independent set, in [0, 1]; `None` unmasks
-            the independent set only.
+            Lowest confidence of positions that the second half unmasks in addition to the independent set, in [0, 1];
+            `None` unmasks the independent set only.
         layer_share (`float`, *optional*, defaults to 0.3):
             Share of the layers, counted from the last and rounded up, that the attention is averaged over, in (0, 1].
 
@@ -91,7 +91,7 @@ class DapdStrategy(UnmaskingStrategy):
         weights.diagonal(dim1=1, dim2=2).zero_()
         scores = weights.sum(dim=-1) * certainty
         weights = weights / weights.amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
-        # [earlier, later], as the walk wants it: whether the later one attends too much to the earlier one.
+        # Indexed [earlier, later], as the walk requires: whether the later one attends too much to the earlier one.
         conflicts = (weights > bound[:, :, None]).transpose(1, 2)
         selected = low_dependency_subset(conflicts.float(), scores, step.candidates, 0.0, "max")
         if self.confidence_threshold is not None:
@@ -100,7 +100,7 @@ class DapdStrategy(UnmaskingStrategy):
         return selected
 
     def _progress(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the share of each row's masks that are gone, shape `(batch,)`, in [0, 1)."""
+        """Return the share of each row's initial masks that are unmasked, shape `(batch,)`, in [0, 1)."""
         num_masked = ((step.sequences == step.mask_token_id) & step.is_real).sum(dim=-1)
         if self._num_masked_at_first is None:
             self._num_masked_at_first = num_masked

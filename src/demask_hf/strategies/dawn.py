@@ -15,10 +15,10 @@ from .step import DenoisingStep
 class DawnStrategy(UnmaskingStrategy):
     r"""Unmask confident positions, those induced by visible ones, and an independent set of the attention graph.
 
-    The graph comes from the attention `A[query, key]` of the last layers (DAWN, arXiv 2602.06953, as its public code
-    has it). A key that receives more than `sink_threshold` on average over all queries is a sink and has no edges;
-    else there is an edge from key to query where `A[query, key] >= edge_threshold`. With the confidence of a position
-    as the probability of its most likely token, the step unmasks
+    The graph comes from the attention `A[query, key]` of the last layers (DAWN, arXiv 2602.06953, as in its public
+    code). A key that receives more than `sink_threshold` on average over all queries is a sink and has no edges;
+    otherwise there is an edge from key to query if `A[query, key] >= edge_threshold`. With the confidence of a
+    position as the probability of its most likely token, the step unmasks
 
     1. anchors: confidence at least `anchor_threshold`;
     2. induced positions: confidence at least `induced_threshold`, with an edge from a visible position that the model
@@ -27,22 +27,22 @@ class DawnStrategy(UnmaskingStrategy):
        have no edge from an anchor that is induced itself, in descending order of confidence, each without an edge from
        or to one taken before;
 
-    or else the most confident position. The public code makes a surplus pick for each neighbour that the third group
-    drops, and with it rewrites the first token of the prompt; here nothing but masks is ever written. Its
-    scripts for Dream-Instruct have `confidence_threshold=0.8`, `induced_threshold=0.75`, `sink_threshold=0.03` and
+    or else the most confident position. For each neighbour that the third group drops, the public code makes one
+    superfluous selection, which rewrites the first token of the prompt; here only masks are ever written. Its scripts
+    for Dream-Instruct use `confidence_threshold=0.8`, `induced_threshold=0.75`, `sink_threshold=0.03` and
     `edge_threshold=0.1`. The mean of a column is 1 / length on average, so `sink_threshold` must grow for short texts.
 
     Args:
         confidence_threshold (`float`, *optional*, defaults to 0.7):
-            Least confidence of the third group, in [0, 1].
+            Lowest confidence of the third group, in [0, 1].
         anchor_threshold (`float`, *optional*, defaults to 0.9):
-            Least confidence of anchors, and of visible positions that induce others, in (0, 1].
+            Lowest confidence of anchors, and of visible positions that induce others, in (0, 1].
         induced_threshold (`float`, *optional*, defaults to 0.9):
-            Least confidence of induced positions, in [0, 1].
+            Lowest confidence of induced positions, in [0, 1].
         sink_threshold (`float`, *optional*, defaults to 0.01):
             Mean attention above which a key is a sink, in [0, 1].
         edge_threshold (`float`, *optional*, defaults to 0.07):
-            Least attention of an edge, in (0, 1].
+            Lowest attention of an edge, in (0, 1].
         num_layers (`int`, *optional*, defaults to 4):
             Number of last layers that the attention is averaged over, at least 1.
 

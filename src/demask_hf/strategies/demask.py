@@ -17,7 +17,7 @@ from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
-# Where neither the caller nor the checkpoint nor the head's certificate says anything.
+# Used if neither the caller nor the checkpoint nor the head's certificate sets a bound.
 DEFAULT_DEPENDENCY_BOUND = 0.06
 ORDERS = ("confidence", "entropy", "margin", "token_probability")
 
@@ -34,8 +34,8 @@ class DemaskStrategy(UnmaskingStrategy):
 
     Args:
         dependency_bound (`float`, *optional*):
-            Upper limit of the rule, in total variation, at least 0. By default the bound that the head's certificate
-            says (see `demask-hf calibrate`), or else 0.06.
+            Upper limit of the rule, in total variation, at least 0. By default the certified bound of the head (see
+            `demask-hf calibrate`), or else 0.06.
         rule (`str`, *optional*, defaults to `"token"`):
             "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "max" each pair.
         symmetric (`bool`, *optional*, defaults to `False`):
@@ -43,14 +43,14 @@ class DemaskStrategy(UnmaskingStrategy):
         order (`str`, *optional*, defaults to `"confidence"`):
             Order of the walk: "confidence", "entropy", "margin" or "token_probability" (of the drawn token).
         confidence_threshold (`float`, *optional*, defaults to 0.0):
-            Positions below it wait for a later step, the first one of the walk excepted; in [0, 1].
+            Positions below it wait for a later step, except for the first one of the walk; in [0, 1].
         dependencies (`str`, *optional*, defaults to `"head"`):
-            "head" predicts them with the loaded dependency head; "exact" measures them with probe forwards, which
-            are many and are reported as `num_probe_passes`.
+            "head" predicts them with the loaded dependency head; "exact" measures them with many probe forwards, which
+            are reported as `num_probe_passes`.
         estimator (`str`, *optional*, defaults to `"expectation"`):
             For "exact": "expectation" over the tokens of the source, or "argmax", its most likely token only.
         max_candidates (`int`, *optional*):
-            Look at this many positions of each row only, the first ones of the walk; the others wait. The cost of the
+            Consider only this many positions of each row, the first ones of the walk; the others wait. The cost of the
             dependencies grows with the square of their number.
 
     Example:
@@ -103,17 +103,17 @@ class DemaskStrategy(UnmaskingStrategy):
 
     @property
     def limit(self) -> float:
-        """The bound in use: the one that was given, the one that the bound head is certified for, or the default."""
+        """The bound in use: the given one, else the certified one of the head, else the default."""
         known = (self.dependency_bound, self._certified_bound, DEFAULT_DEPENDENCY_BOUND)
         return next(bound for bound in known if bound is not None)
 
     @property
     def certificate(self) -> dict[str, Any] | None:
-        """Certificate of the head that predicts, once the strategy is bound; `None` if there is none."""
+        """Certificate of the head, once the strategy is bound; `None` if there is none."""
         return None if self._source is None else self._source.certificate
 
     def certified_settings(self, model: torch.nn.Module, settings: DecodingSettings) -> dict[str, Any]:
-        """Return the settings of a decoding that a certificate names, by their names there.
+        """Return the settings of a decoding under the names that a certificate uses.
 
         Args:
             model (`torch.nn.Module`):
@@ -198,13 +198,13 @@ class _HeadDependencies:
     @property
     def certificate(self) -> dict[str, Any] | None:
         """Certificate of the head; `None` if there is none."""
-        # A head that was loaded with the code of an older repository has no such field.
+        # A head loaded with the code of an older repository has no such field.
         return getattr(self.head.config, "certificate", None)
 
     def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:
         """Return dependencies of shape `(rows, positions, positions)`."""
         index, states = step.index, step.given("hidden_states")
-        # With a backbone spread over devices the hidden states decide where the head computes.
+        # If the backbone is spread over devices, the head moves to the device of the hidden states.
         if next(self.head.parameters()).device != states.device:
             self.head.to(states.device)
         inputs = {"positions": index.padded(step.positions[step.rows, step.columns])}
@@ -227,7 +227,7 @@ class _ExactDependencies:
 
     @classmethod
     def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_ExactDependencies":
-        """Return measured dependencies; any model will do."""
+        """Return measured dependencies; works with any model."""
         return cls(strategy.estimator)
 
     def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:

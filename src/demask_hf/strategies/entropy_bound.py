@@ -12,7 +12,7 @@ from .step import DenoisingStep
 @register_strategy("entropy_bound")
 @dataclass
 class EntropyBoundStrategy(UnmaskingStrategy):
-    r"""Unmask the largest set of least uncertain positions whose entropies, without the largest, sum to the bound.
+    r"""Unmask as many of the least uncertain positions as the bound on their summed entropy allows.
 
     In ascending order of entropy, `H_1 + ... + H_k - max(H_1, ..., H_k) <= entropy_bound`; the left side bounds the
     mutual information of the set (EB-sampler, arXiv 2505.24857).
@@ -52,7 +52,7 @@ class EntropyBoundStrategy(UnmaskingStrategy):
         check_interval("entropy_bound", self.entropy_bound, 0)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
-        # Rounding can leave an entropy just below 0, which must not pay for other positions.
+        # Rounding can produce an entropy just below 0, which must not make room for other positions.
         uncertainty = step.score("entropy").clamp(min=0).double()
         ranks = step.rank(-uncertainty)
         ordered = torch.zeros(ranks.shape, dtype=torch.float64, device=ranks.device)

@@ -1,4 +1,4 @@
-"""KLASS: positions that are confident and whose prediction has stopped moving."""
+"""KLASS: positions that are confident and whose predictions have stopped changing."""
 
 from dataclasses import dataclass, field
 
@@ -21,9 +21,9 @@ class KlassStrategy(UnmaskingStrategy):
 
     Args:
         confidence_threshold (`float`, *optional*, defaults to 0.9):
-            Least probability of the most likely token, in [0, 1].
+            Lowest probability of the most likely token, in [0, 1].
         kl_threshold (`float`, *optional*, defaults to 0.001):
-            Upper limit in nats, not reached; above 0.
+            Exclusive upper limit in nats, above 0.
         history_length (`int`, *optional*, defaults to 2):
             Number of values that must lie below it, at least 1.
 
@@ -64,14 +64,15 @@ class KlassStrategy(UnmaskingStrategy):
         return is_ready | (step.best(certainty, 1) & ~is_ready.any(dim=-1, keepdim=True))
 
     def _remembered(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the history with the newest KL of each position; infinite where there is nothing to compare with."""
+        """Return the history with the newest KL of each position; infinite where there is no earlier prediction."""
         probabilities, before = step.given("probabilities"), self._memory
         kl = torch.full((step.rows.numel(),), float("inf"), dtype=torch.float64, device=step.rows.device)
         if before is None:
             history = torch.full((self.history_length, *step.candidates.shape), float("inf")).to(kl)
         else:
             history, index = before.history, before.index[step.rows, step.columns]
-            # Computed for all and thrown away where nothing is known: asking which would wait for the device.
+            # Computed for all positions and discarded where there is no earlier prediction: selecting them would wait
+            # for the device.
             moved = kl_divergence(probabilities, before.probabilities[index.clamp(min=0)])
             kl = torch.where(index >= 0, moved, kl)
         history = torch.cat([history[1:], step.at_positions(kl, float("inf"))[None]])
@@ -82,7 +83,7 @@ class KlassStrategy(UnmaskingStrategy):
 
 @dataclass(frozen=True)
 class _Memory:
-    """The predictions of the last step, where each stands in them (-1 where nowhere), and the last values of KL."""
+    """The predictions of the last step, the index of each position in them (-1 if none), and the last values of KL."""
 
     probabilities: torch.Tensor
     index: torch.Tensor

@@ -1,4 +1,4 @@
-"""Dream's own samplers: a fixed schedule says how many positions each step unmasks."""
+"""Dream's own samplers: a fixed schedule sets how many positions each step unmasks."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 
 
-# Score of each algorithm, by the names of Dream's public code.
+# Score of each algorithm, under the names of Dream's public code.
 ALGORITHMS = {"origin": None, "maskgit_plus": "token_probability", "topk_margin": "margin", "entropy": "entropy"}
 
 
 @register_strategy("schedule")
 @dataclass
 class ScheduleStrategy(UnmaskingStrategy):
-    r"""Unmask a number of positions per step that is fixed beforehand, as Dream's `diffusion_generate` does.
+    r"""Unmask a number of positions per step that is fixed in advance, as Dream's `diffusion_generate` does.
 
     With `t = linspace(1, eps, steps + 1)` step `i` unmasks `int(n * (1 - t[i + 1] / t[i]))` of the `n` masked
     positions of a row, and the last step the rest. With one step per token the first step therefore unmasks nothing
@@ -26,13 +26,13 @@ class ScheduleStrategy(UnmaskingStrategy):
 
     Args:
         algorithm (`str`, *optional*, defaults to `"entropy"`):
-            Which positions: "maskgit_plus" (highest probability of the drawn token), "topk_margin" (largest gap
-            between the two best tokens), "entropy" (lowest entropy), or "origin" (each position by a coin flip).
+            Which positions to unmask: "maskgit_plus" (highest probability of the drawn token), "topk_margin" (largest
+            gap between the two best tokens), "entropy" (lowest entropy), or "origin" (each position by a coin flip).
         eps (`float`, *optional*, defaults to 0.001):
             Noise level at the end of the schedule, in (0, 1].
         alg_temp (`float`, *optional*):
-            Draw positions from softmax(score / alg_temp) without replacement rather than taking the best; at least
-            0, which takes the best as `None` does.
+            Draw positions from softmax(score / alg_temp) without replacement instead of taking the best; at least 0; 0
+            and `None` take the best.
 
     Example:
 
@@ -86,7 +86,7 @@ class ScheduleStrategy(UnmaskingStrategy):
         counts = (step.candidates.sum(dim=-1).float() * shares).long()
         scores = position_scores(step, score)
         if self.alg_temp:
-            # The best of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
+            # The largest values of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
             scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()
         return step.best(scores, counts)
 

@@ -15,7 +15,7 @@ ORDERS = ("confidence", "entropy", "margin", "left_to_right", "random", "token_p
 @register_strategy("sequential")
 @dataclass
 class SequentialStrategy(UnmaskingStrategy):
-    r"""Unmask the one position of highest score in each forward pass; the reference for quality.
+    r"""Unmask the position with the highest score in each forward pass; the reference for quality.
 
     Args:
         order (`str`, *optional*, defaults to `"confidence"`):
@@ -79,5 +79,5 @@ def position_scores(step: DenoisingStep, order: str) -> torch.Tensor:
 
 
 def needs_of_order(order: str | None) -> frozenset[Need]:
-    """Return what [`position_scores`] asks the step for."""
+    """Return what [`position_scores`] reads of a step."""
     return frozenset() if order in (None, "left_to_right", "random") else frozenset({order})

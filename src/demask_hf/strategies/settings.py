@@ -1,4 +1,4 @@
-"""What a decoding is given, defaults filled in: the same for every step."""
+"""The resolved settings of a decoding, which are the same for every step."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from ..functional.sampling import Sampling
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingSettings(Sampling):
-    """Resolved settings of a `generate` call, defaults filled in; those of [`Sampling`] among them.
+    """Resolved settings of a `generate` call, including those of [`Sampling`].
 
     Args:
         prompt_length (`int`): Columns before the answer.
@@ -18,7 +18,7 @@ class DecodingSettings(Sampling):
         max_steps (`int`, *optional*): Cap on the steps of a row.
         scores (`str`): "model" or "sampled": the distributions that strategy and head read.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
-        pad_token_id (`int`, *optional*): What is written after the end.
+        pad_token_id (`int`, *optional*): Token written after the end.
         cache (`str`): "none", "prefix" or "dual".
         cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
         cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.

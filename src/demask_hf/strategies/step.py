@@ -20,7 +20,7 @@ class ProbeLedger:
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Probe forwards spent on each row; they are not counted as forward passes.
         uncovered_mass (`torch.Tensor` of shape `(batch,)`):
-            Largest probability mass that the probes of a row left out, in [0, 1].
+            Largest probability mass that the probes of a row did not cover, in [0, 1].
     """
 
     num_probe_passes: torch.Tensor
@@ -44,7 +44,7 @@ class DenoisingStep:
         tokens (`torch.LongTensor` of shape `(num_candidates,)`):
             Token that would be written at each candidate.
         step_index (`torch.LongTensor` of shape `(batch,)`):
-            Forward passes that the row has had before this one.
+            Number of forward passes of the row before this one.
         block_step_index (`torch.LongTensor` of shape `(batch,)`):
             The same, within the row's current block.
         num_block_steps (`torch.LongTensor` of shape `(batch,)`):
@@ -54,10 +54,11 @@ class DenoisingStep:
         mask_token_id (`int`):
             Id of the mask token.
         forward (`Callable`):
-            Probe forward: maps sequences of shape `(probes, length)`, the batch row of each and the positions asked
-            for to probabilities, filtered as those above (logits processors excepted, which run once a step).
+            Probe forward: maps sequences of shape `(probes, length)`, the batch row of each and the requested
+            positions to probabilities, filtered like those above (except for logits processors, which run once per
+            step).
         ledger ([`ProbeLedger`]):
-            Where probe forwards are written down.
+            Where the cost of probe forwards is recorded.
         hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
             Final hidden states used to predict the candidates; for strategies that need "hidden_states".
         attentions (`torch.Tensor` of shape `(batch, length, length)`, *optional*):
@@ -67,9 +68,9 @@ class DenoisingStep:
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
         known_index ([`CandidateIndex`], *optional*):
-            Where the candidates are, if that is known; read `index`, which finds it otherwise.
+            Places of the candidates, if known; read `index`, which computes them otherwise.
         known_scores (`dict[str, torch.Tensor]`, *optional*):
-            Scores that are known; ask `score`, which computes others.
+            Scores that are already computed; read them with `score`, which computes others.
     """
 
     sequences: torch.Tensor
@@ -92,13 +93,13 @@ class DenoisingStep:
 
     @property
     def is_real(self) -> torch.Tensor:
-        """Which columns are no left padding, shape `(batch, length)`."""
+        """Which columns are not left padding, shape `(batch, length)`."""
         columns = torch.arange(self.positions.shape[1], device=self.positions.device)
         return columns >= columns.numel() - 1 - self.positions[:, -1:]
 
     @cached_property
     def index(self) -> CandidateIndex:
-        """Where the candidates are; the loop knows it already, so that asking costs no synchronisation."""
+        """Places of the candidates; the loop provides them, so no synchronisation is needed."""
         return CandidateIndex.of(self.candidates) if self.known_index is None else self.known_index
 
     @property
@@ -145,25 +146,25 @@ class DenoisingStep:
         return value
 
     def noise(self, stream: int) -> torch.Tensor:
-        """Return a uniform number per candidate, shape `(num_candidates,)`; streams from 1 on are free to use."""
+        """Return a uniform number per candidate, shape `(num_candidates,)`; strategies may use streams from 1 on."""
         return uniform_noise(
             self.seeds[self.rows], self.step_index[self.rows], self.positions[self.rows, self.columns], stream
         )
 
     def at_positions(self, values: torch.Tensor, fill: float | bool) -> torch.Tensor:
-        """Spread values of the candidates over a tensor of shape `(batch, length)`, `fill` elsewhere."""
+        """Write values of the candidates into a tensor of shape `(batch, length)`, with `fill` elsewhere."""
         spread = torch.full(self.candidates.shape, fill, dtype=values.dtype, device=values.device)
         spread[self.rows, self.columns] = values
         return spread
 
     def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
-        """Pick the candidates of highest score in each row; ties go to the earlier position.
+        """Select the candidates with the highest scores in each row; ties go to the earlier position.
 
         Args:
             scores (`torch.Tensor` of shape `(num_candidates,)`):
                 Score of each candidate.
             counts (`torch.LongTensor` of shape `(batch,)` or `int`):
-                How many to pick in each row.
+                How many to select in each row.
 
         Returns:
             `torch.BoolTensor` of shape `(batch, length)`.

@@ -1,4 +1,4 @@
-"""Fast-dLLM's rules: every position that is confident enough, and never fewer than one."""
+"""Fast-dLLM's rules: all positions that are confident enough, and at least one."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class ThresholdStrategy(UnmaskingStrategy):
     r"""Unmask the most confident position, and all whose drawn token has at least the given probability.
 
     With `factor`, the number of positions follows from their confidence instead: sorted by descending confidence
-    `c_1 >= c_2 >= ...`, the largest prefix is unmasked whose every rank `n` has `(n + 1) * (1 - c_n) <= factor`
-    (Fast-dLLM, arXiv 2505.22618).
+    `c_1 >= c_2 >= ...`, the largest prefix is unmasked in which every rank `n` satisfies `(n + 1) * (1 - c_n) <=
+    factor` (Fast-dLLM, arXiv 2505.22618).
 
     Args:
         confidence_threshold (`float`, *optional*, defaults to 0.9):
-            Least probability, in [0, 1].
+            Lowest probability, in [0, 1].
         factor (`float`, *optional*):
-            Use the factor rule, with this limit, at least 0; `confidence_threshold` is not used then.
+            Use the factor rule, with this limit, at least 0; `confidence_threshold` is then ignored.
 
     Example:
 

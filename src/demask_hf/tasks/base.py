@@ -1,4 +1,4 @@
-"""What a task is, prompts with a checker, and a task family, which draws them by seed."""
+"""Tasks (prompts with a checker) and task families, which generate tasks from a seed."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,11 +20,11 @@ class TaskExample:
         family (`str`):
             Name of the task.
         prompt (`str`):
-            What the model reads, up to where the answer starts.
+            Text that the model reads, up to the start of the answer.
         answer (`str`):
             A valid answer; several answers of a prompt may be valid.
         metadata (`Mapping[str, Any]`, *optional*):
-            What the checker needs beside the answer, and facts about the record; values that JSON can hold.
+            Further inputs of the checker and facts about the record; JSON types only.
     """
 
     family: str
@@ -35,7 +35,7 @@ class TaskExample:
 
 @dataclass(frozen=True)
 class Task:
-    """Prompts with the rule that judges their answers.
+    """Prompts with the rule that checks their answers.
 
     Args:
         name (`str`):
@@ -45,11 +45,11 @@ class Task:
         examples (`tuple[TaskExample, ...]`):
             The prompts.
         judge (`Callable[[TaskExample, str], bool]`):
-            Says whether a text is a right answer to an example.
+            Returns whether a text is a right answer to an example.
         max_new_tokens (`int`, *optional*):
-            Room that answers need, in tokens; by default what the model's generation config says.
+            Length of the answers in tokens; by default that of the model's generation config.
         stop_strings (`tuple[str, ...]`, *optional*):
-            Texts that end an answer, such as the start of the next question. They are looked for in the finished
+            Texts that end an answer, such as the start of the next question. They are searched for in the finished
             text, so they save no forward passes.
     """
 
@@ -61,13 +61,13 @@ class Task:
     stop_strings: tuple[str, ...] = ()
 
     def check(self, example: TaskExample, text: str) -> bool:
-        """Say whether the text before the first stop string is a right answer."""
+        """Return whether the text before the first stop string is a right answer."""
         return self.judge(example, before_stop(text, self.stop_strings))
 
 
 @dataclass(frozen=True)
 class TaskFamily:
-    """A family of prompts that a program can generate and judge.
+    """A family of prompts that a program can generate and check.
 
     Args:
         name (`str`):
@@ -75,9 +75,9 @@ class TaskFamily:
         description (`str`):
             What a right answer is, in one sentence.
         sample (`Callable[[Random], tuple[str, str]]`):
-            Draws a prompt and one valid answer, uniform over the valid answers.
+            Draws a prompt and one valid answer, uniformly over the valid answers.
         check (`Callable[[str, str], bool]`):
-            Says whether an answer is right for a prompt.
+            Returns whether an answer is right for a prompt.
     """
 
     name: str
@@ -86,7 +86,7 @@ class TaskFamily:
     check: Callable[[str, str], bool]
 
     def examples(self, split: str, seed: int = 0) -> Iterator[TaskExample]:
-        """Yield examples of a split without end; a prompt belongs to one split only.
+        """Yield examples of a split endlessly; a prompt belongs to one split only.
 
         Args:
             split (`str`):
@@ -108,7 +108,7 @@ class TaskFamily:
         """Return `num_examples` examples with different prompts, in a fixed order.
 
         Raises:
-            ValueError: if the split has too few prompts to find that many in a reasonable number of draws.
+            ValueError: if the split has too few different prompts.
         """
         found: dict[str, TaskExample] = {}
         for num_draws, example in enumerate(self.examples(split, seed)):
@@ -138,7 +138,7 @@ def before_stop(text: str, stop_strings: Iterable[str]) -> str:
 
 
 def split_of(prompt: str) -> str:
-    """Return the split of a prompt: a checksum sends 80 % to train and 10 % each to validation and test."""
+    """Return the split of a prompt: a checksum assigns 80 % to train and 10 % each to validation and test."""
     bucket = zlib.crc32(prompt.encode()) % 10
     return {0: "test", 1: "validation"}.get(bucket, "train")
 

@@ -6,7 +6,7 @@ from .base import TaskFamily, parts_of
 
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
-# Number of groups and of bracket pairs in all of them; both give answers of 23 tokens.
+# Number of groups and of bracket pairs in total; together they give answers of 23 tokens.
 LAYOUTS = ((4, 10), (6, 9))
 # Number of balanced shapes by number of pairs.
 CATALAN = (1, 1, 2, 5, 14)
@@ -16,7 +16,7 @@ def _balanced(random: Random, num_pairs: int, first: str | None = None) -> str:
     """Draw a balanced string, uniform over shapes and kinds of bracket."""
     if num_pairs == 0:
         return ""
-    # A balanced string is "(" inside ")" rest; Catalan numbers weigh how many pairs go inside.
+    # A balanced string is "(" inside ")" rest; The number of pairs inside is weighted by Catalan numbers.
     weights = [CATALAN[inside] * CATALAN[num_pairs - 1 - inside] for inside in range(num_pairs)]
     inside = random.choices(range(num_pairs), weights)[0]
     opening = first or random.choice(list(CLOSING))

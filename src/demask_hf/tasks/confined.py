@@ -1,4 +1,4 @@
-"""The script in which a program that a model wrote runs; `execution` starts it in a process of its own."""
+"""The script that runs a program written by a model; `execution` starts it in a separate process."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ MAX_PROCESSES = 64
 
 
 def main(path: str, passed_status: str, cpu_seconds: str, memory_bytes: str) -> None:
-    """Set limits that cannot be lifted again, run the program, and exit with a status that only its end can give.
+    """Set limits that cannot be removed, run the program, and exit with a status that only its last line can reach.
 
     Args:
         path (`str`): File of the program.
-        passed_status (`str`): Exit status after the program's last line, drawn anew for each run.
+        passed_status (`str`): Exit status after the program's last line, drawn for each run.
         cpu_seconds (`str`): Limit on processor time, in seconds.
         memory_bytes (`str`): Limit on address space of each process, in bytes; Linux only.
     """
@@ -28,7 +28,7 @@ def main(path: str, passed_status: str, cpu_seconds: str, memory_bytes: str) -> 
         code = compile(file.read(), path, "exec")
     sys.argv = [path]
     exec(code, {"__name__": "__main__"})
-    # `sys.exit(0)` or `os._exit(0)` before the last test must not look like success: hence a status of its own.
+    # `sys.exit(0)` or `os._exit(0)` before the last test must not look like success, so success has its own status.
     os._exit(int(passed_status))
 
 

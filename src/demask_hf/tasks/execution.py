@@ -1,4 +1,4 @@
-"""Run programs that a model wrote, in a process of their own with limits on time and memory.
+"""Run programs written by a model in separate processes, with limits on time and memory.
 
 This guards against accidents, not against attacks: a program can read and write whatever the user can. Run it in a
 container or a virtual machine if the model is not trusted.
@@ -25,15 +25,15 @@ MEMORY_BYTES = 2**30
 
 
 def isolation() -> dict[str, bool]:
-    """Say what programs are kept from on this system.
+    """Return which restrictions on programs this system supports.
 
     Returns:
         `dict[str, bool]`:
-            - `time`: a program that runs too long is killed; on every system on which programs can be run;
+            - `time`: programs that run too long are killed; wherever programs can be run;
             - `memory`: the address space of each of its processes is limited; on Linux;
-            - `network`: it has no network; on Linux, where `unshare` may create namespaces;
-            - `processes`: what it starts ends with it, even what left its process group; as `network`;
-            - `files`: never: it starts in an empty folder of its own, and can read and write elsewhere.
+            - `network`: programs have no network; on Linux, if `unshare` may create namespaces;
+            - `processes`: everything that a program starts ends with it, even outside its process group; as `network`;
+            - `files`: never: a program starts in its own empty folder, but can read and write elsewhere.
     """
     has_namespaces = bool(_namespaces())
     return {
@@ -46,13 +46,13 @@ def isolation() -> dict[str, bool]:
 
 
 def run_program(program: str, timeout_seconds: float = TIMEOUT_SECONDS, memory_bytes: int = MEMORY_BYTES) -> str:
-    """Run a Python program in a process of its own, in a temporary folder, with an empty environment.
+    """Run a Python program in a separate process, in a temporary folder, with an empty environment.
 
     Args:
         program (`str`):
-            The source. Its output is dropped.
+            The source code. Its output is discarded.
         timeout_seconds (`float`, *optional*, defaults to 10.0):
-            Time after which it is killed, with all that it started, in seconds above 0.
+            Time after which it is killed with everything that it started, in seconds, above 0.
         memory_bytes (`int`, *optional*, defaults to 1 GiB):
             Address space that each of its processes may use, in bytes.
 
@@ -61,7 +61,7 @@ def run_program(program: str, timeout_seconds: float = TIMEOUT_SECONDS, memory_b
 
     Raises:
         ValueError: if `timeout_seconds` is not above 0.
-        OSError: if the system has no limits for processes, as Windows.
+        OSError: if the system has no limits for processes, such as Windows.
     """
     if not timeout_seconds > 0:
         raise ValueError(f"`timeout_seconds` must be above 0, got {timeout_seconds}.")
@@ -69,10 +69,10 @@ def run_program(program: str, timeout_seconds: float = TIMEOUT_SECONDS, memory_b
         raise OSError(f"programs must be run on a system with limits for processes, got {os.name}.")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder, "program.py")
-        # A model may write half a surrogate pair, which no file can hold.
+        # A model may write half a surrogate pair, which cannot be stored in a file.
         path.write_text(program, encoding="utf-8", errors="replace")
         passed_status = random.SystemRandom().randrange(100, 250)
-        # Isolated mode: neither the folder nor variables of the environment add to what can be imported.
+        # Isolated mode: neither the folder nor environment variables extend what can be imported.
         command = [*_namespaces(), sys.executable, "-I", confined.__file__, str(path), str(passed_status)]
         command += [str(math.ceil(timeout_seconds) + 1), str(memory_bytes)]
         status = _wait(command, folder, timeout_seconds)
@@ -84,7 +84,7 @@ def run_program(program: str, timeout_seconds: float = TIMEOUT_SECONDS, memory_b
 def _wait(command: list[str], folder: str, timeout_seconds: float) -> int | None:
     """Return the exit status, or `None` if time ran out."""
     environment = {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
-    # One thread each, as the number of threads is limited too.
+    # One thread each, because the number of threads is limited, too.
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     silence: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **silence)
@@ -93,7 +93,7 @@ def _wait(command: list[str], folder: str, timeout_seconds: float) -> int | None
     except subprocess.TimeoutExpired:
         return None
     finally:
-        # Also what a finished program left running.
+        # Also ends processes that a finished program left running.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -101,7 +101,7 @@ def _wait(command: list[str], folder: str, timeout_seconds: float) -> int | None
 
 @cache
 def _namespaces() -> tuple[str, ...]:
-    """Return the command that gives what follows it an empty network and its own processes, or nothing."""
+    """Return the command prefix that isolates network and processes, or nothing if it is not available."""
     unshare = shutil.which("unshare")
     if sys.platform != "linux" or unshare is None:
         return ()

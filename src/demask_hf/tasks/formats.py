@@ -1,4 +1,4 @@
-"""What a published file looks like: records, how each is asked, and how an answer is judged."""
+"""Formats of published files: records, the question of each, and the check of an answer."""
 
 import gzip
 import json
@@ -16,11 +16,11 @@ from .base import TaskExample
 
 @dataclass(frozen=True)
 class Question:
-    """A record as it is asked.
+    """The question of a record.
 
     Args:
         text (`str`):
-            The question as plain text, up to where the answer starts.
+            The question as plain text, up to the start of the answer.
         answer (`str`):
             A valid answer, as it would follow the text.
         metadata (`dict[str, Any]`, *optional*):
@@ -28,7 +28,7 @@ class Question:
         request (`str`, *optional*):
             The question as a turn of a chat; by default the text.
         shots (`tuple[Question, ...]`, *optional*):
-            Worked examples that the record brings along.
+            Worked examples in the record.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Question:
 
 @dataclass(frozen=True)
 class TaskFormat:
-    """A kind of published file.
+    """A format of published files.
 
     Args:
         name (`str`):
@@ -48,19 +48,19 @@ class TaskFormat:
         description (`str`):
             What a right answer is, in one sentence.
         read (`Callable[[dict[str, Any], Path], Question]`):
-            Reads a record of a file; raises a `ValueError` that goes on after the name of the record.
+            Reads a record of a file; raises a `ValueError` whose message continues after the name of the record.
         judge (`Callable[[TaskExample, str], bool]`):
-            Says whether a text is a right answer.
+            Returns whether a text is a right answer.
         max_new_tokens (`int`):
-            Room that answers need, in tokens.
+            Length of the answers in tokens.
         instruction (`str`, *optional*, defaults to ""):
-            What stands before the first question, and in a chat before each.
+            Text before the first question, and in a chat before each one.
         stop_strings (`tuple[str, ...]`, *optional*):
             Texts that end an answer outside a chat.
         num_shots (`int`, *optional*, defaults to 0):
-            Records from the start of the file that are shown with their answers, and not asked.
+            Records at the start of the file that are shown with their answers and not asked.
         executes_code (`bool`, *optional*, defaults to `False`):
-            Whether judging runs the answer.
+            Whether the check runs the answer.
     """
 
     name: str
@@ -77,8 +77,8 @@ class TaskFormat:
         """Read all records of a file.
 
         Raises:
-            ValueError: if it holds none, or a broken one; the message has its place, the file and the rule.
-            OSError: if there is no such file.
+            ValueError: if there are none, or one is broken; the message names its place, the file and the rule.
+                OSError: if there is no such file.
         """
         questions = []
         for place, record in _records(path):
@@ -110,7 +110,7 @@ class TaskFormat:
 
 
 def text_of(record: dict[str, Any], *names: str) -> str:
-    """Return the first of some fields that a record has.
+    """Return the first of these fields that the record has.
 
     Raises:
         ValueError: if it has none of them, or one that is not a text with at least one character.
@@ -125,7 +125,7 @@ def text_of(record: dict[str, Any], *names: str) -> str:
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the records of JSON Lines, gzipped or not, or of a JSON list, each with its place in words."""
     if not path.is_file():
-        raise OSError(f"`path` must be a file, got {str(path)!r}, which is not there.")
+        raise OSError(f"`path` must be a file, got {str(path)!r}, which does not exist.")
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8") as file:
@@ -136,7 +136,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             records = json.loads("".join(lines))
         except json.JSONDecodeError as error:
-            raise ValueError(f"line {error.lineno} of {str(path)!r} must go on with a JSON list ({error}).") from None
+            raise ValueError(f"line {error.lineno} of {str(path)!r} must continue the JSON list ({error}).") from None
         yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
     else:
         yield from parsed_lines(lines, path)

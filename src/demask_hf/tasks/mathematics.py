@@ -10,7 +10,7 @@ from .formats import Question, TaskFormat, text_of
 
 
 _NUMBER = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-# What says nothing about the value: layout, fonts and units.
+# Markup without influence on the value: layout, fonts and units.
 _REMOVED = re.compile(
     r"\\(?:left|right|displaystyle|quad|qquad)(?![a-zA-Z])|\\[,!;:>%$]|(?<!\\)\\ |\^\{?\\circ\}?|[\s$%~]|\.$"
 )
@@ -19,7 +19,7 @@ _UNIT = re.compile(r"(?<=[\d})])" + _TEXT.pattern + r"(?:\^\{?\d\}?)?$")
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""Return the number after the first `####` of a text, or else in its last `\boxed`, or else its last number."""
+    r"""Return the number after the first `####` of a text, else in its last `\boxed`, else its last number."""
     marked = re.search(rf"####\s*({_NUMBER})", text)
     boxed = re.search(_NUMBER, last_boxed(text) or "")
     numbers = re.findall(_NUMBER, text)
@@ -43,7 +43,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def are_equivalent(answer: str, reference: str) -> bool:
-    r"""Say whether two answers in LaTeX are written alike, or are the same rational number.
+    r"""Return whether two answers in LaTeX are written alike, or are the same rational number.
 
     Layout, fonts, units in `\text`, degree, dollar and percent signs, forms of fractions and roots, thousands
     separators and a leading "x=" make no difference. Nothing is solved, expanded or reordered: "1+x" is not "x+1",
@@ -67,7 +67,7 @@ def are_equivalent(answer: str, reference: str) -> bool:
 def normalised(answer: str) -> str:
     """Return an answer in one way of writing it."""
     text = re.sub(r"\\[dt]frac(?![a-zA-Z])", r"\\frac", _REMOVED.sub("", answer.strip()))
-    # A unit ends an answer, behind its value; a word alone is the answer.
+    # A unit follows the value at the end of an answer; a word alone is the answer.
     text = _TEXT.sub(r"\1", _UNIT.sub("", text))
     text = re.sub(r"\\(?:leq|le)(?![a-zA-Z])", r"\\leq", re.sub(r"\\(?:geq|ge)(?![a-zA-Z])", r"\\geq", text))
     text = re.sub(r"^[a-zA-Z](?:\\in|=)", "", text)

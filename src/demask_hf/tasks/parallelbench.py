@@ -1,7 +1,7 @@
 """ParallelBench's waiting lines and puzzles: records with `input`, `answer`, a prompt and the name of a metric.
 
-Prompt and metric stand in the record itself, as in the data set of the Hub, or under the name of the file in
-`task_config.yaml` beside it, as the benchmark writes them.
+Prompt and metric are in the record itself, as in the Hub's dataset, or in `task_config.yaml` next to the file, under
+the file's name, as the benchmark writes them.
 """
 
 import json
@@ -57,7 +57,7 @@ def _is_replaced(text: str, asked: dict[str, Any], answer: Any) -> bool:
 def _is_latin_square(text: str, asked: dict[str, Any], answer: Any) -> bool:
     symbols = set(answer["symbols"])
     lines = [[cell.strip() for cell in line.split(",")] for line in text.split("\n")]
-    # Prose around the square has other cells.
+    # Text around the square contains other cells.
     rows = [row for row in lines if len(row) == len(symbols) and set(row) == symbols][: len(symbols)]
     return len(rows) == len(symbols) and all(set(column) == symbols for column in zip(*rows, strict=True))
 
@@ -66,7 +66,7 @@ def _is_sudoku(text: str, asked: dict[str, Any], answer: Any) -> bool:
     return solves(re.sub(r"\s", "", asked["puzzle"]).replace("_", "0"), first_grid(text))
 
 
-# By the name of ParallelBench's metric, which these follow in its lenient form.
+# By the names of ParallelBench's metrics, in their lenient forms.
 METRICS: dict[str, Judge] = {
     "list_match_score": _is_list,
     "list_shuffle_score": _is_shuffled,
@@ -80,7 +80,7 @@ METRICS: dict[str, Judge] = {
 
 @cache
 def _config(path: Path) -> dict[str, Any]:
-    """Return prompt and metric of a file from the configuration beside it, or nothing."""
+    """Return prompt and metric of a file from the configuration next to it, or nothing."""
     config = path.parent / CONFIG
     if not config.is_file():
         return {}
@@ -90,13 +90,13 @@ def _config(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ValueError(
-            f"must have a {CONFIG} of tasks by name beside its file, got a broken one ({reason})."
+            f"must have a {CONFIG} of tasks by name next to its file, got a broken one ({reason})."
         ) from None
     return found[0] if found else {}
 
 
 def _unpacked(value: Any) -> Any:
-    """Return a field of the Hub's records, where objects are written as JSON in a text; other texts stay."""
+    """Return a field of the Hub's records, in which objects are JSON texts; other texts are unchanged."""
     if not isinstance(value, str) or not value.startswith("{"):
         return value
     try:
@@ -110,7 +110,7 @@ def _read(record: dict[str, Any], path: Path) -> Question:
     config = {**_config(path), **own}
     template, metric = config.get("prompt"), config.get("metric")
     if not isinstance(template, str):
-        raise ValueError(f"must have a `prompt`, or {CONFIG} beside the file must have one for it, got neither.")
+        raise ValueError(f"must have a `prompt`, or {CONFIG} next to the file must have one for it, got neither.")
     if metric not in METRICS:
         raise ValueError(f"must have as `metric` one of {', '.join(METRICS)}, got {metric!r}.")
     asked, answer = _unpacked(record.get("input")), _unpacked(record.get("answer"))

@@ -26,7 +26,7 @@ _OPERATIONS: dict[type, Callable[[Fraction, Fraction], Fraction]] = {
 
 
 def first_grid(text: str) -> str:
-    """Return the 16 digits of the first solved-looking grid of a text, without spaces and commas; "" if none."""
+    """Return the 16 digits of the first grid in a text that looks solved, without spaces and commas; "" if none."""
     compact = re.sub(r"[ ,\t\r]", "", text)
     match = _GRID.search(compact)
     return match[0].replace("\n", "") if match else ""
@@ -61,9 +61,9 @@ def _judge_countdown(example: TaskExample, text: str) -> bool:
 
 
 def reaches(numbers: list[int], target: int, text: str) -> bool:
-    """Say whether a text leads from numbers to the target and uses each number exactly once.
+    """Return whether a text leads from the numbers to the target and uses each number exactly once.
 
-    It is a chain of steps, such as "86+28=114,31-13=18,114-18=96", whose results may be used once too; or one
+    The text is a chain of steps, such as "86+28=114,31-13=18,114-18=96", whose results may also be used once; or one
     expression, such as "(86+28)-(31-13)", with or without its result. Results of steps are whole and not negative.
     """
     available = Counter(map(Fraction, numbers))
@@ -80,7 +80,7 @@ def reaches(numbers: list[int], target: int, text: str) -> bool:
 
 
 def _value(expression: str, available: Counter) -> Fraction | None:
-    """Return the value of an expression and take its numbers away; `None` if it is none, or a number is missing."""
+    """Return the value of an expression and remove its numbers; `None` if it is invalid, or a number is missing."""
     if re.fullmatch(r"[\d+\-*/()]{1,200}", expression) is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: functions that are judged by running them."""
+"""HumanEval and MBPP: functions that are checked by running them."""
 
 import re
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from .formats import Question, TaskFormat, text_of
 
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
-# What follows a finished function at the start of a line.
+# Text at the start of a line that ends a function.
 _ENDS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\nassert ", "\n```")
-# An indented line, or one that only code has: the answer is code from its start, whatever follows in fences.
+# An indented line, or one that only occurs in code: the answer is code from its start, even if fences follow.
 _CODE = re.compile(r"\n*(?:[ \t]{2,}\S|(?:def|class|import|from) )")
 
 
@@ -26,8 +26,8 @@ def code_of(text: str) -> str | None:
 def humaneval_program(example: TaskExample, text: str) -> str:
     """Return the program that tests an answer: a continuation of the prompt, or a fenced block with the function.
 
-    A continuation ends where something else starts, such as another function.
-    What stands before the function in the prompt, imports and helpers, goes before a fenced block as well.
+    A continuation ends where something else starts, such as another function. Imports and helpers before the function
+    in the prompt are also put before a fenced block.
     """
     prompt, entry_point = example.metadata["prompt"], example.metadata["entry_point"]
     block = code_of(text)
@@ -73,7 +73,7 @@ def _read_mbpp(record: dict[str, Any], path: Path) -> Question:
 
 
 def _passes(program: Callable[[TaskExample, str], str]) -> Callable[[TaskExample, str], bool]:
-    """Return the judge that runs the program made of an example and an answer."""
+    """Return the checker that runs the program built from an example and an answer."""
     return lambda example, text: run_program(program(example, text)) == "passed"
 
 

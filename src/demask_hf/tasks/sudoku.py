@@ -22,7 +22,7 @@ UNITS = _units()
 
 
 def is_solved(cells: str) -> bool:
-    """Say whether 16 digits, row by row, hold every digit 1 to 4 once in each row, column and box."""
+    """Return whether 16 digits, row by row, contain every digit from 1 to 4 once in each row, column and box."""
     return len(cells) == SIZE * SIZE and all(sorted(cells[cell] for cell in unit) == list("1234") for unit in UNITS)
 
 
@@ -33,7 +33,7 @@ def _solved_grids() -> tuple[str, ...]:
     grids = [""]
     for _ in range(SIZE):
         grids = [grid + row for grid in grids for row in rows]
-        # Two equal digits in a column can never be mended by later rows.
+        # Later rows cannot repair two equal digits in a column.
         grids = [g for g in grids if all(len(set(g[c::SIZE])) == len(g) // SIZE for c in range(SIZE))]
     return tuple(filter(is_solved, grids))
 
@@ -50,7 +50,7 @@ def _sample_sudoku(random: Random) -> tuple[str, str]:
 
 
 def solves(puzzle: str, cells: str) -> bool:
-    """Say whether 16 digits solve a puzzle of 16 digits, in which 0 is an empty cell."""
+    """Return whether 16 digits solve a puzzle of 16 digits, in which 0 is an empty cell."""
     return is_solved(cells) and all(given in ("0", digit) for given, digit in zip(puzzle, cells, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Train backbone and head of the small checkpoint and write them to a folder; resumes where it was interrupted."""
+"""Train backbone and head of the small checkpoint and write them to a folder; an interrupted run resumes."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def main() -> None:
     model: Any = trainer.average.module.eval()
     model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
     head, fit = build_head(model, trainer.tokenizer, arguments.seed, arguments.work)
-    # Written beside the old files first, so that a failure leaves the old checkpoint whole.
+    # Written next to the old files first, so that a failure leaves the old checkpoint intact.
     written: dict[str, tuple[Any, ...]] = {"tiny-dream": (model, trainer.tokenizer), "tiny-demask": (head,)}
     for name, parts in written.items():
         new = arguments.work / name

@@ -20,7 +20,7 @@ BATCH_SIZE = 64
 NUM_STEPS = 6_800
 NUM_WARMUP_STEPS = 200
 DECAY_SHARE = 0.4
-# Lists hold four operations; parity is kept only to show where pairwise dependencies must fail.
+# Lists have four operations; parity is included only to show where pairwise dependencies must fail.
 FAMILY_WEIGHTS = {
     "pairs": 1.2,
     "sentences": 0.8,
@@ -53,7 +53,7 @@ def build_backbone(tokenizer: PreTrainedTokenizerFast) -> DreamModel:
 
 
 class TrainingBatches:
-    """Batches of the task mixture, each a function of the seed and the step alone, so that training can resume.
+    """Batches of the task mixture; each depends on the seed and the step only, so that training can resume.
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`):
@@ -69,7 +69,7 @@ class TrainingBatches:
         """Return `input_ids`, `attention_mask`, `labels` (-100 where visible) and `weights`, all `(batch, length)`.
 
         Answers are followed by end-of-sequence tokens up to a length between the shortest that fits and that of
-        the shipped settings, so that the model does not lean on the end of the sequence.
+        the shipped settings, so that the model does not rely on the end of the sequence.
         """
         random = Random(f"{self.seed}/{step}")
         generator = torch.Generator().manual_seed(hash((self.seed, step)))
@@ -117,7 +117,7 @@ class BackboneTrainer:
     Args:
         seed (`int`): Seed of weights and data.
         num_steps (`int`): Number of optimizer steps.
-        state_file (`Path`): Where the state is kept, to resume from.
+        state_file (`Path`): File of the state, for resuming.
         device (`str`): Device to train on.
     """
 
@@ -151,7 +151,7 @@ class BackboneTrainer:
         self.step = state["step"]
 
     def save(self) -> None:
-        """Write the state to a new file and put it in place of the old one."""
+        """Write the state to a new file that then replaces the old one."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),

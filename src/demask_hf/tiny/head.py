@@ -22,7 +22,7 @@ from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 
 STATES_PER_BATCH = 48
 NUM_SOURCES = 8
-# Batches of states: masked at random, then visited by the first head's own decoding.
+# Batches of states: masked at random, then visited by decoding with the first head.
 NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES, NUM_HELD_OUT_BATCHES = 140, 100, 12
 NUM_HEAD_STEPS = 4_000
 
@@ -98,7 +98,7 @@ class StateSampler:
 def measured_states(
     sampler: StateSampler, folder: Path, num_batches: int, split: str, is_visited: bool
 ) -> list[DependencyExample]:
-    """Measure batches of states, one shard each, and read them all; resumes after the last whole shard."""
+    """Measure batches of states, one shard each, and read them all; resumes after the last complete shard."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"num_shards": num_batches, "seed": sampler.seed, "split": split, "is_visited": is_visited}
     keep_facts(folder / COLLECTION_FILE, facts, "collection")
@@ -116,8 +116,8 @@ def build_head(
 ) -> tuple[DemaskHead, dict[str, float]]:
     """Measure dependencies and train the head in two rounds; return it with its held-out fit.
 
-    The first round sees randomly masked answers; with its head the states are drawn that decoding visits, and the
-    second head, trained from scratch on both, is the one that is kept.
+    The first round uses randomly masked answers. Decoding with its head then provides visited states, and the second
+    head, trained from scratch on both, is the final one.
     """
     sampler = StateSampler(model, tokenizer, seed)
     states = measured_states(sampler, work / "random", NUM_RANDOM_BATCHES, "train", False)

@@ -12,7 +12,7 @@ TOKEN_PATTERN = r"[a-z]+: | -> |, |; | ?[a-z]+|[\s\S]"
 
 
 def build_tokenizer(num_samples: int = 2_000) -> PreTrainedTokenizerFast:
-    """Build the word-level tokenizer whose vocabulary is every piece of text that the task families use."""
+    """Build the word-level tokenizer; its vocabulary is every piece of text in the task families."""
     pattern = Regex(TOKEN_PATTERN)
     splitter = pre_tokenizers.Split(pattern, behavior="isolated")
     pieces: set[str] = set()

@@ -27,7 +27,7 @@ def collect(
     provenance: dict[str, Any] | None = None,
     is_verbose: bool = True,
 ) -> StoredExamples | None:
-    """Draw and measure states and write them as shards; goes on after the last whole shard of an earlier run.
+    """Draw and measure states and write them as shards; resumes after the last complete shard of an earlier run.
 
     Under `accelerate launch` or `torchrun` the processes share the shards by rank; the result does not depend on
     their number.
@@ -51,7 +51,7 @@ def collect(
 
     Raises:
         ValueError: if the folder holds another collection.
-        OSError: if the disk has too little room, or becomes full.
+        OSError: if the disk has too little space, or becomes full.
     """
     from accelerate import PartialState
 
@@ -85,13 +85,13 @@ def fill_shards(
     states_dtype: torch.dtype = torch.bfloat16,
     is_shown: bool = True,
 ) -> None:
-    """Measure and write the shards that are missing, one after the other.
+    """Measure and write the missing shards one by one.
 
     Args:
         out (`Path`):
             Folder of the collection.
         sizes (`dict[int, int]`):
-            Numbers of the shards to see to, with the states in each.
+            Numbers of the shards to write, with the number of states in each.
         measure (`Callable[[int], Iterable[list[DependencyExample]]]`):
             Yields the batches of a shard, a function of its number alone.
         states_dtype (`torch.dtype`, *optional*, defaults to `torch.bfloat16`):
@@ -111,17 +111,19 @@ def fill_shards(
 
 
 def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_missing: int) -> str:
-    """Return a sentence on the size of the shards that are missing; half of an answer is masked on average.
+    """Return a sentence on the size of the missing shards; on average, half of an answer is masked.
 
     Raises:
-        OSError: if the disk of `out` has less room than that.
+        OSError: if the disk of `out` has less free space.
     """
     positions = settings.answer_length / 2
     bytes_per_state = positions * (2 * hidden_size + 16 + 4 * settings.num_sources) + 4 * settings.num_sources + 20
     num_states = min(num_missing * settings.states_per_shard, settings.num_states)
     size, free = num_states * bytes_per_state, shutil.disk_usage(out).free
     if size > free:
-        raise OSError(f"`out` must have room for about {_bytes(size)} ({num_states} states), got {_bytes(free)} free.")
+        raise OSError(
+            f"`out` must have space for about {_bytes(size)} ({num_states} states), got {_bytes(free)} free."
+        )
     return (
         f"{num_states} states in {num_missing} shards: about {_bytes(size)}, at most {_bytes(2 * size)}; "
         f"{_bytes(free)} free in {out}"
@@ -135,7 +137,7 @@ def dataset_card(collection: StoredExamples) -> str:
     return (
         "---\ntags:\n- demask\n- masked-diffusion\n---\n\n# Dependencies measured in states of a backbone\n\n"
         f"{len(collection)} partly masked answers with the dependencies `D[source, target]` (total variation by which "
-        "revealing the source moves the prediction of the target) of some random sources. "
+        "revealing the source changes the prediction of the target) of some random sources. "
         "Written by `demask-hf collect`; read it with `demask_hf.training.store.StoredExamples`.\n\n"
         f"| fact | value |\n|---|---|\n{lines}\n\n"
         "Each shard holds, state after state: `hidden_states` (bf16, one row per masked position), `positions`, "

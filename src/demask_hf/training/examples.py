@@ -1,4 +1,4 @@
-"""Training examples for a dependency head: states of a backbone with dependencies measured from some sources."""
+"""Training examples for a dependency head: states of a backbone, with dependencies measured for some sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class DependencyExample:
 
     Args:
         hidden_states (`torch.Tensor` of shape `(positions, hidden_size)`):
-            Final hidden states that speak for the masked positions.
+            Final hidden states used to predict the masked positions.
         positions (`torch.LongTensor` of shape `(positions,)`):
-            Where they lie, counted from the first real token.
+            Places of the positions, counted from the first real token.
         sources (`torch.LongTensor` of shape `(sources,)`):
             Which of the positions were revealed, as indices into `positions`, ascending.
         targets (`torch.Tensor` of shape `(sources, positions)`):
@@ -35,7 +35,7 @@ class DependencyExample:
         tokens (`torch.LongTensor` of shape `(positions,)`):
             Its most likely token.
         uncovered_mass (`float`, *optional*, defaults to 0.0):
-            Largest probability mass of a source that the estimator left out.
+            Largest probability mass of a source that the estimator did not cover.
         record (`int`, *optional*, defaults to -1):
             Number of the prompt that the state belongs to, -1 if there is none.
     """
@@ -77,7 +77,7 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     min_probability: float = 1e-3,
     sampling: Sampling | None = None,
 ) -> list[DependencyExample]:
-    """Measure, in every state, the dependency rows of a few random sources.
+    """Measure the dependency rows of a few random sources in every state.
 
     Args:
         backbone ([`Backbone`]):
@@ -87,18 +87,18 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
         attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
             0 at left padding.
         candidates (`torch.BoolTensor` of shape `(batch, length)`):
-            Masked positions that count, at least one in each row.
+            Masked positions to consider, at least one in each row.
         num_sources (`int`):
-            Sources drawn in each state, fewer where there are fewer candidates.
+            Sources drawn in each state; fewer if there are fewer candidates.
         generator (`torch.Generator`):
             Draws the sources, and the tokens of the estimator "sample"; on the CPU.
         estimator (`str`, *optional*, defaults to "expectation"):
             As in [`measure_dependencies`].
         min_probability (`float`, *optional*, defaults to 1e-3):
-            As in [`measure_dependencies`]; the default leaves out little mass and saves most of the forwards.
+            As in [`measure_dependencies`]; the default omits little mass and avoids most of the forwards.
         sampling ([`Sampling`], *optional*):
             Temperature and filters of the distributions whose dependencies are measured; by default none.
-            Confidence and entropy are the model's own in any case, as decoding gives them to the head.
+            Confidence and entropy are always the model's own, as in decoding.
 
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
@@ -153,7 +153,7 @@ def _split(
         chosen = is_source[row].nonzero().squeeze(-1)
         examples.append(
             DependencyExample(
-                # A copy, so that keeping one row does not keep the whole batch.
+                # A copy, so that one row does not keep the whole batch in memory.
                 **{name: parts[row].clone() for name, parts in columns.items()},
                 sources=chosen,
                 targets=dependencies[row, chosen, :count].clone(),

@@ -17,7 +17,7 @@ def reliability_figure(reliability: Sequence[dict[str, float]], file: str | Path
         reliability (`Sequence[dict[str, float]]`):
             What [`~metrics.reliability_of`] returns.
         file (`str` or `Path`):
-            Where the figure goes; its ending says the format.
+            File to write; its extension determines the format.
     """
     figure = Figure(figsize=(4.8, 4.8), layout="constrained")
     axes = figure.add_subplot()

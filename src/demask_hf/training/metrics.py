@@ -1,4 +1,4 @@
-"""How well a dependency head fits held-out states, beside predictors that know nothing of the states."""
+"""The fit of a dependency head on held-out states, compared with predictors that do not look at the states."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from .examples import Examples, collate_examples
 
 
 LARGE_DEPENDENCY = 0.1
-# Training states that the trivial predictors are learned from, spread evenly; more would not change a mean.
+# Number of training states, evenly spaced, for the trivial predictors; more would not change a mean.
 _MAX_TRIVIAL_STATES = 4096
 
 
 @dataclass(frozen=True)
 class PairPredictions:
-    """Measured pairs of held-out states with what a head says of them.
+    """Measured pairs of held-out states, with the predictions of a head.
 
     Args:
         predicted (`np.ndarray` of shape `(pairs,)`): Predicted dependencies, in [0, 1].
@@ -99,7 +99,7 @@ def fit_of(
 
 
 def reliability_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str, float]]:
-    """Return mean prediction, mean measurement and count in each of some equally filled bins of the prediction.
+    """Return mean prediction, mean measurement and count in equally filled bins of the prediction.
 
     Args:
         pairs ([`PairPredictions`]):

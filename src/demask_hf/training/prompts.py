@@ -1,4 +1,4 @@
-"""Prompts with answers: from JSON Lines, saved datasets or the Hub to the token ids that a model is asked about."""
+"""Prompts with answers: from JSON Lines, saved datasets or the Hub to token ids."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,15 +47,14 @@ def read_prompts(
         revision (`str`, *optional*):
             Revision of a dataset of the Hub.
         use_chat_template (`bool`, *optional*):
-            Put prompts into the tokenizer's chat template; by default where the tokenizer has one.
+            Put prompts into the tokenizer's chat template; by default if the tokenizer has one.
 
     Returns:
         `list[TokenizedPrompt]`, in the order of the source.
 
     Raises:
-        ValueError: if the source holds no record, or a record is broken; the message has its line.
-        OSError: if the source cannot be found.
-        ImportError: if a dataset is asked for and `datasets` is not installed.
+        ValueError: if the source contains no record, or a record is broken; the message names its line. OSError: if
+            the source cannot be found. ImportError: if the source is a dataset and `datasets` is not installed.
     """
     if use_chat_template is None:
         use_chat_template = tokenizer.chat_template is not None
@@ -73,7 +72,7 @@ def read_prompts(
 
 
 def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tuple[str, Any]]:
-    """Yield the records of a source, each with the words that say where it stands."""
+    """Yield the records of a source, each with its place in words."""
     path = Path(source)
     if path.is_file():
         with open(path, encoding="utf-8") as file:
@@ -81,7 +80,9 @@ def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tupl
         return
     is_local = path.suffix in (".jsonl", ".json") or str(source).startswith(("/", "."))
     if is_local and not path.is_dir():
-        raise OSError(f"`data` must be a file, a folder or a dataset of the Hub, got {str(source)!r}, not there.")
+        raise OSError(
+            f"`data` must be a file, a folder or a dataset of the Hub, got {str(source)!r}, which does not exist."
+        )
     try:
         import datasets
     except ImportError:
@@ -98,7 +99,7 @@ def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tupl
 
 
 def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: bool) -> TokenizedPrompt:
-    """Return a record's token ids; the message of an error goes on after the name of the record."""
+    """Return a record's token ids; the message of an error continues after the name of the record."""
     if not isinstance(row, dict):
         raise ValueError(f"must be a JSON object, got {type(row).__name__}.")
     if row.get("messages") is not None:
@@ -117,7 +118,7 @@ def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: 
         str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=is_open))
         for part, is_open in ((messages[:-1], True), (messages, False))
     )
-    # With the template's end of turn, without the line break that some put after it.
+    # Including the template's end of turn, but not a line break after it.
     answer = whole.removeprefix(before).rstrip() if whole.startswith(before) else messages[-1]["content"]
     return TokenizedPrompt(tuple(encode(tokenizer, messages[:-1])), _answer(tokenizer, answer))
 

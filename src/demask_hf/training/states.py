@@ -1,4 +1,4 @@
-"""States of a backbone for a head to learn from: answers masked at random, and what decoding visits."""
+"""States of a backbone to train a head on: answers masked at random, and states that decoding visits."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,21 +28,22 @@ class CollectionSettings:
         num_states (`int`):
             Number of states; state `k` belongs to one prompt of a shuffled pass over all of them.
         answer_length (`int`):
-            Length of the answer in tokens; longer answers are cut, shorter ones filled with end-of-sequence tokens.
+            Length of the answer in tokens; longer answers are truncated, shorter ones are filled with end-of-sequence
+            tokens.
         num_sources (`int`, *optional*, defaults to 8):
             Random positions revealed in each state.
         estimator (`str`, *optional*, defaults to `"sample"`):
-            "sample" reveals one drawn token (unbiased, one forward a source), "argmax" the likeliest one (a proxy),
-            "expectation" every likely token.
+            "sample" reveals one drawn token (unbiased, one forward per source), "argmax" the most likely one (a
+            proxy), "expectation" every likely token.
         trajectory_ratio (`float`, *optional*, defaults to 0.5):
             Share of the states that decoding visits, in [0, 1]; the others are answers masked at random.
         strategy (`str` or `dict`, *optional*, defaults to `"threshold"`):
             The strategy that decodes, as in `generate`.
         temperature (`float`, *optional*, defaults to 0.0):
-            Temperature that it decodes with; above 0 also that of the distributions whose dependencies are measured.
-            At 0 those of temperature 1 are measured: points depend on nothing.
+            Temperature of this decoding. If it is above 0, dependencies are measured for distributions of this
+            temperature; at 0, for those of temperature 1, because point masses depend on nothing.
         top_p (`float`, *optional*):
-            Likewise, the mass of the most likely tokens to draw from, in (0, 1].
+            Likewise for the mass of the most likely tokens, in (0, 1].
         batch_size (`int`, *optional*, defaults to 16):
             States drawn and measured together.
         states_per_shard (`int`, *optional*, defaults to 256):
@@ -83,18 +84,18 @@ class CollectionSettings:
 
 
 class MeasuredStates(Dataset):
-    """States that are drawn and measured when they are asked for.
+    """States that are drawn and measured on access.
 
-    A batch of states is a function of the settings and of the numbers in it. `Trainer` can read this dataset
-    directly, which trains on the fly and stores nothing.
+    A batch of states depends on the settings and on its state numbers only. `Trainer` can read this dataset directly,
+    which trains on the fly and stores nothing.
 
     Args:
         model ([`DemaskGenerationMixin`]):
-            The backbone; with its head where the strategy needs one.
+            The backbone, with its head if the strategy needs one.
         prompts (`Sequence[TokenizedPrompt]`):
             Prompts with answers.
         settings ([`CollectionSettings`]):
-            What to draw and how to measure.
+            Which states to draw and how to measure them.
 
     Raises:
         ValueError: if the model has no end-of-sequence token.
@@ -158,7 +159,7 @@ class MeasuredStates(Dataset):
             yield self.__getitems__(numbers[start : start + size])
 
     def _record(self, index: int) -> int:
-        """Return the prompt of a state: each pass over the prompts has an order of its own."""
+        """Return the prompt of a state: each pass over the prompts has its own order."""
         epoch, place = divmod(index, len(self.prompts))
         if epoch not in self._orders:
             order = list(range(len(self.prompts)))
@@ -167,12 +168,12 @@ class MeasuredStates(Dataset):
         return self._orders[epoch][place]
 
     def _is_visited(self, index: int) -> bool:
-        """Say whether decoding draws this state; the share is met exactly over any stretch of numbers."""
+        """Return whether this state comes from decoding; the share holds exactly over any range of numbers."""
         ratio = self.settings.trajectory_ratio
         return int((index + 1) * ratio) > int(index * ratio)
 
     def _answers(self, answers: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """Return the answers, cut or filled with end-of-sequence tokens, `(batch, answer_length)`."""
+        """Return the answers, truncated or filled with end-of-sequence tokens, `(batch, answer_length)`."""
         rows = torch.full((len(answers), self.settings.answer_length), int(self._eos[0]))
         for row, answer in enumerate(answers):
             kept = answer[: self.settings.answer_length]
@@ -180,7 +181,7 @@ class MeasuredStates(Dataset):
         return rows
 
     def _randomly_masked(self, answers: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Mask answers at ratios over (0, 1), each so that a position is left to predict before its end."""
+        """Mask answers at ratios over (0, 1), with at least one masked position before the end."""
         mask_token_id = self.backbone.mask_token_id
         masked = answers.masked_fill(random_mask(torch.ones_like(answers, dtype=torch.bool), generator), mask_token_id)
         is_before_end = torch.isin(answers, self._eos).cumsum(dim=-1) - torch.isin(answers, self._eos).long() == 0
@@ -190,7 +191,7 @@ class MeasuredStates(Dataset):
         return masked.masked_fill(is_chosen & is_empty, mask_token_id)
 
     def _visited(self, prompts: torch.Tensor, attention_mask: torch.Tensor, random: Random) -> torch.Tensor:
-        """Decode the prompts and return the answer as it stood before a random step, `(batch, answer_length)`."""
+        """Decode the prompts and return the answers before a random step, `(batch, answer_length)`."""
         strategy, length = self.settings.strategy, self.settings.answer_length
         output: Any = self.model.generate(
             prompts,

@@ -1,4 +1,4 @@
-"""Measured states on disk: sharded safetensors, written whole or not at all, read one state at a time."""
+"""Measured states on disk: sharded safetensors, written completely or not at all, read one state at a time."""
 
 import errno
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from .examples import DependencyExample
 
 
 COLLECTION_FILE = "collection.json"
-# Facts with one entry for each masked position; what is said in `DependencyExample` holds for all.
+# Tensors with one entry per masked position, as described in `DependencyExample`.
 _PER_POSITION = ("hidden_states", "positions", "confidence", "entropy", "tokens")
 _INTEGERS = ("positions", "tokens")
 
@@ -27,7 +27,7 @@ def shard_path(folder: str | Path, index: int) -> Path:
 
 
 def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write examples under another name, then put the file in place, so that a shard is whole or not there.
+    """Write examples to a temporary file and then move it into place, so that a shard is complete or missing.
 
     Args:
         file (`Path`):
@@ -38,7 +38,7 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
             Precision of the hidden states on disk.
 
     Raises:
-        OSError: if the disk is full; shards written before stay whole.
+        OSError: if the disk is full; earlier shards stay complete.
     """
     tensors = {name: torch.cat([getattr(example, name) for example in examples]) for name in _PER_POSITION}
     tensors["hidden_states"] = tensors["hidden_states"].to(states_dtype)
@@ -54,7 +54,9 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
             save_file(tensors, temporary, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-            raise OSError(f"the disk is full: {file.name} was not written, the shards before it are whole.") from None
+            raise OSError(
+                f"the disk is full: {file.name} was not written; the shards before it are complete."
+            ) from None
         raise
 
 
@@ -63,7 +65,7 @@ class StoredExamples(Dataset):
 
     Args:
         folder (`str` or `Path`):
-            Folder of a collection. Shards that several machines wrote are merged by putting them into one folder.
+            Folder of a collection. Shards of several machines are merged by copying them into one folder.
 
     Raises:
         ValueError: if the folder holds no collection, shards are missing, or one is broken.
@@ -81,7 +83,7 @@ class StoredExamples(Dataset):
         if num_found < num_shards:
             raise ValueError(
                 f"`data` must be a finished collection, got {num_found} of {num_shards} shards in {str(folder)!r}: "
-                "run the same collect command again to go on."
+                "run the same collect command again to resume."
             )
         self._open_files: dict[int, Any] = {}
         self._indices = [_ShardIndex(self._opened(shard)) for shard in range(num_shards)]
@@ -100,7 +102,7 @@ class StoredExamples(Dataset):
         return self._indices[shard].read(self._opened(shard), index - ([0, *self._ends][shard]))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to the worker processes of a data loader.
+        # Open files cannot be sent to the worker processes of a data loader.
         return {**self.__dict__, "_open_files": {}}
 
     def _opened(self, shard: int) -> Any:
@@ -111,14 +113,14 @@ class StoredExamples(Dataset):
             except (SafetensorError, OSError) as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(
-                    f"`data` must hold whole shards, got {str(file)!r}, which cannot be read ({reason}): delete it "
+                    f"`data` must hold complete shards, got {str(file)!r}, which cannot be read ({reason}): delete it "
                     "and run the same collect command again."
                 ) from None
         return self._open_files[shard]
 
 
 class _ShardIndex:
-    """Where the states of one shard lie in its tensors."""
+    """Offsets of the states of one shard in its tensors."""
 
     def __init__(self, file: Any):
         num_positions, num_sources = file.get_tensor("num_positions").long(), file.get_tensor("num_sources").long()

@@ -29,13 +29,13 @@ def train_head(
 ) -> dict[str, float]:
     """Train a head on measured dependencies and return its fit on held-out states.
 
-    An interrupted run goes on from its last checkpoint in `output_dir`.
+    An interrupted run resumes from its last checkpoint in `output_dir`.
 
     Args:
         head ([`DemaskHead`]):
             The head, or a PEFT model around one; changed in place.
         examples (`Sequence[DependencyExample]`):
-            Training states; stored, in memory, or measured when they are asked for.
+            Training states: stored, in memory, or measured on access.
         held_out (`Sequence[DependencyExample]`):
             States that are not trained on.
         output_dir (`str` or `Path`):
@@ -48,7 +48,7 @@ def train_head(
     Returns:
         `dict[str, float]`: the metrics of [`fit_of`].
     """
-    # What was certified is another head.
+    # The certificate was issued for the head before training.
     uncertify(head)
     trainer = Trainer(
         model=head,
@@ -70,7 +70,7 @@ def train_head(
 
 
 def _device_arguments() -> dict[str, Any]:
-    """Return what `TrainingArguments` must be told on a machine without an accelerator."""
+    """Return the `TrainingArguments` for machines with and without an accelerator."""
     has_accelerator = torch.accelerator.is_available()
     return {"dataloader_pin_memory": has_accelerator, "use_cpu": not has_accelerator}
 
@@ -91,7 +91,7 @@ def best_kept(every_steps: int) -> dict[str, Any]:
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
-    """Return the newest checkpoint that was written to its end, or `None`."""
+    """Return the newest complete checkpoint, or `None`."""
     found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
     return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
 
@@ -101,7 +101,7 @@ def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:
 
     Args:
         backbone (`dict`):
-            Fields of [`DemaskConfig`] that describe it, as a collection records them.
+            Fields of [`DemaskConfig`] that describe the backbone, as recorded in a collection.
         seed (`int`):
             Seed of the weights.
         fields:
@@ -112,7 +112,7 @@ def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:
 
 
 def split_by_prompt(collection: StoredExamples, held_out_share: float, seed: int) -> tuple[Subset, Subset]:
-    """Split a collection so that the states of a prompt are all trained on or all held out.
+    """Split a collection by prompt: the states of a prompt are either all trained on or all held out.
 
     Args:
         collection ([`StoredExamples`]):
@@ -146,7 +146,7 @@ def write_training_record(
     fit: dict[str, float],
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write what a head was trained on and how well it fits, for its model card, and return it.
+    """Write the training data and the fit of a head for its model card, and return this record.
 
     Args:
         folder (`str` or `Path`):
