@@ -7,6 +7,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 
 from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
+from ..checkpoint import WholeCheckpointMixin
 from .configuration_llada import LLaDAConfig
 
 
@@ -47,7 +48,7 @@ class LLaDAModel(BidirectionalMixin, LlamaModel):
     config: LLaDAConfig
 
 
-class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
+class LLaDAModelLM(DemaskGenerationMixin, WholeCheckpointMixin, LlamaForCausalLM):
     """LLaDA with its output embedding: the logits at a position predict the token at that position.
 
     `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
