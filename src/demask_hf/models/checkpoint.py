@@ -94,7 +94,8 @@ def _listed(names: Iterable[str]) -> str:
     """Return how many tensors these are, with the names of the first ones."""
     ordered = sorted(names)
     rest = ", ..." if len(ordered) > _NUM_NAMED else ""
-    return f"{len(ordered)} tensors ({', '.join(ordered[:_NUM_NAMED])}{rest})"
+    noun = "tensor" if len(ordered) == 1 else "tensors"
+    return f"{len(ordered)} {noun} ({', '.join(ordered[:_NUM_NAMED])}{rest})"
 
 
 __all__ = ["WholeCheckpointMixin"]
