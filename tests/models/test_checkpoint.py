@@ -161,5 +161,7 @@ def test_frequencies_in_old_checkpoints_are_no_tensors(folder, model_type):
 def test_a_tied_output_needs_no_tensor(model_type, tmp_path):
     model = build(model_type, tie_word_embeddings=True)
     model.save_pretrained(tmp_path)
-    assert not any("lm_head" in name or name.endswith("r.ff_out.weight") for name in load_file(tmp_path / "model.safetensors"))
+    assert not any(
+        "lm_head" in name or name.endswith("r.ff_out.weight") for name in load_file(tmp_path / "model.safetensors")
+    )
     assert torch.equal(AutoModel.from_pretrained(tmp_path)(IDS).logits, model(IDS).logits)

@@ -34,7 +34,7 @@ class BidirectionalMixin(_Body):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "cache" in inspect.signature(super(BidirectionalMixin, cls).forward).parameters:
+        if "cache" in inspect.signature(super().forward).parameters:
             cls._cache_argument = "cache"
 
     def __init__(self, config: PreTrainedConfig):
