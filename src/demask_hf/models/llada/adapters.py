@@ -5,7 +5,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from .modeling_llada import LAYER_TENSOR_NAMES
+from .names import LAYER_TENSOR_NAMES
 
 
 # Modules outside of the layers, beside `ff_out`, which is the name of a layer's last module and of the output layer.
