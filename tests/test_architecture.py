@@ -20,7 +20,7 @@ PACKAGE = Path(demask_hf.__file__).parent
 LEVELS = [
     ("files", "lazy", "validation", "tables", "assets/*"),
     ("functional/*",),
-    ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional"),
+    ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional", "models/lookalikes"),
     ("strategies/*",),
     ("generation/*",),
     ("models/*",),

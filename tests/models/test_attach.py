@@ -1,6 +1,8 @@
 """Models that somebody else loaded: transformers' masked language models, unknown classes, remote code, PEFT."""
 
+import copy
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -17,6 +19,8 @@ from demask_hf import BackboneQuirks, DemaskGenerationConfig, DemaskGenerationMi
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.generation import mixin as generation
+from demask_hf.generation import preparation
+from demask_hf.models import attach as attaching
 
 
 VOCAB_SIZE, PAD, MASK, CLS, SEP, UNK = 40, 0, 1, 2, 3, 4
@@ -462,3 +466,82 @@ def test_text_generation_pipeline_samples_at_temperature_0_7(make_dream, tokeniz
     assert greedy == "w5 w6" + tokenizer.decode(expected[0, 2:], skip_special_tokens=True)
     assert seen[0] == (True, 0.7)
     assert seen[1] == (False, 0.0)
+
+
+@pytest.fixture
+def warnings_of(monkeypatch):
+    """Return a function from a module to the list of what its logger says once."""
+
+    def listen(module):
+        said = []
+        monkeypatch.setattr(module.logger, "warning_once", said.append)
+        return said
+
+    return listen
+
+
+@pytest.mark.parametrize("make_copy", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
+@pytest.mark.parametrize("with_head", [False, True])
+def test_an_attached_model_is_pickled(brackets, make_head, make_copy, with_head):
+    model = build("Bert")
+    head = make_head(model) if with_head else None
+    if head is not None:
+        head.config.update({"backbone_model_type": "bert", "logits_shift": 0})
+    demask_hf.attach(model, head, tokenizer=brackets)
+    again = make_copy(model)
+    assert type(again) is type(model)
+    assert isinstance(again, transformers.BertForMaskedLM)
+    assert (again.demask_head is None) != with_head
+    inputs = brackets("w5 [MASK] [MASK] w8", return_tensors="pt")
+    expected = model.generate(**inputs, max_new_tokens=0)
+    assert torch.equal(again.generate(**inputs, max_new_tokens=0), expected)
+
+
+def test_an_attached_module_is_pickled():
+    model = demask_hf.attach(ClozeModel())
+    again = pickle.loads(pickle.dumps(model))
+    ids = torch.tensor([[5, MASK, 6]])
+    assert torch.equal(again.generate(ids, max_new_tokens=2), model.generate(ids, max_new_tokens=2))
+
+
+def test_models_of_one_class_are_attached_as_one_class(brackets):
+    first, second = (demask_hf.attach(build("Bert"), tokenizer=brackets) for _ in range(2))
+    assert type(first) is type(second)
+
+
+def test_two_names_of_the_mask_token_are_said_once(brackets, warnings_of):
+    said = warnings_of(attaching)
+    model = demask_hf.attach(build("EuroBert", mask_token_id=UNK), tokenizer=brackets)
+    assert len(said) == 1
+    assert said[0].startswith("The config says that the mask token is 4, the tokenizer that it is 1; 4 is used.")
+    assert Backbone.of(model).mask_token_id == UNK
+    demask_hf.attach(build("EuroBert"), tokenizer=brackets)
+    demask_hf.attach(build("EuroBert", mask_token_id=UNK), mask_token_id=MASK, tokenizer=brackets)
+    demask_hf.attach(build("Bert"), tokenizer=brackets)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("name", "positions"), [("Bert", 12), ("Roberta", 11), ("EuroBert", 12)])
+def test_texts_longer_than_the_positions_are_said_once(brackets, warnings_of, name, positions):
+    said = warnings_of(preparation)
+    model = demask_hf.attach(build(name, max_position_embeddings=12), tokenizer=brackets)
+    ids = torch.tensor([[CLS, *[5] * 5, SEP]])
+    padded = {"input_ids": torch.nn.functional.pad(ids, (4, 0)), "attention_mask": torch.tensor([[0] * 4 + [1] * 7])}
+    settings = {"strategy": "threshold", "confidence_threshold": 0.0}
+    model.generate(ids, max_new_tokens=positions - 7, **settings)
+    model.generate(**padded, max_new_tokens=positions - 7, **settings)
+    assert said == []
+    if name == "EuroBert":
+        model.generate(ids, max_new_tokens=positions - 6, **settings)
+    else:
+        with pytest.raises((IndexError, RuntimeError)):
+            model.generate(ids, max_new_tokens=positions - 6, **settings)
+    assert len(said) == 1
+    assert f"{name}ForMaskedLM has {positions} positions, and a prompt with its answer is longer" in said[0]
+
+
+def test_a_model_behind_virtual_tokens_is_refused(make_dream):
+    peft = pytest.importorskip("peft", reason="needs peft")
+    model = peft.get_peft_model(make_dream(), peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match=r"must be called with adapters inside of the model, got PROMPT_TUNING: "):
+        demask_hf.attach(model)

@@ -76,3 +76,13 @@ def test_a_fingerprint_sees_every_weight_its_place_and_its_format(make_dream):
 def test_weights_that_are_elsewhere_are_left_out_of_a_fingerprint(make_dream):
     model, other = make_dream().to("meta"), make_dream(seed=1).to("meta")
     assert weights_fingerprint(model) == weights_fingerprint(other)
+
+
+def test_two_names_of_the_mask_token_are_said_once(make_dream, tokenizer, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("demask_hf.models.attach.logger.warning_once", said.append)
+    make_dream(mask_token_id=3).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    load_model(str(tmp_path), device="cpu")
+    assert len(said) == 1
+    assert said[0].startswith("The config says that the mask token is 3, the tokenizer that it is 1; 3 is used.")

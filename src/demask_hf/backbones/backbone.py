@@ -123,7 +123,8 @@ class Backbone:
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
         if cache is not None:
-            inputs["past_key_values"] = cache
+            # The older name is that of transformers before 5.24.
+            inputs["cache" if self.takes("cache") else "past_key_values"] = cache
             if cache.columns is not None:
                 inputs["input_ids"] = sequences.gather(1, cache.columns)
                 inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)

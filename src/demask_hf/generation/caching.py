@@ -65,7 +65,7 @@ class BlockCacheLayer(CacheLayerMixin):
         return keys.scatter_(2, index, key_states), values.scatter_(2, index, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        # Asked in full forwards only; for short ones the mask is made beforehand.
+        # The cache itself is asked, which knows the columns.
         return query_length, 0
 
     def get_seq_length(self) -> int:
@@ -96,6 +96,10 @@ class BlockCache(Cache):
         """Return the number of keys that the next forward finds: none if it computes whole rows."""
         layer = self.layers[layer_idx] if self.columns is not None else None
         return layer.keys.shape[2] if isinstance(layer, BlockCacheLayer) else 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Return the number of keys that the next forward attends to: those of whole rows in any case; and 0."""
+        return self.get_seq_length(layer_idx) or query_length, 0
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """`generate` for masked diffusion models: arguments in, the loop, output out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from ..backbones.backbone import check_head
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
+from .adapters import check_adapters, check_virtual_tokens
 from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer
 from .configuration import DemaskGenerationConfig
@@ -212,6 +215,7 @@ class DemaskGenerationMixin(_Generative):
             given |= {"stopping_criteria": stopping_criteria, "streamer": streamer}
             given = {name: value for name, value in given.items() if value is not None}
             return GenerationMixin.generate(self, **given, **overrides)  # type: ignore[return-value, arg-type]
+        check_adapters(self, overrides.pop("adapter_names", None))
         generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
@@ -244,6 +248,13 @@ class DemaskGenerationMixin(_Generative):
             except OSError:
                 # The checkpoint has no such file: the config made with the model stays.
                 return
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Refuse what is around the model; PEFT's `generate` enters this context where no method has its own."""
+        check_virtual_tokens(self)
+        check_adapters(self, kwargs.get("adapter_names"))
+        yield
 
 
 def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:

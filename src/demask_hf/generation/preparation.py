@@ -3,6 +3,7 @@
 import functools
 
 import torch
+from transformers.utils import logging
 
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
@@ -16,6 +17,7 @@ from .loop import DenoisingLoop
 from .state import DecodingState
 
 
+logger = logging.get_logger(__name__)
 _DEFAULT_NEW_TOKENS = 256
 
 
@@ -138,7 +140,25 @@ def _first_state(
         else:
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = left_padded_positions(attention_mask)
+    _warn_of_long_texts(backbone, positions)
     return DecodingState(sequences, attention_mask, positions, torch.zeros_like(sequences[:, 0]), token_type_ids)
+
+
+def _warn_of_long_texts(backbone: Backbone, positions: torch.Tensor) -> None:
+    """Say once that a prompt and its answer are longer than what the model has positions for."""
+    config = getattr(backbone.model, "config", None)
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return
+    if backbone.quirks.counts_positions:
+        # These models begin to count behind the padding token.
+        limit -= (getattr(config, "pad_token_id", None) or 0) + 1
+    # The device is waited for in long batches only, whose padding may make them look too long.
+    if positions.shape[1] > limit and int(positions.max()) >= limit:
+        logger.warning_once(
+            f"A {type(backbone.model).__name__} has {limit} positions, and a prompt with its answer is longer: behind "
+            "them it predicts what means nothing, or fails."
+        )
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:

@@ -1,22 +1,24 @@
 """Give a model that somebody else loaded our `generate`."""
 
+import functools
 from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging
 
 from ..backbones.backbone import Backbone
-from ..backbones.prediction import PredictionRequest
 from ..backbones.quirks import BackboneQuirks, is_declared, quirks_of
+from ..generation.adapters import check_method
 from ..generation.configuration import DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
 from ..head.modeling_demask import DemaskHead
+from .probing import BLOCKWISE_TYPES, causal_block_length, holds, is_causal
 
 
-# An effect of the last token on the first logits below this share of the effect the other way is no effect.
-_CAUSAL_SHARE = 1e-3
+logger = logging.get_logger(__name__)
 
 
 def attach(
@@ -32,9 +34,10 @@ def attach(
     The model's class becomes a subclass of its own class and [`DemaskGenerationMixin`]; weights are not touched.
     A PEFT model is changed inside and stays a PEFT model.
 
-    Transformers models of a class that is no masked language model of transformers are run once on three short rows,
-    to see whether their first logits depend on the last token. For a `model_type` that nobody declared, the same
-    run shows whether the output layer may be applied to chosen positions only.
+    Transformers models of a class that is no masked language model of transformers are run on three short rows, to
+    see whether their first logits depend on the last token, and on two or three of up to 128 tokens, to see whether
+    all do. For a `model_type` that nobody declared, short rows show whether the output layer may be applied to chosen
+    positions only.
 
     Args:
         model (`torch.nn.Module`):
@@ -42,7 +45,8 @@ def attach(
         head ([`DemaskHead`], *optional*):
             Dependency head made for it.
         mask_token_id (`int`, *optional*):
-            Id of the mask token; by default that of the model's config, or else the tokenizer's.
+            Id of the mask token; by default that of the model's config, or else the tokenizer's. If these two differ,
+            a warning says so once.
         logits_shift (`int`, *optional*):
             1 if the output at position `i - 1` predicts position `i`, else 0; by default what is declared for the
             `model_type`, 0 for others.
@@ -53,8 +57,8 @@ def attach(
         `torch.nn.Module`: the same object.
 
     Raises:
-        ValueError: if the model is autoregressive, no mask token is known, the shift is neither 0 nor 1, or the head
-            does not fit.
+        ValueError: if the model is autoregressive, from token to token or from block to block, no mask token is known,
+            the shift is neither 0 nor 1, the head does not fit, or a PEFT method around the model adds virtual tokens.
 
     Example:
 
@@ -80,9 +84,8 @@ def attach(
     inner.__dict__["_demask_quirks"] = quirks
     Backbone.of(inner, getattr(getattr(inner, "generation_config", None), "mask_token_id", None))
     if not isinstance(inner, DemaskGenerationMixin):
-        bases = (DemaskGenerationMixin, type(inner))
-        # Where the class says it is from decides how transformers saves the model.
-        inner.__class__ = type(type(inner).__name__, bases, {"__module__": type(inner).__module__})
+        base: Any = type(inner)
+        inner.__class__ = _attached_class(base)
         if isinstance(inner, PreTrainedModel) and getattr(inner, "generation_config", None) is None:
             inner.generation_config = DemaskGenerationConfig()
     if head is not None:
@@ -92,7 +95,40 @@ def attach(
 
 def _unwrapped(model: Any) -> Any:
     """Return the model that PEFT wrapped, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
+        return model
+    for config in model.peft_config.values():
+        check_method(config)
+    return model.get_base_model()
+
+
+@functools.cache
+def _attached_class(base: Any) -> Any:
+    """Return the subclass of a model's class with our `generate`, the same one whenever it is asked for."""
+    # Where the class says it is from decides how transformers saves the model.
+    fields = {"__module__": base.__module__, "__reduce_ex__": _reduced}
+    return type(base.__name__, (DemaskGenerationMixin, base), fields)
+
+
+def _reduced(model: Any, protocol: int) -> tuple[Any, ...]:
+    """Return what `pickle` and `copy` need: the class is found by name only without our part."""
+    return _rebuilt, (type(model).__bases__[1],), object.__reduce_ex__(model, 2)[2]
+
+
+def _rebuilt(base: Any) -> Any:
+    """Return an empty model of an attached class, for `pickle` to fill."""
+    attached = _attached_class(base)
+    return attached.__new__(attached)
+
+
+def warn_of_another_mask(config: Any, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Say once that a model's config and its tokenizer name different mask tokens."""
+    ours, theirs = getattr(config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None)
+    if ours is not None and theirs is not None and ours != theirs:
+        logger.warning_once(
+            f"The config says that the mask token is {ours}, the tokenizer that it is {theirs}; {ours} is used. "
+            "`mask_token_id` of the config or of `demask_hf.attach` chooses."
+        )
 
 
 def _with_tokens(
@@ -104,6 +140,8 @@ def _with_tokens(
     """Return the quirks with the special tokens that the caller, the config or the tokenizer names."""
     config = getattr(model, "config", None)
     source = config if tokenizer is None else tokenizer
+    if mask_token_id is None:
+        warn_of_another_mask(config, tokenizer)
     if mask_token_id is None and getattr(config, "mask_token_id", None) is None and tokenizer is not None:
         mask_token_id = tokenizer.mask_token_id
     if mask_token_id is not None:
@@ -126,40 +164,16 @@ def _examined(model: PreTrainedModel, quirks: BackboneQuirks) -> BackboneQuirks:
     is_known = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
     if getattr(model.config, "is_decoder", False):
         raise ValueError(f"{refusal} autoregressive, its config says `is_decoder=True`.")
-    if (is_known and is_declared(model)) or model.device.type == "meta":
+    block_length = BLOCKWISE_TYPES.get(getattr(model.config, "model_type", ""))
+    if block_length is None and ((is_known and is_declared(model)) or model.device.type == "meta"):
         return quirks
-    ids, logits = _probe(model)
-    if not is_known and _is_causal(logits):
-        raise ValueError(f"{refusal} autoregressive, its first logits do not depend on the last token.")
-    return quirks if is_declared(model) or _holds(model, quirks, ids, logits) else replace(quirks, states=None)
-
-
-@torch.no_grad()
-def _probe(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return three rows of four tokens, alike but for the last and the first token, and their logits."""
-    ids = torch.tensor([[3, 4, 5, 6], [3, 4, 5, 7], [7, 4, 5, 6]], device=model.device)
-    embeddings: Any = model.get_input_embeddings()
-    ids = ids % embeddings.weight.shape[0]
-    return ids, model(input_ids=ids).logits.float()
-
-
-def _is_causal(logits: torch.Tensor) -> bool:
-    """Return whether the first token moves the last logits, and the last token the first logits not."""
-    backward = (logits[0, 0] - logits[1, 0]).abs().max()
-    forward = (logits[0, -1] - logits[2, -1]).abs().max()
-    return bool(forward > 1e-6 * logits.abs().max() and backward < _CAUSAL_SHARE * forward)
-
-
-def _holds(model: PreTrainedModel, quirks: BackboneQuirks, ids: torch.Tensor, logits: torch.Tensor) -> bool:
-    """Return whether the output layer gives the same logits when it sees chosen positions only."""
-    places = torch.ones_like(ids, dtype=torch.bool)
-    places[0, 1] = False
-    plain = replace(quirks, logits_shift=0, special_token_ids=())
-    try:
-        chosen = Backbone(model, 0, plain).predict(PredictionRequest(ids, places)).logits
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return False
-    expected = logits[places]
-    if chosen.shape != expected.shape:
-        return False
-    return bool((chosen - expected.to(chosen)).abs().max() <= 1e-3 * logits.abs().max())
+    if block_length is None and not is_known:
+        if is_causal(model):
+            raise ValueError(f"{refusal} autoregressive, its first logits do not depend on the last token.")
+        block_length = causal_block_length(model)
+    if block_length is not None:
+        raise ValueError(
+            f"`model` must attend in both directions, got {name}: its attention is causal between blocks of "
+            f"{block_length} tokens, and decoding in such blocks is not implemented."
+        )
+    return quirks if is_declared(model) or holds(model, quirks) else replace(quirks, states=None)

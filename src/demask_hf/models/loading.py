@@ -9,7 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import is_accelerate_available
 
 from ..generation.mixin import DemaskGenerationMixin
-from .attach import attach
+from .attach import attach, warn_of_another_mask
 
 
 def load_model(
@@ -72,6 +72,8 @@ def load_model(
         model.to(place)
     if not isinstance(model, DemaskGenerationMixin):
         attach(model, tokenizer=tokenizer)
+    else:
+        warn_of_another_mask(model.config, tokenizer)
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer

@@ -1,7 +1,11 @@
 """Configuration of the Dream masked diffusion language models."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen2Config
+
+from ..lookalikes import check_lookalike
 
 
 @strict
@@ -14,6 +18,9 @@ class DreamConfig(Qwen2Config):
     Args:
         mask_token_id (`int`, *optional*, defaults to 151666):
             Id of the token that stands for a position not yet unmasked.
+
+    Raises:
+        ValueError: if the config describes another model under the same `model_type`.
 
     Example:
 
@@ -45,7 +52,8 @@ class DreamConfig(Qwen2Config):
     mask_token_id: int | None = 151666
     is_causal: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
+        check_lookalike(type(self).model_type, self.architectures, kwargs)
         # The Hub's code does not run on transformers 5; a saved copy must not point older versions back to it.
         kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)

@@ -5,6 +5,7 @@ from transformers import Qwen2ForCausalLM, Qwen2Model
 
 from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
+from ..checkpoint import WholeCheckpointMixin
 from .configuration_dream import DreamConfig
 
 
@@ -14,7 +15,7 @@ class DreamBaseModel(BidirectionalMixin, Qwen2Model):
     config: DreamConfig
 
 
-class DreamModel(DemaskGenerationMixin, Qwen2ForCausalLM):
+class DreamModel(DemaskGenerationMixin, WholeCheckpointMixin, Qwen2ForCausalLM):
     """Dream with its output embedding: the logits at position `i - 1` predict the token at position `i`.
 
     `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own

@@ -5,6 +5,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
+from ..lookalikes import check_lookalike
+
 
 # What the configs of the Hub's checkpoints call the fields of a Llama config.
 _HUB_NAMES = {
@@ -49,7 +51,8 @@ class LLaDAConfig(LlamaConfig):
             Id of the token that stands for a position not yet unmasked.
 
     Raises:
-        ValueError: if an option of the Hub's configs asks for an architecture that no LLaDA checkpoint has.
+        ValueError: if an option of the Hub's configs asks for an architecture that no LLaDA checkpoint has, or the
+            config describes another model under the same `model_type`, such as LLaDA-MoE.
 
     Example:
 
@@ -80,6 +83,7 @@ class LLaDAConfig(LlamaConfig):
     is_causal: bool = False
 
     def __post_init__(self, **kwargs: Any):
+        check_lookalike(type(self).model_type, self.architectures, kwargs)
         # The Hub's code does not run on transformers 5; a saved copy must not point older versions back to it.
         kwargs.pop("auto_map", None)
         for name, expected in _FIXED.items():

@@ -1,5 +1,7 @@
 """The LLaDA model as its difference from Llama: every position attends to every position."""
 
+from typing import Any
+
 import torch
 from transformers import LlamaForCausalLM, LlamaModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
@@ -7,36 +9,19 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming
 
 from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
+from ..checkpoint import WholeCheckpointMixin
 from .configuration_llada import LLaDAConfig
-
-
-# Tensor names of the Hub's checkpoints, and of this model. Checkpoints are saved under the Hub's names again, and load
-# under either.
-TENSOR_NAMES = {
-    "model.transformer.wte.weight": "model.embed_tokens.weight",
-    "model.transformer.ln_f.weight": "model.norm.weight",
-    "model.transformer.ff_out.weight": "lm_head.weight",
-}
-LAYER_TENSOR_NAMES = {
-    "attn_norm": "input_layernorm",
-    "q_proj": "self_attn.q_proj",
-    "k_proj": "self_attn.k_proj",
-    "v_proj": "self_attn.v_proj",
-    "attn_out": "self_attn.o_proj",
-    "ff_norm": "post_attention_layernorm",
-    "ff_proj": "mlp.gate_proj",
-    "up_proj": "mlp.up_proj",
-    "ff_out": "mlp.down_proj",
-}
+from .names import LAYER_TENSOR_NAMES, TENSOR_NAMES
 
 
 def _renamings() -> list[WeightConverter | WeightRenaming]:
     """Return the table as transformers wants it; the group keeps the number of the layer."""
     plain: list[WeightConverter | WeightRenaming] = [
-        WeightRenaming(f"^{theirs}", f"^{ours}") for theirs, ours in TENSOR_NAMES.items()
+        WeightRenaming(f"^{theirs.removesuffix('weight')}", f"^{ours.removesuffix('weight')}")
+        for theirs, ours in TENSOR_NAMES.items()
     ]
     return plain + [
-        WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}.weight", rf"^model.layers.(\d+).{ours}.weight")
+        WeightRenaming(rf"^model.transformer.blocks.(\d+).{theirs}.", rf"^model.layers.(\d+).{ours}.")
         for theirs, ours in LAYER_TENSOR_NAMES.items()
     ]
 
@@ -47,7 +32,7 @@ class LLaDAModel(BidirectionalMixin, LlamaModel):
     config: LLaDAConfig
 
 
-class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
+class LLaDAModelLM(DemaskGenerationMixin, WholeCheckpointMixin, LlamaForCausalLM):
     """LLaDA with its output embedding: the logits at a position predict the token at that position.
 
     `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
@@ -60,6 +45,10 @@ class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
 
     config: LLaDAConfig
     config_class = LLaDAConfig
+    _adapter_hint = (
+        ": one trained on LLaDA's own code is loaded by `model.load_adapter`, or with "
+        "`config=demask_hf.models.llada.adapters.adapter_config(...)` by `PeftModel.from_pretrained`"
+    )
 
     def __init__(self, config: LLaDAConfig):
         # Past LlamaForCausalLM, whose constructor would build the causal model first.
@@ -70,7 +59,29 @@ class LLaDAModelLM(DemaskGenerationMixin, LlamaForCausalLM):
         self.loss_type = "ForMaskedLM"
         self.post_init()
 
+    def load_adapter(
+        self,
+        peft_model_id: str | None = None,
+        *args: Any,
+        peft_config: Any = None,
+        adapter_kwargs: dict[str, Any] | None = None,
+        load_config: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a PEFT adapter, see [`WholeCheckpointMixin.load_adapter`]; one of LLaDA's own code is mapped."""
+        if peft_model_id is not None and peft_config is None:
+            from .adapters import adapter_config
+
+            download = {**getattr(load_config, "download_kwargs", {}), **(adapter_kwargs or {})}
+            peft_config = adapter_config(peft_model_id, **download)
+            if load_config is None:
+                kwargs.setdefault("download_kwargs", download)
+            else:
+                load_config.download_kwargs.update(download)
+        given = {"peft_config": peft_config, "adapter_kwargs": adapter_kwargs, "load_config": load_config}
+        return super().load_adapter(peft_model_id, *args, **given, **kwargs)
+
 
 register_checkpoint_conversion_mapping("llada", _renamings(), overwrite=True)
 
-__all__ = ["LAYER_TENSOR_NAMES", "TENSOR_NAMES", "LLaDAModel", "LLaDAModelLM"]
+__all__ = ["LLaDAModel", "LLaDAModelLM"]
