@@ -3,8 +3,7 @@
 Read `mixin.py` first (`generate` in four lines: merge, prepare, run, finish), then `loop.py`, the six numbered steps,
 and `predictor.py`, which does steps 3 and 4. `configuration.py` and `arguments.py` say what may be set and how
 settings are merged; `preparation.py` builds loop and first state; `state.py` is what changes from step to step.
-`adapters.py`, `caching.py`, `callbacks.py` and `profiling.py` are each for one purpose and can be left out on a first
-reading.
+`adapters.py`, `caching.py`, `callbacks.py` and `profiling.py` each serve one purpose and can be skipped at first.
 """
 
 from .configuration import DemaskGenerationConfig
