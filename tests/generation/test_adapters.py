@@ -70,6 +70,14 @@ def test_virtual_tokens_are_refused(make_dream, config, task):
     assert torch.equal(model.get_base_model().generate(IDS, **SETTINGS), make_dream().generate(IDS, **SETTINGS))
 
 
+@pytest.mark.parametrize("task", ["CAUSAL_LM", "FEATURE_EXTRACTION"])
+def test_forwards_of_wrappers_go_through(make_dream, task):
+    for config in (peft.PromptTuningConfig(num_virtual_tokens=3), INSIDE["ia3"]):
+        model = wrapped(make_dream(), config, task_type=task).train()
+        output = model(input_ids=IDS, attention_mask=torch.ones_like(IDS))
+        assert len(output[0]) == 2
+
+
 def test_an_adapter_that_begins_at_a_token_is_refused(make_dream):
     model = wrapped(make_dream(), peft.LoraConfig(**TARGETS, alora_invocation_tokens=[5]), task_type="CAUSAL_LM")
     message = r"must be called with adapters for whole texts, got LORA with `alora_invocation_tokens`, which begins"

@@ -56,14 +56,19 @@ def check_method(config: Any) -> None:
         )
 
 
-def check_virtual_tokens(model: torch.nn.Module) -> None:
-    """Refuse a wrapper of PEFT that leaves the model as it is: what it adds are virtual tokens.
+def check_around(model: torch.nn.Module, adapter_names: Any = None) -> None:
+    """Refuse what a wrapper of PEFT around the model would do without changing the model.
+
+    Forwards of methods inside of the model come here, too, those in training included.
 
     Raises:
-        ValueError: if no adapter is inside of the model.
+        ValueError: if no adapter is inside of the model, so that the wrapper adds virtual tokens, or there is one
+            adapter for each row.
     """
     if not _configs(model):
         raise ValueError(_VIRTUAL.format(name="a method of prompt learning"))
+    if adapter_names is not None:
+        raise ValueError(_BY_ROW.format(names=adapter_names))
 
 
 def _configs(model: torch.nn.Module) -> list[Any]:

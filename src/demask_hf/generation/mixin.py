@@ -19,7 +19,7 @@ from ..backbones.backbone import check_head
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
-from .adapters import check_adapters, check_virtual_tokens
+from .adapters import check_adapters, check_around
 from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer
 from .configuration import DemaskGenerationConfig
@@ -251,9 +251,8 @@ class DemaskGenerationMixin(_Generative):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Refuse what is around the model; PEFT's `generate` enters this context where no method has its own."""
-        check_virtual_tokens(self)
-        check_adapters(self, kwargs.get("adapter_names"))
+        """Refuse what is around the model; PEFT enters this context where a method has none of its own."""
+        check_around(self, kwargs.get("adapter_names"))
         yield
 
 
