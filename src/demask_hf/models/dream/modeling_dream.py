@@ -3,7 +3,7 @@
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Model
 
-from ...generation.mixin import DemaskGenerationMixin
+from .generation_dream import DreamGenerationMixin
 from ..bidirectional import BidirectionalMixin
 from .configuration_dream import DreamConfig
 
@@ -14,10 +14,10 @@ class DreamBaseModel(BidirectionalMixin, Qwen2Model):
     config: DreamConfig
 
 
-class DreamModel(DemaskGenerationMixin, Qwen2ForCausalLM):
+class DreamModel(DreamGenerationMixin, Qwen2ForCausalLM):
     """Dream with its output embedding: the logits at position `i - 1` predict the token at position `i`.
 
-    `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
+    `generate` decodes by unmasking, see [`DemaskGenerationMixin`], and `diffusion_generate` as in Dream's code. Labels given to `forward` stand at their own
     positions, -100 where nothing is to be predicted; the loss applies the shift.
 
     Args:
