@@ -441,7 +441,7 @@ def test_the_scores_of_a_schedule_are_those_of_the_public_sampler(scripted):
 
 
 def test_sampling_with_temperature_zero_is_an_error(dream):
-    for kwargs in ({}, {"temperature": 0.0}, {"temperature": 0}):
+    for kwargs in ({"temperature": 0.0}, {"temperature": 0}):
         with pytest.raises(ValueError, match=r"`temperature` must be above 0 with `do_sample=True`, got 0"):
             dream.generate(PROMPT, max_new_tokens=2, do_sample=True, **kwargs)
 

@@ -111,6 +111,14 @@ def strategy_of(text: str) -> dict[str, Any]:
     return {"name": name, **dict(map(field_of, _parts(listed)))}
 
 
+def spec_of(strategy: dict[str, Any]) -> str:
+    """Return the text that [`strategy_of`] reads as a strategy; fields at their defaults are left out."""
+    defaults = strategy_fields(strategy["name"])
+    fields = {name: value for name, value in strategy.items() if name != "name" and value != defaults.get(name)}
+    pairs = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items())
+    return _text(strategy["name"], pairs)
+
+
 def field_of(text: str) -> tuple[str, Any]:
     """Split `FIELD=VALUE`; the value is JSON, or else text.
 

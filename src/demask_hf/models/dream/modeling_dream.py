@@ -3,9 +3,9 @@
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Model
 
-from .generation_dream import DreamGenerationMixin
 from ..bidirectional import BidirectionalMixin
 from .configuration_dream import DreamConfig
+from .generation_dream import DreamGenerationMixin
 
 
 class DreamBaseModel(BidirectionalMixin, Qwen2Model):
@@ -17,8 +17,9 @@ class DreamBaseModel(BidirectionalMixin, Qwen2Model):
 class DreamModel(DreamGenerationMixin, Qwen2ForCausalLM):
     """Dream with its output embedding: the logits at position `i - 1` predict the token at position `i`.
 
-    `generate` decodes by unmasking, see [`DemaskGenerationMixin`], and `diffusion_generate` as in Dream's code. Labels given to `forward` stand at their own
-    positions, -100 where nothing is to be predicted; the loss applies the shift.
+    `generate` decodes by unmasking, see [`DemaskGenerationMixin`], and `diffusion_generate` as in Dream's own code.
+    Labels given to `forward` stand at their own positions, -100 where nothing is to be predicted; the loss applies the
+    shift.
 
     Args:
         config ([`DreamConfig`]):
