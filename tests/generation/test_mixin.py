@@ -616,18 +616,42 @@ def test_stopped_rows_leave_the_others_alone(scripted):
     assert output.num_forward_passes.tolist() == [2, 4]
 
 
-def test_stop_strings(scripted):
-    # Stop strings need a tokenizer that can spell everything: one token for each byte, behind the special tokens.
+@pytest.fixture
+def spelling():
+    """Return a tokenizer that can spell everything, as stop strings need it: one token for each byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{byte: 3 + i for i, byte in enumerate(alphabet)}}
-    spelling = Tokenizer(models.BPE(vocabulary, []))
-    spelling.pre_tokenizer, spelling.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    spelling = PreTrainedTokenizerFast(tokenizer_object=spelling, pad_token="<pad>", eos_token="<eos>")
+    tokens = Tokenizer(models.BPE(vocabulary, []))
+    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<eos>", padding_side="left")
+
+
+@pytest.mark.parametrize("way", ["criterion", "text", "list", "config"])
+def test_stop_strings(scripted, spelling, way):
     prompt, answer = spelling("Q:")["input_ids"], spelling("a. b")["input_ids"]
-    model = scripted([{token: 0.9 - 0.1 * k} for k, token in enumerate(answer)], 2, vocab_size=len(vocabulary))
-    criteria = StoppingCriteriaList([StopStringCriteria(spelling, [". "])])
-    ids = model.generate(torch.tensor([prompt]), max_new_tokens=4, strategy="sequential", stopping_criteria=criteria)
+    model = scripted([{token: 0.9 - 0.1 * k} for k, token in enumerate(answer)], 2, vocab_size=len(spelling))
+    given = {
+        "criterion": {"stopping_criteria": StoppingCriteriaList([StopStringCriteria(spelling, [". "])])},
+        "text": {"stop_strings": ". ", "tokenizer": spelling},
+        "list": {"stop_strings": ["x", ". "], "tokenizer": spelling},
+        "config": {"generation_config": GenerationConfig(stop_strings=[". "]), "tokenizer": spelling},
+    }[way]
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=4, strategy="sequential", **given)
     assert spelling.decode(ids[0]) == "Q:a. <pad>"
+
+
+def test_stop_strings_of_padded_rows_that_are_written_in_any_order(scripted, spelling):
+    prompts = spelling(["ab", "c"], padding=True, return_tensors="pt")
+    dot = spelling(".")["input_ids"][0]
+
+    def script(position, context):
+        return {dot if position == 3 else 40 + position: 0.5 + 0.05 * position}
+
+    model = scripted(script, vocab_size=len(spelling))
+    ids = model.generate(**prompts, max_new_tokens=5, strategy="sequential", stop_strings=".", tokenizer=spelling)
+    assert [row.index(dot) for row in ids.tolist()] == [3, 4]
+    assert (ids[0, 4:] == PAD).all()
+    assert (ids[1, 5:] == PAD).all()
 
 
 def test_stopping_needs_no_eos_token(scripted):
