@@ -1,7 +1,5 @@
 """Where strategy, steps, temperature and seeds come from."""
 
-import logging
-
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, GenerationConfig, MaxTimeCriteria, pipeline
@@ -187,7 +185,10 @@ def test_pipelines_return_several_answers(dream, tokenizer):
 
 
 def test_equal_answers_are_hinted_at(dream, said):
-    hint = ("warning_once", "Rows with equal prompts get equal answers from one `seed`: give each row its own, or set ")
+    hint = (
+        "warning_once",
+        "Rows with equal prompts get equal answers from one `seed`: give each row its own, or set ",
+    )
     ids = torch.tensor([[5, 6], [5, 6]])
 
     def hints(ids=ids, **kwargs):
@@ -234,7 +235,9 @@ def test_finished_text_stays_when_time_is_over(scripted):
 
 
 def test_an_attached_encoder_writes_the_end_that_the_caller_names():
-    config = BertConfig(vocab_size=24, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = BertConfig(
+        vocab_size=24, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
     torch.manual_seed(0)
     model = BertForMaskedLM(config).eval()
     with torch.no_grad():

@@ -28,7 +28,9 @@ def test_continuous_batching_is_not_offered(dream):
         dream.generate_batch([[5, 6]])
     with pytest.raises(NotImplementedError, match=sentence):
         dream.continuous_batching_context_manager()
-    with pytest.raises(ValueError, match=r"`cache_implementation` must be None for decoding by unmasking, got 'paged'"):
+    with pytest.raises(
+        ValueError, match=r"`cache_implementation` must be None for decoding by unmasking, got 'paged'"
+    ):
         dream.generate(IDS, cache_implementation="paged")
 
 
@@ -43,14 +45,21 @@ def test_servers_pass_config_streamer_and_tokenizer(dream, tokenizer):
     assert "".join(streamer).split() == tokenizer.decode(ids[0, 3:]).replace("<pad>", "").split()
 
 
-def test_pipelines_take_stop_sequences_chats_and_configs(dream, tokenizer, monkeypatch):
+def test_pipelines_take_stop_sequences(make_dream, spelling):
+    generate = pipeline("text-generation", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
+    settings = {"max_new_tokens": 12, "do_sample": False, "stop_at_eos": False, "return_tensors": True}
+    tokens = generate("Q:", **settings)[0]["generated_token_ids"]
+    # The first letter of the answer that did not occur before.
+    index = next(k for k in range(4, len(tokens)) if 35 < tokens[k] < 90 and tokens[k] not in tokens[:k])
+    cut = generate("Q:", stop_sequence=spelling.decode([tokens[index]]), **settings)[0]["generated_token_ids"]
+    assert cut[: index + 1] == tokens[: index + 1]
+    assert set(cut[index + 1 :]) == {PAD}
+
+
+def test_pipelines_take_chats_and_configs(dream, tokenizer, monkeypatch):
     generate = pipeline("text-generation", model=dream, tokenizer=tokenizer)
     settings = {"max_new_tokens": 8, "do_sample": False, "stop_at_eos": False, "return_full_text": False}
     (whole,) = generate("w5 w6", **settings)
-    words = whole["generated_text"].split()
-    (cut,) = generate("w5 w6", stop_sequence=words[2], **settings)
-    end = next(place for place, word in enumerate(words) if words[2] in "".join(words[: place + 1])) + 1
-    assert cut["generated_text"].replace("<pad>", "").split() == words[:end]
     monkeypatch.setattr(tokenizer, "chat_template", "{% for turn in messages %}{{ turn.content }}{% endfor %}")
     (chat,) = generate([{"role": "user", "content": "w5 w6"}], **settings)
     assert chat["generated_text"] == whole["generated_text"]
@@ -81,6 +90,9 @@ def _trainer(model, tokenizer, folder, **arguments):
 def test_trainers_predict_with_generate(make_dream, tokenizer, tmp_path):
     model = make_dream()
     rows = [{"input_ids": [5, 6, 7 + k], "attention_mask": [1, 1, 1], "labels": [5, 6, 7 + k]} for k in range(3)]
+    with pytest.raises(ValueError, match=r"`model.generation_config.max_length` must be set for Seq2SeqTrainer"):
+        _trainer(model, tokenizer, tmp_path).predict(rows)
+    model.generation_config.max_length = 8
     found = _trainer(model, tokenizer, tmp_path).predict(rows).predictions
     for row, ids in zip(rows, found, strict=True):
         expected = model.generate(torch.tensor([row["input_ids"]]), max_length=8)

@@ -3,7 +3,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import (
     AutoModel,
@@ -12,7 +11,6 @@ from transformers import (
     GenerationConfig,
     LogitsProcessorList,
     MaxLengthCriteria,
-    PreTrainedTokenizerFast,
     StoppingCriteriaList,
     StopStringCriteria,
     pipeline,
@@ -614,16 +612,6 @@ def test_stopped_rows_leave_the_others_alone(scripted):
     output = _decode(model, torch.tensor([[4], [3]]), stopping_criteria=StoppingCriteriaList([stop_at_six]))
     assert output.sequences.tolist() == [[4, 5, 6, PAD, PAD], [3, 5, 5, 5, 5]]
     assert output.num_forward_passes.tolist() == [2, 4]
-
-
-@pytest.fixture
-def spelling():
-    """Return a tokenizer that can spell everything, as stop strings need it: one token for each byte."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{byte: 3 + i for i, byte in enumerate(alphabet)}}
-    tokens = Tokenizer(models.BPE(vocabulary, []))
-    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<eos>", padding_side="left")
 
 
 @pytest.mark.parametrize("way", ["criterion", "text", "list", "config"])

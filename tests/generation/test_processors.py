@@ -112,7 +112,9 @@ FROM_THE_LEFT = [
 def test_processors_that_need_growth_from_the_left_are_refused_by_name(scripted, processor):
     model = scripted([{5: 0.9}] * 3)
     name = type(processor).__name__
-    with pytest.raises(ValueError, match=rf"`logits_processor` must hold .* got {name}, which assumes that text grows"):
+    with pytest.raises(
+        ValueError, match=rf"`logits_processor` must hold .* got {name}, which assumes that text grows"
+    ):
         _decode(model, logits_processor=[processor])
     own = type("Own", (type(processor),), {"__init__": lambda self: self.__dict__.update(processor.__dict__)})()
     with pytest.raises(ValueError, match="got Own, which assumes"):
@@ -131,7 +133,10 @@ def test_processors_for_any_position_work(scripted):
     ("kwargs", "message"),
     [
         ({"repetition_penalty": 0}, r"`repetition_penalty` must be a number in \(0, inf\), got 0\."),
-        ({"bad_words_ids": [[5], [6, 7]]}, r"`bad_words_ids` must hold words of one token, got \[6, 7\]: in any order"),
+        (
+            {"bad_words_ids": [[5], [6, 7]]},
+            r"`bad_words_ids` must hold words of one token, got \[6, 7\]: in any order",
+        ),
         ({"bad_words_ids": [5]}, r"`bad_words_ids` must be a list of lists of token ids, got \[5\]\."),
         ({"bad_words_ids": [[]]}, r"`bad_words_ids` must be a list of lists of token ids, got \[\[\]\]\."),
         ({"suppress_tokens": 5}, r"`suppress_tokens` must be a list of token ids, got 5\."),

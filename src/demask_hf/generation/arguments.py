@@ -43,6 +43,11 @@ def resolve_config(
     """
     inherited = _as_ours(getattr(model, "generation_config", None))
     _check_options(generation_config)
+    if {"labels", "synced_gpus"} <= overrides.keys() and inherited.max_length is None:
+        # Nobody else passes both; its error would come after the first batch, and would not say what is missing.
+        raise ValueError(
+            "`model.generation_config.max_length` must be set for Seq2SeqTrainer, which pads answers to it, got None."
+        )
     config = _as_ours(generation_config)
     names = setting_names()
     settings = {name: value for name, value in overrides.items() if name in names}

@@ -50,12 +50,16 @@ def test_recorded_outputs_of_dreams_code(goldens):
     recorded = json.loads((goldens / "R1_dream_official.json").read_text())
     model = AutoModel.from_pretrained(goldens / "checkpoints" / recorded["checkpoint"]).eval()
     names = ("alg", "steps", "eps", "temperature", "top_k", "top_p")
-    cases = [case for case in recorded["cases"] if case["settings"]["alg"] in ("maskgit_plus", "topk_margin", "entropy")]
+    cases = [
+        case for case in recorded["cases"] if case["settings"]["alg"] in ("maskgit_plus", "topk_margin", "entropy")
+    ]
     for case in cases[:6]:
         settings = {name: case["settings"][name] for name in names}
         mask = case.get("attention_mask")
         mask = None if mask is None else torch.tensor(mask)
-        ids = model.diffusion_generate(torch.tensor(case["prompt"]), attention_mask=mask, max_new_tokens=24, **settings)
+        ids = model.diffusion_generate(
+            torch.tensor(case["prompt"]), attention_mask=mask, max_new_tokens=24, **settings
+        )
         assert ids.tolist() == case["sequences"]
 
 
