@@ -47,10 +47,13 @@ def test_servers_pass_config_streamer_and_tokenizer(dream, tokenizer):
 
 def test_pipelines_take_stop_sequences(make_dream, spelling):
     generate = pipeline("text-generation", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
-    settings = {"max_new_tokens": 12, "do_sample": False, "stop_at_eos": False, "return_tensors": True}
+    letters = spelling("abcdefghijklmnopqrstuvwxyz")["input_ids"]
+    others = [token for token in range(len(spelling)) if token not in letters]
+    settings = {"max_new_tokens": 12, "do_sample": False, "suppress_tokens": others, "return_tensors": True}
     tokens = generate("Q:", **settings)[0]["generated_token_ids"]
-    # The first letter of the answer that did not occur before.
-    index = next(k for k in range(4, len(tokens)) if 35 < tokens[k] < 90 and tokens[k] not in tokens[:k])
+    # The last letter of the answer that did not occur before.
+    index = max(k for k in range(2, len(tokens)) if tokens[k] not in tokens[:k])
+    assert 2 <= index < len(tokens) - 1
     cut = generate("Q:", stop_sequence=spelling.decode([tokens[index]]), **settings)[0]["generated_token_ids"]
     assert cut[: index + 1] == tokens[: index + 1]
     assert set(cut[index + 1 :]) == {PAD}

@@ -34,7 +34,6 @@ NEUTRAL = {
     "num_return_sequences": 1,
     "custom_generate": None,
     "cfg_scale": 0.0,
-    "labels": PROMPT,
 }
 ASKING = {
     "num_beams": 4,
@@ -73,6 +72,8 @@ def test_neutral_values_change_nothing(dream):
     assert torch.equal(dream.generate(inputs=PROMPT, max_new_tokens=6, **NEUTRAL), expected)
     for name, value in NEUTRAL.items():
         assert torch.equal(dream.generate(PROMPT, max_new_tokens=6, **{name: value}), expected)
+    # Batches of a trainer hold them.
+    assert torch.equal(dream.generate(PROMPT, max_new_tokens=6, labels=PROMPT), expected)
 
 
 def test_every_default_of_transformers_is_neutral(dream):
