@@ -1,7 +1,8 @@
 import pytest
 
-from demask_hf.evaluation.specs import Setting, field_of, parse_settings, strategy_of
+from demask_hf.evaluation.specs import Setting, field_of, parse_settings, spec_of, strategy_of
 from demask_hf.generation.configuration import setting_names
+from demask_hf.strategies import make_strategy
 
 
 def test_a_text_with_lists_of_values_is_a_grid_in_their_order():
@@ -152,3 +153,18 @@ def test_shared_settings_are_checked_too():
 
 def test_a_setting_builds_its_strategy():
     assert Setting("", "", {"name": "demask", "rule": "max"}).build().rule == "max"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        ({"name": "threshold"}, "threshold"),
+        (make_strategy("klass").to_dict(), "klass"),
+        ({"name": "schedule", "algorithm": "origin", "eps": 0.01}, "schedule:algorithm=origin,eps=0.01"),
+        ({"name": "demask", "symmetric": False, "rule": "max"}, None),
+    ],
+)
+def test_the_text_of_a_strategy_is_read_as_that_strategy(strategy, text):
+    found = spec_of(strategy)
+    assert text in (None, found)
+    assert make_strategy(**strategy_of(found)) == make_strategy(**strategy)
