@@ -95,6 +95,11 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("top_p", "0.9", 0.9),
         ("top_k", "5", 5),
         ("do_sample", "false", False),
+        ("repetition_penalty", "1.2", 1.2),
+        ("bad_words_ids", "[[3]]", [[3]]),
+        ("suppress_tokens", "[3,4]", [3, 4]),
+        ("stop_strings", '["a","b"]', ["a", "b"]),
+        ("max_time", "1.5", 1.5),
         ("stop_at_eos", "false", False),
         ("cache", "dual", "dual"),
         ("cache_refresh_interval", "2", 2),
@@ -118,7 +123,7 @@ def test_every_setting_of_generate_may_be_given(name, field, text, value):
 def test_all_settings_are_in_the_list_above():
     (mark,) = (mark for mark in test_every_setting_of_generate_may_be_given.pytestmark if mark.args[0] != "name")
     tested = {field for field, _, _ in mark.args[1]}
-    assert tested == set(setting_names()) - {"strategy", "seed", "return_dict_in_generate"}
+    assert tested == set(setting_names()) - {"strategy", "seed", "return_dict_in_generate", "num_return_sequences"}
 
 
 def test_values_of_a_setting_make_a_grid():

@@ -34,6 +34,13 @@ def test_continuous_batching_is_not_offered(dream):
         dream.generate(IDS, cache_implementation="paged")
 
 
+def test_methods_for_text_that_grows_from_the_left_are_refused(dream, tokenizer):
+    with pytest.raises(NotImplementedError, match="no scores from one token to the next"):
+        dream.compute_transition_scores(IDS, ())
+    with pytest.raises(NotImplementedError, match="Token healing decodes from left to right"):
+        dream.heal_tokens(IDS, tokenizer)
+
+
 def test_servers_pass_config_streamer_and_tokenizer(dream, tokenizer):
     config = copy.deepcopy(dream.generation_config)
     config.update(max_new_tokens=6, do_sample=False)

@@ -14,7 +14,7 @@ from ..validation import nearest
 
 
 # Settings of `generate` that a text cannot hold: what decodes the prompts sets them itself.
-_SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate")
+_SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate", "num_return_sequences")
 
 
 @dataclass(frozen=True)

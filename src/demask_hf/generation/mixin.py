@@ -1,7 +1,7 @@
 """`generate` for masked diffusion models: arguments in, the loop, output out."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -24,6 +24,7 @@ from .configuration import DemaskGenerationConfig
 from .loop import DenoisingLoop
 from .preparation import prepare
 from .processors import check_processors, processors_of
+from .refused import LeftToRightMethods
 from .state import DecodingState
 
 
@@ -94,7 +95,8 @@ else:
     _Generative = GenerationMixin
 
 
-class DemaskGenerationMixin(_Generative):
+# The first base refuses methods of transformers, whatever their arguments.
+class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[misc]
     """Gives a masked diffusion model `generate` and a place for a dependency head."""
 
     generation_config_class = DemaskGenerationConfig
@@ -240,30 +242,6 @@ class DemaskGenerationMixin(_Generative):
         if recorder is not None:
             output.history = tuple(recorder.history)
         return output if config.return_dict_in_generate else output.sequences
-
-    def generate_batch(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: continuous batching decodes from left to right.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            "Continuous batching decodes from left to right, which this model cannot: pass a left-padded batch to "
-            "`generate`."
-        )
-
-    def continuous_batching_context_manager(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse, as `generate_batch`.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        self.generate_batch()
-
-    @property
-    def init_continuous_batching(self) -> NoReturn:
-        """Not there: servers ask whether a model has it before they offer continuous batching."""
-        raise AttributeError(f"{type(self).__name__} has no continuous batching.")
 
     def adjust_generation_fn(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
         """Read `generation_config.json` as a [`DemaskGenerationConfig`]; called by `from_pretrained`."""
