@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import ModelOutput
@@ -266,6 +266,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", mask_token="<mask>", eos_token="<eos>", padding_side="left"
     )
+
+
+@pytest.fixture(scope="session")
+def spelling() -> PreTrainedTokenizerFast:
+    """Return a tokenizer that can spell everything, as stop strings need it: one token for each byte."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{byte: 3 + i for i, byte in enumerate(alphabet)}}
+    tokens = Tokenizer(models.BPE(vocabulary, []))
+    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<eos>", padding_side="left")
 
 
 @pytest.fixture(scope="session")

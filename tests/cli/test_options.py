@@ -9,6 +9,7 @@ from accelerate import PartialState
 
 import demask_hf
 from demask_hf import DemaskGenerationConfig
+from demask_hf.cli.main import main
 from demask_hf.cli.options import DecodingOptions, ModelOptions, SeededDecodingOptions
 
 
@@ -20,6 +21,27 @@ def test_set_reaches_every_strategy_that_has_the_field(generate):
 @pytest.mark.parametrize(("head", "name"), [(True, "demask"), (False, "threshold")])
 def test_the_default_strategy_depends_on_the_head(generate, head, name):
     assert json.loads(generate("w3", "--json", head=head)[1])["strategy"]["name"] == name
+
+
+@pytest.mark.parametrize(("head", "name"), [(True, "demask"), (False, "schedule")])
+def test_the_default_strategy_is_that_of_generate(folders, tokenizer, tmp_path, capsys, head, name):
+    model, _ = demask_hf.load_model(folders["--model"], folders["--head"] if head else None, device="cpu")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    # As on the Hub for Dream, with more steps than there are tokens.
+    settings = {"alg": "maskgit_plus", "steps": 512, "eps": 0.01, "alg_temp": None, "temperature": 0.0}
+    (tmp_path / "generation_config.json").write_text(json.dumps({**settings, "max_new_tokens": 8}))
+    paths = ["--model", str(tmp_path), *(["--head", folders["--head"]] if head else [])]
+    assert main(["generate", "w3 w4", "--json", "--device", "cpu", *paths]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = demask_hf.load_model(str(tmp_path), folders["--head"] if head else None, device="cpu")[0]
+    ids = tokenizer("w3 w4", return_tensors="pt")
+    output = model.generate(**ids, return_dict_in_generate=True)
+    assert found["strategy"]["name"] == name
+    assert found["num_forward_passes"] == output.num_forward_passes.item() <= 8
+    assert found["tokens"] == output.sequences[0, 2 : 2 + len(found["tokens"])].tolist()
+    if not head:
+        assert (found["strategy"]["algorithm"], found["strategy"]["eps"]) == ("maskgit_plus", 0.01)
 
 
 def test_compare_leaves_demask_out_without_a_head(generate):

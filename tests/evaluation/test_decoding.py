@@ -55,6 +55,15 @@ def test_filled_prompts_are_read_from_the_first_mask(dream, tokenizer):
     assert decoding.tokens[1] == 7
 
 
+def test_one_answer_is_decoded_for_each_prompt(make_dream, tokenizer):
+    model = make_dream()
+    expected = _facts(_decode(model, tokenizer))
+    model.generation_config.num_return_sequences = 2
+    assert _facts(_decode(model, tokenizer)) == expected
+    with pytest.raises(ValueError, match=r"`num_return_sequences` must be 1 here, got 2: repeat the prompts instead"):
+        _decode(model, tokenizer, num_return_sequences=2)
+
+
 def test_wrong_arguments_are_those_of_generate(dream, tokenizer):
     with pytest.raises(ValueError, match="`confidence_treshold` must be .* nearest: confidence_threshold"):
         _decode(dream, tokenizer, confidence_treshold=0.5)

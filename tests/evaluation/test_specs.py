@@ -1,7 +1,8 @@
 import pytest
 
-from demask_hf.evaluation.specs import Setting, field_of, parse_settings, strategy_of
+from demask_hf.evaluation.specs import Setting, field_of, parse_settings, spec_of, strategy_of
 from demask_hf.generation.configuration import setting_names
+from demask_hf.strategies import make_strategy
 
 
 def test_a_text_with_lists_of_values_is_a_grid_in_their_order():
@@ -94,6 +95,11 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("top_p", "0.9", 0.9),
         ("top_k", "5", 5),
         ("do_sample", "false", False),
+        ("repetition_penalty", "1.2", 1.2),
+        ("bad_words_ids", "[[3]]", [[3]]),
+        ("suppress_tokens", "[3,4]", [3, 4]),
+        ("stop_strings", '["a","b"]', ["a", "b"]),
+        ("max_time", "1.5", 1.5),
         ("stop_at_eos", "false", False),
         ("cache", "dual", "dual"),
         ("cache_refresh_interval", "2", 2),
@@ -117,7 +123,7 @@ def test_every_setting_of_generate_may_be_given(name, field, text, value):
 def test_all_settings_are_in_the_list_above():
     (mark,) = (mark for mark in test_every_setting_of_generate_may_be_given.pytestmark if mark.args[0] != "name")
     tested = {field for field, _, _ in mark.args[1]}
-    assert tested == set(setting_names()) - {"strategy", "seed", "return_dict_in_generate"}
+    assert tested == set(setting_names()) - {"strategy", "seed", "return_dict_in_generate", "num_return_sequences"}
 
 
 def test_values_of_a_setting_make_a_grid():
@@ -152,3 +158,18 @@ def test_shared_settings_are_checked_too():
 
 def test_a_setting_builds_its_strategy():
     assert Setting("", "", {"name": "demask", "rule": "max"}).build().rule == "max"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        ({"name": "threshold"}, "threshold"),
+        (make_strategy("klass").to_dict(), "klass"),
+        ({"name": "schedule", "algorithm": "origin", "eps": 0.01}, "schedule:algorithm=origin,eps=0.01"),
+        ({"name": "demask", "symmetric": False, "rule": "max"}, None),
+    ],
+)
+def test_the_text_of_a_strategy_is_read_as_that_strategy(strategy, text):
+    found = spec_of(strategy)
+    assert text in (None, found)
+    assert make_strategy(**strategy_of(found)) == make_strategy(**strategy)

@@ -100,7 +100,7 @@ def test_dream_names_are_keywords_too():
 
 
 def test_options_of_other_decoding_methods_are_left_out_of_a_dictionary():
-    config = DemaskGenerationConfig.from_dict({"num_beams": 4, "max_new_tokens": 7, "repetition_penalty": 1.2})
+    config = DemaskGenerationConfig.from_dict({"num_beams": 4, "max_new_tokens": 7, "guidance_scale": 1.2})
     assert config.to_dict() == {"max_new_tokens": 7}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
@@ -164,6 +165,53 @@ def test_bad_settings_are_refused(task):
     request = _request(task.examples[0].prompt, until=[], num_beams=4)
     with pytest.raises(ValueError, match="`num_beams` must be"):
         DemaskLM(**TINY).generate_until([request], disable_tqdm=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"strateg": "demask"},
+            r"`strateg` must be an argument of generate or a field of the strategy, .* nearest: str",
+        ),
+        ({"strategy": "klas"}, r"`strategy` must be a registered name, got 'klas'; nearest: klass\."),
+        ({"dependency_bond": 0.1}, r"`dependency_bond` must be .* nearest: dependency_bound"),
+        ({"num_beams": 4}, r"`num_beams` must be 1 for decoding by unmasking, got 4"),
+        ({"temperature": -1}, r"`temperature` must be a number in \[0, inf\), got -1\."),
+        ({"gen_length": 8}, r"`gen_length` must be given as `max_new_tokens`, got 8\."),
+    ],
+)
+def test_unknown_arguments_are_refused_before_anything_is_loaded(monkeypatch, arguments, message):
+    monkeypatch.setattr("demask_hf.harness.model.load_model", lambda *args, **kwargs: pytest.fail("was loaded"))
+    with pytest.raises(ValueError, match=message):
+        DemaskLM(**TINY, **arguments)
+
+
+def test_the_default_strategy_is_that_of_the_model_settings(tiny, task, tmp_path):
+    tiny[0].save_pretrained(tmp_path)
+    tiny[1].save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"alg": "entropy", "steps": 3, "max_new_tokens": 12}')
+    prompt = task.examples[0].prompt
+    (found,) = DemaskLM(str(tmp_path)).generate_until([_request(prompt, until=[])], disable_tqdm=True)
+    named = {"strategy": "schedule", "max_denoising_steps": 3, "max_new_tokens": 12}
+    assert found == decode_prompts(*tiny, [prompt], **named)[0].answer
+
+
+def test_an_adapter_is_loaded(tiny, task, tmp_path):
+    peft = pytest.importorskip("peft", reason="needs peft")
+    model = AutoModel.from_pretrained(demask_hf.TINY_DREAM)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(tmp_path)
+    request = _request(task.examples[0].prompt, until=[], max_gen_toks=12)
+    arguments = {"pretrained": demask_hf.TINY_DREAM, "strategy": "sequential"}
+    (found,) = DemaskLM(**arguments, peft=str(tmp_path)).generate_until([request], disable_tqdm=True)
+    settings = {"strategy": "sequential", "max_new_tokens": 12}
+    (expected,) = decode_prompts(adapted.get_base_model(), tiny[1], [request.args[0]], **settings)
+    assert found == expected.answer
+    assert DemaskLM(**arguments).generate_until([request], disable_tqdm=True) != [found]
 
 
 def test_likelihoods_are_refused():

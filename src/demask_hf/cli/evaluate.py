@@ -16,7 +16,7 @@ from ..files import keep_facts
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import weights_fingerprint
 from ..tables import text_lines
-from .options import ModelOptions, SeededDecodingOptions, default_strategy
+from .options import ModelOptions, SeededDecodingOptions
 from .parser import CommandParser, option, same_as
 from .prompts import TaskOptions, load_tasks
 
@@ -37,7 +37,7 @@ class EvaluateOptions:
     Args:
         strategy (`str`, *optional*):
             NAME or NAME:FIELD=VALUE,FIELD=VALUE, where a field is one of the strategy or a setting of generate; by
-            default demask with a head, else threshold.
+            default demask with a head, else what the model's settings name, else threshold.
         split (`str`, *optional*, defaults to "test"):
             Split of the task families: train, validation or test.
         out (`str`, *optional*):
@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Decode task prompts with one strategy and print the results by task."""
     head = model_options.head_or_shipped
-    spec = options.strategy or default_strategy(head)
+    spec = options.strategy or model_options.default_strategy(head)
     settings = parse_settings(spec, decoding.settings())
     if len(settings) > 1:
         raise ValueError(f"`--strategy` must be one setting, got {spec!r}; `benchmark --compare` takes several.")

@@ -90,7 +90,7 @@ def run(
         raise ValueError("`--stream` must be used without --json and --compare.")
     prompts = read_texts(prompts, source)
     head = model_options.head_or_shipped
-    strategies = chosen_strategies(strategy, output.compare, head)
+    strategies = chosen_strategies(strategy, output.compare, head, model_options)
     model, tokenizer = model_options.load(head)
     texts = model_prompts(prompts, tokenizer, source)
     settings: dict[str, Any] = decoding.settings()

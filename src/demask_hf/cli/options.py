@@ -8,7 +8,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..assets import TINY_DEMASK, TINY_DREAM
-from ..evaluation.specs import field_of, strategy_of
+from ..evaluation.specs import field_of, spec_of, strategy_of
+from ..generation.arguments import default_strategy
+from ..generation.checkpoint import load_settings
 from ..generation.configuration import CACHES, DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import load_model
@@ -50,6 +52,16 @@ class ModelOptions:
     def public_model(self) -> str:
         """What records call the model: the shipped one by its public name, whatever folder it is in."""
         return "demask_hf.TINY_DREAM" if self.model_or_shipped == TINY_DREAM else self.model_or_shipped
+
+    def default_strategy(self, head: str | None) -> str:
+        """Return the strategy that `generate` takes where none is named; the settings of the model are read for it.
+
+        Args:
+            head (`str`, *optional*):
+                The head that the model will have: `head` or `head_or_shipped`.
+        """
+        settings = load_settings(self.model_or_shipped, revision=self.revision or "main")
+        return spec_of(default_strategy(None if settings is None else settings.strategy, head is not None))
 
     def load(self, head: str | None, is_shared: bool = False) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
         """Load the model with a head.
@@ -112,7 +124,7 @@ class StrategyOptions:
 
     Args:
         strategy (`str`, *optional*):
-            By default demask with a head, else threshold.
+            By default demask with a head, else what the model's settings name, else threshold.
         set (`list[str]`, *optional*):
             Set a field wherever a strategy has it; may be repeated.
     """
@@ -145,13 +157,8 @@ class RuleOptions:
         return cast(DemaskStrategy, make_strategy("demask", **dict(map(field_of, self.set))))
 
 
-def default_strategy(head: str | None) -> str:
-    """Return the name of the strategy that decodes if none is named."""
-    return "threshold" if head is None else "demask"
-
-
 def chosen_strategies(
-    options: StrategyOptions, compare: Sequence[str] | None, head: str | None
+    options: StrategyOptions, compare: Sequence[str] | None, head: str | None, models: ModelOptions
 ) -> dict[str, UnmaskingStrategy]:
     """Return the strategies to decode with, by the text that chose them.
 
@@ -162,12 +169,14 @@ def chosen_strategies(
             Strategies to compare, in place of the one; an empty list stands for all that can run.
         head (`str`, *optional*):
             The head that the model has.
+        models ([`ModelOptions`]):
+            The model, asked for its default.
 
     Raises:
         ValueError: if a strategy or a field is unknown, or a value is wrong.
     """
     if compare is None:
-        specs = [options.strategy or default_strategy(head)]
+        specs = [options.strategy or models.default_strategy(head)]
     else:
         specs = list(compare) or [name for name in strategy_names() if head is not None or name != "demask"]
     common = dict(map(field_of, options.set))

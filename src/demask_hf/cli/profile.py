@@ -50,7 +50,7 @@ def run(
     """Decode the prompts several times and print the time of each part of a step."""
     prompts = read_texts(prompts, source)
     head = model_options.head_or_shipped
-    (rule,) = chosen_strategies(strategy, None, head).values()
+    (rule,) = chosen_strategies(strategy, None, head, model_options).values()
     model, tokenizer = model_options.load(head)
     ids, attention_mask = encode_batch(tokenizer, model_prompts(prompts, tokenizer, source))
     measured = profile_steps(

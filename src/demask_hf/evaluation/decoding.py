@@ -85,10 +85,14 @@ def decode_prompts(
         ValueError: if an argument of `generate` is wrong.
     """
     check_count("batch_size", batch_size)
+    # A checkpoint may say otherwise.
+    if generate_kwargs.setdefault("num_return_sequences", 1) != 1:
+        asked = generate_kwargs["num_return_sequences"]
+        raise ValueError(f"`num_return_sequences` must be 1 here, got {asked!r}: repeat the prompts instead.")
     seeds_of_prompts = generate_kwargs.pop("seed", None)
     if isinstance(seeds_of_prompts, int):
         seeds_of_prompts = [seeds_of_prompts + index for index in range(len(prompts))]
-    generate_kwargs["return_dict_in_generate"] = True
+    generate_kwargs |= {"return_dict_in_generate": True, "tokenizer": tokenizer}
     decodings = []
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])

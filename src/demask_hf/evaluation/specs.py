@@ -14,7 +14,7 @@ from ..validation import nearest
 
 
 # Settings of `generate` that a text cannot set, because evaluation sets them.
-_SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate")
+_SET_ELSEWHERE = ("strategy", "seed", "return_dict_in_generate", "num_return_sequences")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,14 @@ def strategy_of(text: str) -> dict[str, Any]:
     """
     name, _, listed = text.partition(":")
     return {"name": name, **dict(map(field_of, _parts(listed)))}
+
+
+def spec_of(strategy: dict[str, Any]) -> str:
+    """Return the text that [`strategy_of`] reads as a strategy; fields at their defaults are left out."""
+    defaults = strategy_fields(strategy["name"])
+    fields = {name: value for name, value in strategy.items() if name != "name" and value != defaults.get(name)}
+    pairs = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items())
+    return _text(strategy["name"], pairs)
 
 
 def field_of(text: str) -> tuple[str, Any]:

@@ -1,10 +1,12 @@
 """What watches the loop from outside: recording, streaming, and stopping criteria."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformers import StoppingCriteriaList
+from transformers import MaxTimeCriteria, PreTrainedTokenizerBase, StoppingCriteriaList, StopStringCriteria
 
+from .configuration import DemaskGenerationConfig
 from .loop import DenoisingLoop
 from .state import DecodingState
 
@@ -64,7 +66,7 @@ class StepStopper:
     """Ask stopping criteria about the finished text of each row, token by token as in autoregressive decoding.
 
     A criterion sees a row's sequence up to its first mask. When it says stop, what follows that text is dropped and
-    the row ends.
+    the row ends. Limits of time are asked after every step, whether text was finished or not, and end all rows.
 
     Args:
         criteria (`StoppingCriteriaList`):
@@ -81,16 +83,48 @@ class StepStopper:
     def __init__(self, criteria: StoppingCriteriaList, loop: DenoisingLoop, state: DecodingState):
         if loop.settings.pad_token_id is None:
             raise ValueError("`pad_token_id` must be set to use stopping criteria, got None.")
-        self.criteria, self.loop = criteria, loop
+        self.limits = [each for each in criteria if isinstance(each, MaxTimeCriteria)]
+        self.criteria = StoppingCriteriaList([each for each in criteria if not isinstance(each, MaxTimeCriteria)])
+        self.loop = loop
         self.seen = finished_lengths(loop, state)
 
     def __call__(self, state: DecodingState, draft: torch.Tensor) -> None:
+        is_over = any(bool(limit(state.sequences, None).all()) for limit in self.limits)  # type: ignore[arg-type]
         for row, finished in enumerate(finished_lengths(self.loop, state)):
+            if is_over:
+                state.stop_lengths[row] = finished
             for length in range(self.seen[row] + 1, finished + 1):
-                if bool(self.criteria(state.sequences[row : row + 1, :length], None).all()):
+                if self.criteria and bool(self.criteria(state.sequences[row : row + 1, :length], None).all()):
                     state.stop_lengths[row] = length
                     break
             self.seen[row] = finished
+
+
+def criteria_of(
+    config: DemaskGenerationConfig, given: Iterable[Any] | None, tokenizer: PreTrainedTokenizerBase | None
+) -> StoppingCriteriaList:
+    """Return the stopping criteria that settings ask for, then those of the caller; time runs from now.
+
+    Args:
+        config ([`DemaskGenerationConfig`]):
+            Settings of the call.
+        given (`Iterable`, *optional*):
+            The caller's criteria.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Spells the tokens, for `stop_strings`.
+
+    Raises:
+        ValueError: if there are stop strings and no tokenizer.
+    """
+    criteria = StoppingCriteriaList()
+    if config.max_time is not None:
+        criteria.append(MaxTimeCriteria(config.max_time))
+    if config.stop_strings is not None:
+        if tokenizer is None:
+            raise ValueError("`tokenizer` must be given with `stop_strings`, got None.")
+        criteria.append(StopStringCriteria(tokenizer, config.stop_strings))
+    criteria.extend(given or ())
+    return criteria
 
 
 def finished_lengths(loop: DenoisingLoop, state: DecodingState) -> list[int]:

@@ -8,6 +8,8 @@ from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_interval, nearest
+from .foreign import without_foreign
+from .processors import check_processing
 
 
 logger = logging.get_logger(__name__)
@@ -26,8 +28,11 @@ _LOWEST_COUNTS = {
     "max_denoising_steps": 1,
     "top_k": 0,
     "cache_refresh_interval": 1,
+    "num_return_sequences": 1,
 }
 _METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "transformers_version")
+# Names of the settings that came from the caller of `generate` and not from the checkpoint.
+_ASKED = "_asked"
 
 
 class DemaskGenerationConfig(GenerationConfig):
@@ -46,10 +51,11 @@ class DemaskGenerationConfig(GenerationConfig):
             Decode the answer block by block, each of this many tokens; must divide `max_new_tokens`. By default the
             whole answer is one block.
         max_denoising_steps (`int`, *optional*):
-            For the "schedule" strategy the total number of steps, by default one per token. For others a cap on the
-            steps of a row: in the last one everything still masked is written.
+            For the "schedule" strategy the total number of steps, by default one per token; those of a checkpoint are
+            at most that. For others a cap on the steps of a row: in the last one everything still masked is written.
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
-            Name, name and fields, or object. By default "demask" if the model has a head, else "threshold".
+            Name, name and fields, or object. Where the caller of `generate` names none, it is "demask" if the model
+            has a head, else the checkpoint's, else "threshold".
         temperature (`float`, *optional*):
             Sampling temperature, at least 0; tokens are sampled iff it is above 0, which is the default.
         top_p (`float`, *optional*):
@@ -63,12 +69,27 @@ class DemaskGenerationConfig(GenerationConfig):
             drawn from (default of "schedule", as in Dream's public sampler). At low temperatures the latter is close
             to a point everywhere: everything looks certain and independent.
         do_sample (`bool`, *optional*):
-            `False` forces temperature 0; `True` with temperature 0 is an error.
+            `False` forces temperature 0. `True` needs a temperature above 0; without one it means 1, or what the
+            checkpoint says.
+        repetition_penalty (`float`, *optional*):
+            Penalise tokens that stand in the prompt, or in the answer already; above 0, and 1 is none.
+        bad_words_ids (`list[list[int]]`, *optional*):
+            Words that are never written, each of one token.
+        suppress_tokens (`list[int]`, *optional*):
+            Tokens that are never written.
         seed (`int` or `list[int]`, *optional*):
             Seed of the noise, one for all rows or one per row. A row's noise depends on its seed, the step and the
             position only: rows with equal prompts and equal seeds get equal answers.
+        num_return_sequences (`int`, *optional*):
+            Answers for each prompt, one after another in the batch. From one seed `s` of a prompt answer `k` gets
+            the seed `s + k`.
         stop_at_eos (`bool`, *optional*):
             Drop the positions after the first end-of-sequence token (default); `False` decodes every position.
+        stop_strings (`str` or `list[str]`, *optional*):
+            End a row where its finished text from the left ends with one of them; `generate` needs `tokenizer` then.
+        max_time (`float`, *optional*):
+            Seconds after which decoding ends, asked after every step. Finished text from the left stays, the rest
+            becomes padding.
         cache (`str`, *optional*):
             "prefix" or "dual" keep keys and values within a block, which approximates: only the columns from the
             block to the end, or only the block's, are computed anew. "none" (default) is exact. Native Dream and
@@ -106,8 +127,14 @@ class DemaskGenerationConfig(GenerationConfig):
         self.top_k: int | None = kwargs.pop("top_k", None)
         self.scores: str | None = kwargs.pop("scores", None)
         self.do_sample: bool | None = kwargs.pop("do_sample", None)
+        self.repetition_penalty: float | None = kwargs.pop("repetition_penalty", None)
+        self.bad_words_ids: list[list[int]] | None = kwargs.pop("bad_words_ids", None)
+        self.suppress_tokens: list[int] | None = kwargs.pop("suppress_tokens", None)
         self.seed: int | list[int] | None = kwargs.pop("seed", None)
+        self.num_return_sequences: int | None = kwargs.pop("num_return_sequences", None)
         self.stop_at_eos: bool | None = kwargs.pop("stop_at_eos", None)
+        self.stop_strings: str | list[str] | None = kwargs.pop("stop_strings", None)
+        self.max_time: float | None = kwargs.pop("max_time", None)
         self.cache: str | None = kwargs.pop("cache", None)
         self.cache_refresh_interval: int | None = kwargs.pop("cache_refresh_interval", None)
         self.cache_commits_first: bool | None = kwargs.pop("cache_commits_first", None)
@@ -120,6 +147,7 @@ class DemaskGenerationConfig(GenerationConfig):
         self.eos_token_id: int | list[int] | None = kwargs.pop("eos_token_id", None)
         for name in _METADATA:
             setattr(self, name, kwargs.pop(name, None))
+        self._asked: frozenset[str] = frozenset()
         strategy = kwargs.pop("strategy", None)
         if "alg" in kwargs:
             strategy = strategy or "schedule"
@@ -131,6 +159,7 @@ class DemaskGenerationConfig(GenerationConfig):
         self.strategy: dict[str, Any] | None = None
         self.set_strategy(strategy, kwargs)
         self.validate()
+        check_sampling(self.do_sample, self.temperature)
 
     def set_strategy(self, strategy: str | dict | UnmaskingStrategy | None, fields: dict[str, Any]) -> None:
         """Set the strategy, or with `None` change fields of the one that is set.
@@ -151,8 +180,8 @@ class DemaskGenerationConfig(GenerationConfig):
             chosen = dict(self.strategy) if self.strategy else None
         elif isinstance(strategy, str):
             # Naming the strategy that is set already keeps its fields.
-            known = self.strategy if isinstance(self.strategy, dict) else {}
-            chosen = dict(known) if known.get("name") == strategy else {"name": strategy}
+            before = self.strategy if isinstance(self.strategy, dict) else {}
+            chosen = dict(before) if before.get("name") == strategy else {"name": strategy}
         elif isinstance(strategy, UnmaskingStrategy):
             chosen = strategy.to_dict()
         elif isinstance(strategy, dict):
@@ -162,8 +191,10 @@ class DemaskGenerationConfig(GenerationConfig):
         else:
             raise TypeError(f"`strategy` must be a name, a dict or an UnmaskingStrategy, got {strategy!r}.")
         if chosen is not None:
-            check_keywords(fields, strategy_fields(chosen["name"]))
-            chosen = make_strategy(**{**chosen, **fields}).to_dict()
+            known = strategy_fields(chosen["name"])
+            check_keywords(fields, known)
+            own = {name: value for name, value in fields.items() if name in known}
+            chosen = make_strategy(**{**chosen, **own}).to_dict()
         self.strategy = chosen
 
     @property
@@ -189,8 +220,12 @@ class DemaskGenerationConfig(GenerationConfig):
             check_interval("temperature", self.temperature, 0)
         if self.top_p is not None:
             check_interval("top_p", self.top_p, 0, 1, open_low=True)
-        if self.do_sample and self.temperature == 0:
-            raise ValueError("`temperature` must be above 0 with `do_sample=True`, got 0.")
+        if self.max_time is not None:
+            check_interval("max_time", self.max_time, 0)
+        check_processing(self.repetition_penalty, self.bad_words_ids, self.suppress_tokens)
+        strings = [self.stop_strings] if isinstance(self.stop_strings, str) else self.stop_strings
+        if strings is not None and not (strings and all(isinstance(each, str) and each for each in strings)):
+            raise ValueError(f"`stop_strings` must be a text or a list of texts, got {self.stop_strings!r}.")
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:
@@ -208,7 +243,7 @@ class DemaskGenerationConfig(GenerationConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set."""
         fields = {name: value for name, value in copy.deepcopy(self.__dict__).items() if value is not None}
-        return {name: value for name, value in fields.items() if name not in _METADATA[:3]}
+        return {name: value for name, value in fields.items() if not name.startswith("_")}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return the fields that are set, with the version of transformers."""
@@ -221,8 +256,7 @@ class DemaskGenerationConfig(GenerationConfig):
         """Build a config from a dictionary that may hold options of other decoding methods, which are left out."""
         return_unused = kwargs.pop("return_unused_kwargs", False)
         given = {**config_dict, **{name: value for name, value in kwargs.items() if not name.startswith("_from")}}
-        known = {*cls().__dict__, "alg", "steps", *_DREAM_NAMES}
-        known |= {field for name in strategy_names() for field in strategy_fields(name)}
+        known = {*DemaskGenerationConfig().__dict__, *known_names()}
         foreign = {name: given.pop(name) for name in list(given) if name not in known}
         left_out = sorted(name for name, value in foreign.items() if value is not None and not name.startswith("_"))
         if left_out:
@@ -238,9 +272,15 @@ class DemaskGenerationConfig(GenerationConfig):
         raise NotImplementedError("DemaskGenerationConfig is not read from a model's config.")
 
 
+def check_sampling(do_sample: bool | None, temperature: float | None) -> None:
+    """Raise a `ValueError` if samples are asked for at temperature 0."""
+    if do_sample and temperature == 0:
+        raise ValueError("`temperature` must be above 0 with `do_sample=True`, got 0.")
+
+
 def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
     """Raise a `ValueError` with the nearest valid names if a keyword is neither a setting nor in `fields`."""
-    for name in given:
+    for name in without_foreign(given, fields):
         if name not in fields:
             raise ValueError(
                 f"`{name}` must be an argument of generate or a field of the strategy, got an unknown keyword; "
@@ -250,7 +290,13 @@ def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
 
 def setting_names() -> list[str]:
     """Return the names of all settings of [`DemaskGenerationConfig`]."""
-    return [name for name in DemaskGenerationConfig().__dict__ if name not in _METADATA]
+    return [name for name in DemaskGenerationConfig().__dict__ if name not in (*_METADATA, _ASKED)]
+
+
+def known_names() -> set[str]:
+    """Return the names that a stored config may hold: settings, fields of strategies, and Dream's names."""
+    fields = {field for name in strategy_names() for field in strategy_fields(name)}
+    return {*setting_names(), *fields, "alg", "steps", *_DREAM_NAMES}
 
 
 def _check_compile(compile: bool | str | dict[str, Any] | None) -> None:

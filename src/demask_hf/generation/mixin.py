@@ -20,11 +20,14 @@ from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
 from .adapters import check_adapters, check_around
-from .arguments import resolve_config
-from .callbacks import StepRecorder, StepStopper, StepStreamer
+from .arguments import check_inputs, resolve_config
+from .callbacks import StepRecorder, StepStopper, StepStreamer, criteria_of
+from .checkpoint import load_settings
 from .configuration import DemaskGenerationConfig
 from .loop import DenoisingLoop
 from .preparation import prepare
+from .processors import check_processors, processors_of
+from .refused import LeftToRightMethods
 from .state import DecodingState
 
 
@@ -95,7 +98,8 @@ else:
     _Generative = GenerationMixin
 
 
-class DemaskGenerationMixin(_Generative):
+# The first base refuses methods of transformers, whatever their arguments.
+class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[misc]
     """Gives a masked diffusion model `generate` and a place for a dependency head."""
 
     generation_config_class = DemaskGenerationConfig
@@ -169,26 +173,30 @@ class DemaskGenerationMixin(_Generative):
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
-                Prompts, padded on the left. Mask tokens in them are filled in place.
+                Prompts, padded on the left; `inputs` is another name. Mask tokens in them are filled in place.
             attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
                 0 at padding. Without it every position is attended; none is inferred from `pad_token_id`.
             generation_config ([`DemaskGenerationConfig`], *optional*):
-                Settings; those not set come from `model.generation_config`.
+                Settings; those not set come from `model.generation_config`. Options of other decoders must ask for
+                nothing.
             strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
-                The rule that picks positions; its fields may be given as keywords.
+                The rule that picks positions; its fields may be given as keywords. By default "demask" for a model
+                with a head, else what `model.generation_config` names, else "threshold".
             logits_processor (`LogitsProcessorList`, *optional*):
-                Called once a step with ids of shape `(num_candidates, length)` and matching scores.
+                Called once a step with ids of shape `(num_candidates, length)`, in which padding is a mask, and
+                matching scores. Processors that need text to grow from the left are refused.
             stopping_criteria (`StoppingCriteriaList`, *optional*):
                 Asked about the finished text of each row from the left; a stopped row is padded after that text.
             streamer (`BaseStreamer`, *optional*):
                 Gets the finished text as it grows, and drafts if it has `put_draft`; for a single prompt.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that
-                gives the rows their seeds; `token_type_ids` for models that take them; `custom_generate` as in
-                transformers.
+                gives the rows their seeds; `token_type_ids` for models that take them; `tokenizer` for
+                `stop_strings`; `custom_generate` as in transformers.
 
         Returns:
-            `torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`, or [`DemaskGenerationOutput`].
+            `torch.LongTensor` of shape `(batch * num_return_sequences, prompt_length + max_new_tokens)`, or
+            [`DemaskGenerationOutput`].
 
         Raises:
             ValueError: if an argument is unknown or outside its range.
@@ -210,19 +218,27 @@ class DemaskGenerationMixin(_Generative):
         ```
         """
         if overrides.get("custom_generate") is not None:
+            if callable(overrides["custom_generate"]):
+                raise ValueError("`custom_generate` must name a folder or repository, got a function.")
             given: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "strategy": strategy}
             given |= {"generation_config": generation_config, "logits_processor": logits_processor}
             given |= {"stopping_criteria": stopping_criteria, "streamer": streamer}
             given = {name: value for name, value in given.items() if value is not None}
             return GenerationMixin.generate(self, **given, **overrides)  # type: ignore[return-value, arg-type]
         check_adapters(self, overrides.pop("adapter_names", None))
-        generator, token_type_ids = (overrides.pop(name, None) for name in ("generator", "token_type_ids"))
+        overrides.pop("custom_generate", None)
+        generator, token_type_ids, tokenizer = (
+            overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer")
+        )
+        input_ids = check_inputs(input_ids, overrides.pop("inputs", None))
         config, rule = resolve_config(self, generation_config, strategy, overrides)
+        check_processors(logits_processor)
+        criteria = criteria_of(config, stopping_criteria, tokenizer)
         loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
         recorder = StepRecorder(state.sequences) if config.output_history else None
-        stopper = StepStopper(StoppingCriteriaList(stopping_criteria), loop, state) if stopping_criteria else None
+        stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
-        processors = LogitsProcessorList(logits_processor or ())
+        processors = processors_of(config, logits_processor, loop.backbone.mask_token_id, state.sequences.device)
         loop.run(state, processors, [callback for callback in (stopper, recorder, sender) if callback])
         if sender is not None:
             sender.end()
@@ -242,12 +258,10 @@ class DemaskGenerationMixin(_Generative):
         location = given.pop("pretrained_model_name_or_path", None)
         for name in ("from_auto_class", "from_pipeline", "trust_remote_code"):
             given.pop(name, None)
-        if location is not None:
-            try:
-                self.generation_config = DemaskGenerationConfig.from_pretrained(location, **given)
-            except OSError:
-                # The checkpoint has no such file: the config made with the model stays.
-                return
+        settings = None if location is None else load_settings(location, **given)
+        # Without such a file the config that was made with the model stays.
+        if settings is not None:
+            self.generation_config = settings
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:

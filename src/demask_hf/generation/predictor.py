@@ -118,6 +118,10 @@ class Predictor:
             if not logits_processor:
                 return logits
             ids: Any = state.sequences[rows[part]]
+            if self.attention_mask is not None:
+                # Padding is no text: a row must get what it gets alone.
+                is_padding = ~self.attention_mask[rows[part]].bool()
+                ids = ids.masked_fill(is_padding, self.backbone.mask_token_id)
             return logits_processor(ids, logits)
 
         tokens, scores, probabilities, state.has_nan = self._scored(prediction, processed, noise, is_whole)

@@ -1,6 +1,7 @@
 """From a resolved config to the loop and its first state; every check runs here, before the model does."""
 
 import functools
+from dataclasses import replace
 
 import torch
 from transformers.utils import logging
@@ -40,7 +41,7 @@ def prepare(
         rule ([`UnmaskingStrategy`]):
             The strategy, a copy of its own for this call.
         input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
-            Prompts, padded on the left.
+            Prompts, padded on the left; each is repeated `num_return_sequences` times.
         attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
             0 at padding.
         generator (`torch.Generator`, *optional*):
@@ -52,20 +53,54 @@ def prepare(
         TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` no tensor.
         ValueError: if lengths, blocks, steps, prompts, seeds or the strategy do not fit each other or the model.
     """
-    backbone = Backbone.of(model, config.mask_token_id)
+    backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.cache or "none")
     input_ids = check_prompts(input_ids, attention_mask)
     settings = _resolved_settings(backbone, rule, config, input_ids)
+    seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
+    _hint_at_equal_answers(config, input_ids, attention_mask)
+    repeats = len(seeds) // len(input_ids)
+    input_ids = input_ids.repeat_interleave(repeats, dim=0)
+    attention_mask, token_type_ids = (
+        given if given is None else given.repeat_interleave(repeats, dim=0)
+        for given in (attention_mask, token_type_ids)
+    )
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
-    state.seeds = row_seeds(config.seed, generator, len(state.sequences)).to(state.sequences.device)
+    state.seeds = seeds.to(state.sequences.device)
     compiled = as_it_is
     if config.compile:
         backbone = CompiledBackbone(backbone, config.compile)
         compiled = functools.partial(CompiledHead, compile=config.compile)
     rule.bind(model, settings, compiled)
     return DenoisingLoop(backbone, rule, settings), state
+
+
+def _with_written_end(backbone: Backbone, config: DemaskGenerationConfig) -> Backbone:
+    """Return the backbone with the end-of-sequence tokens that the caller names among those that may be written."""
+    ends = set(_eos_token_ids(backbone, config)) if "eos_token_id" in config._asked else set()
+    kept = tuple(token for token in backbone.quirks.special_token_ids if token not in ends)
+    return replace(backbone, quirks=replace(backbone.quirks, special_token_ids=kept))
+
+
+def _hint_at_equal_answers(
+    config: DemaskGenerationConfig, prompts: torch.Tensor, attention_mask: torch.Tensor | None
+) -> None:
+    """Say once where answers will be alike although samples were asked for."""
+    if (config.num_return_sequences or 1) > 1 and not config.temperature:
+        logger.warning_once(
+            "The answers of a prompt are alike at temperature 0, unless the strategy draws positions: set "
+            "`temperature` for `num_return_sequences` different ones."
+        )
+    if config.seed is None or isinstance(config.seed, list | tuple) or not config.temperature or len(prompts) == 1:
+        return
+    real = prompts if attention_mask is None else prompts.masked_fill(~attention_mask.bool(), -1)
+    if len(real.unique(dim=0)) < len(real):
+        logger.warning_once(
+            "Rows with equal prompts get equal answers from one `seed`: give each row its own, or set "
+            "`num_return_sequences`."
+        )
 
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
@@ -92,6 +127,10 @@ def _resolved_settings(
         raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
     num_blocks = max(num_new // block_length, 1)
     steps = config.max_denoising_steps
+    if steps is not None and rule.follows_schedule and "max_denoising_steps" not in config._asked:
+        # A checkpoint's plan is for answers of its own length: more steps than masks would unmask nothing.
+        num_masks = int((prompts == backbone.mask_token_id).sum(dim=-1).max())
+        steps = min(steps, max(num_new + num_masks, 1))
     if rule.follows_schedule and steps is not None and steps < num_blocks:
         raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
     eos_token_ids = _eos_token_ids(backbone, config)

@@ -11,6 +11,9 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from ..evaluation.decoding import decode_prompts
+from ..generation.arguments import default_strategy
+from ..generation.checkpoint import load_settings
+from ..generation.configuration import DemaskGenerationConfig
 from ..models.loading import load_model
 from ..tasks.base import before_stop
 
@@ -27,8 +30,11 @@ class DemaskLM(LM):
             Folder or Hub repository of the model.
         head (`str`, *optional*):
             Folder or Hub repository of its dependency head.
+        peft (`str`, *optional*):
+            Folder or Hub repository of a PEFT adapter of the model.
         strategy (`str`, *optional*):
-            Name of the strategy; by default "demask" with a head, else "threshold".
+            Name of the strategy; by default "demask" with a head, else what the model's settings name, else
+            "threshold".
         batch_size (`int`, *optional*, defaults to 1):
             Prompts decoded together; it does not change the answers.
         device (`str`, *optional*):
@@ -42,13 +48,14 @@ class DemaskLM(LM):
             `temperature` and `seed`; request `i` among those with the same settings is decoded with `seed + i`.
 
     Raises:
-        ValueError: if a setting is unknown or outside its range.
+        ValueError: if an argument is unknown or outside its range, before anything is loaded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the names that the harness has for every model class
         self,
         pretrained: str,
         head: str | None = None,
+        peft: str | None = None,
         strategy: str | None = None,
         batch_size: int | str = 1,
         device: str | None = None,
@@ -61,8 +68,15 @@ class DemaskLM(LM):
             raise ValueError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         # The harness hands this over to every model class; no batch is searched for here.
         settings.pop("max_batch_size", None)
+        self.strategy: str | dict[str, Any] | None = strategy
+        if strategy is None:
+            known = load_settings(pretrained, revision=revision or "main")
+            self.strategy = default_strategy(None if known is None else known.strategy, head is not None)
+        # Builds nothing that is kept: it refuses what is wrong before the model is loaded.
+        DemaskGenerationConfig(strategy=self.strategy, **settings)
         self.model, self.tokenizer = load_model(pretrained, head, device, dtype=dtype, revision=revision)
-        self.strategy = strategy or ("demask" if head is not None else "threshold")
+        if peft is not None:
+            self.model.load_adapter(peft)
         self.batch_size, self.settings = int(batch_size), settings
         self.seed = settings.pop("seed", None)
         self._device = self.model.device

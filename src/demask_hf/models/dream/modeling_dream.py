@@ -3,10 +3,10 @@
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Model
 
-from ...generation.mixin import DemaskGenerationMixin
 from ..bidirectional import BidirectionalMixin
 from ..checkpoint import WholeCheckpointMixin
 from .configuration_dream import DreamConfig
+from .generation_dream import DreamGenerationMixin
 
 
 class DreamBaseModel(BidirectionalMixin, Qwen2Model):
@@ -15,11 +15,12 @@ class DreamBaseModel(BidirectionalMixin, Qwen2Model):
     config: DreamConfig
 
 
-class DreamModel(DemaskGenerationMixin, WholeCheckpointMixin, Qwen2ForCausalLM):
+class DreamModel(DreamGenerationMixin, WholeCheckpointMixin, Qwen2ForCausalLM):
     """Dream with its output embedding: the logits at position `i - 1` predict the token at position `i`.
 
-    `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
-    positions, -100 where nothing is to be predicted; the loss applies the shift.
+    `generate` decodes by unmasking, see [`DemaskGenerationMixin`], and `diffusion_generate` as in Dream's own code.
+    Labels given to `forward` stand at their own positions, -100 where nothing is to be predicted; the loss applies the
+    shift.
 
     Args:
         config ([`DreamConfig`]):
