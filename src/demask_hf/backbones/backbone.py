@@ -4,7 +4,7 @@ import inspect
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -31,6 +31,9 @@ class Backbone:
     model: torch.nn.Module
     mask_token_id: int
     quirks: BackboneQuirks = BackboneQuirks()
+
+    #: Every row runs alone and without its padding.
+    is_rowwise: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: torch.nn.Module, mask_token_id: int | None = None) -> "Backbone":

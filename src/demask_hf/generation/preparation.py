@@ -6,6 +6,7 @@ import torch
 
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
+from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import LastLayers, as_it_is, check_needs
@@ -54,6 +55,11 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.cache or "none")
+    if config.batch_invariant and config.compile:
+        raise ValueError(
+            "`compile` must be False with `batch_invariant=True`, as a compiled model may compute a length anew when it "
+            f"has seen others, got {config.compile!r}."
+        )
     input_ids = check_prompts(input_ids, attention_mask)
     settings = _resolved_settings(backbone, rule, config, input_ids)
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
@@ -62,6 +68,8 @@ def prepare(
     if config.compile:
         backbone = CompiledBackbone(backbone, config.compile)
         compiled = functools.partial(CompiledHead, compile=config.compile)
+    elif config.batch_invariant:
+        backbone, compiled = RowwiseBackbone(backbone), RowwiseHead
     rule.bind(model, settings, compiled)
     return DenoisingLoop(backbone, rule, settings), state
 
@@ -112,6 +120,7 @@ def _resolved_settings(
         cache=config.cache or "none",
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
+        batch_invariant=bool(config.batch_invariant),
     )
 
 
