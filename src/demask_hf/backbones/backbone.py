@@ -91,6 +91,11 @@ class Backbone:
         """Return whether the model's forward has an argument of this name."""
         return name in inspect.signature(type(self.model).forward).parameters
 
+    @property
+    def cache_argument(self) -> str:
+        """Name of the argument of the model's forward that takes a cache; transformers 5.24 renamed it."""
+        return "cache" if self.takes("cache") else "past_key_values"
+
     def compiled(self, function: Callable) -> Callable:
         """Return a function of the candidates as it is to be run: unchanged, unless the model is compiled."""
         return function
@@ -126,7 +131,7 @@ class Backbone:
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
         if cache is not None:
-            inputs["past_key_values"] = cache
+            inputs[self.cache_argument] = cache
             if cache.columns is not None:
                 inputs["input_ids"] = sequences.gather(1, cache.columns)
                 inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)

@@ -9,7 +9,7 @@ from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import LastLayers, as_it_is, check_needs
+from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
 from .arguments import check_prompts, row_seeds
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
@@ -57,14 +57,14 @@ def prepare(
     check_can_cache(backbone, config.cache or "none")
     if config.batch_invariant and config.compile:
         raise ValueError(
-            "`compile` must be False with `batch_invariant=True`, as a compiled model may compute a length anew when it "
-            f"has seen others, got {config.compile!r}."
+            "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
+            f"rows, got {config.compile!r}."
         )
     input_ids = check_prompts(input_ids, attention_mask)
     settings = _resolved_settings(backbone, rule, config, input_ids)
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
     state.seeds = row_seeds(config.seed, generator, len(state.sequences)).to(state.sequences.device)
-    compiled = as_it_is
+    compiled: Compiled = as_it_is
     if config.compile:
         backbone = CompiledBackbone(backbone, config.compile)
         compiled = functools.partial(CompiledHead, compile=config.compile)
