@@ -11,7 +11,7 @@ from demask_hf.strategies import strategy_names
 from demask_hf.tasks import FAMILIES
 
 
-PROMPTS = [[3], [4, 5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18], [19, 20]]
+PROMPTS = [[3], [4, 5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18]]
 NEW_TOKENS = 16
 
 
@@ -68,7 +68,7 @@ def test_rows_equal_rows_alone_when_tokens_are_drawn(model):
     assert num_different(model, PROMPTS, strategy="demask", temperature=0.7, top_p=0.9) == 0
 
 
-@pytest.mark.parametrize("strategy", [name for name in strategy_names() if name not in ("dawn", "dapd")])
+@pytest.mark.parametrize("strategy", ["demask", "klass", "schedule"])
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
 def test_rows_equal_rows_alone_with_a_cache(model, strategy, cache):
     settings = {"cache": cache, "block_length": 8, "cache_refresh_interval": 3}
