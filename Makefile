@@ -1,4 +1,5 @@
-# make demo | test | lint | tiny | reactions: each sets up .venv first, which takes a moment the second time.
+# make demo | test | lint | versions | tiny | reactions: all but versions set up .venv first, which takes a moment the
+# second time.
 #
 # torch is installed first and by itself: every later range is then satisfied by it. This names no build of torch:
 # pip takes a CPU build where it finds one, elsewhere perhaps one with several GB of CUDA packages. To choose, say
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint tiny reactions
+.PHONY: demo test lint versions tiny reactions
 
 demo: $(READY)
 	$(BIN)/demask-hf demo
@@ -21,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The core of the tests on the lowest, the pinned and the newest transformers; sets up three environments of its own.
+versions:
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" .ci/versions
 
 # Trains the shipped checkpoint again; resumes where it was interrupted.
 tiny: $(READY)

@@ -80,3 +80,14 @@ def test_growth_is_drawn(benchmark, tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps({"rows": rows}))
     benchmark("draw_speed").main([str(tmp_path / "rows.json"), "--out", str(tmp_path / "images" / "speed.png")])
     assert (tmp_path / "images" / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_are_compared_with_rows_alone(benchmark, tmp_path):
+    arguments = ["--prompts", "1", "--rounds", "1", "--dtypes", "bfloat16", "--strategies", "demask"]
+    plain, cached = benchmark("row_identity").main([*arguments, "--out", str(tmp_path / "out.json")])
+    assert (plain["strategy"], cached["strategy"]) == ("demask", "demask, cache=dual")
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == [plain, cached]
+    for row in (plain, cached):
+        assert row["rows"] == 7
+        assert row["invariant"] == 0
+        assert 0 <= row["usual"] <= 7

@@ -116,6 +116,20 @@ def test_first_real_token_behind_padding_is_read_from_its_own_output(dream):
     torch.testing.assert_close(moved.logits, alone.logits, atol=1e-4, rtol=0)
 
 
+def test_a_cache_goes_by_the_name_of_the_models_forward(dream):
+    class Old(nn.Module):
+        def forward(self, input_ids, past_key_values=None):
+            return None
+
+    class New(nn.Module):
+        def forward(self, input_ids, cache=None):
+            return None
+
+    assert Backbone(Old(), MASK).cache_argument == "past_key_values"
+    assert Backbone(New(), MASK).cache_argument == "cache"
+    assert Backbone.of(dream).takes(Backbone.of(dream).cache_argument)
+
+
 def test_logits_are_single_precision_whatever_the_model_is(make_dream):
     model = make_dream().bfloat16()
     sequences = torch.tensor([[5, MASK]])

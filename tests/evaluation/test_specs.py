@@ -106,6 +106,7 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("cache_commits_first", "true", True),
         ("compile", "reduce-overhead", "reduce-overhead"),
         ("compile", '{"dynamic": true, "fullgraph": false}', {"dynamic": True, "fullgraph": False}),
+        ("batch_invariant", "true", True),
         ("output_history", "true", True),
         ("mask_token_id", "1", 1),
         ("pad_token_id", "0", 0),

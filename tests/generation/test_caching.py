@@ -3,6 +3,7 @@ import torch
 from transformers import AutoModelForMaskedLM, BertConfig
 
 import demask_hf
+from demask_hf.backbones.backbone import Backbone
 from demask_hf.generation.caching import BlockCache
 from demask_hf.generation.configuration import CACHES
 from demask_hf.models.llada.configuration_llada import LLaDAConfig
@@ -164,13 +165,14 @@ def test_a_cap_on_the_steps_fills_all_blocks_from_a_full_forward(dream):
 def test_keys_of_a_short_forward_do_not_stay(dream, cache):
     kept = BlockCache(1)
     kept.rows = torch.tensor([0])
+    given = {Backbone.of(dream).cache_argument: kept}
     ids = torch.tensor([[4, 5, 6, MASK, MASK]])
     with torch.no_grad():
-        dream(ids, past_key_values=kept)
+        dream(ids, **given)
         before = [layer.keys.clone() for layer in kept.layers]
         kept.columns = torch.tensor([[2, 3, 4] if cache == "prefix" else [2, 3]])
         changed = torch.tensor([[4, 5, 6, 7, MASK]])
-        dream(changed.gather(1, kept.columns), past_key_values=kept, position_ids=kept.columns)
+        dream(changed.gather(1, kept.columns), position_ids=kept.columns, **given)
     assert all(torch.equal(layer.keys, keys) for layer, keys in zip(kept.layers, before, strict=True))
 
 
@@ -178,10 +180,11 @@ def test_a_short_forward_of_all_columns_is_the_full_forward(model):
     ids = torch.tensor([[4, 5, 6, MASK, MASK], [7, 8, MASK, 9, MASK]])
     kept = BlockCache(2)
     kept.rows = torch.arange(2)
+    given = {Backbone.of(model).cache_argument: kept}
     with torch.no_grad():
-        model(torch.full_like(ids, 3), past_key_values=kept)
+        model(torch.full_like(ids, 3), **given)
         kept.columns = torch.arange(5).expand(2, 5)
-        short = model(ids, past_key_values=kept, position_ids=kept.columns).logits
+        short = model(ids, position_ids=kept.columns, **given).logits
         full = model(ids).logits
     torch.testing.assert_close(short, full, atol=1e-5, rtol=0)
 

@@ -4,7 +4,7 @@ import inspect
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -31,6 +31,9 @@ class Backbone:
     model: torch.nn.Module
     mask_token_id: int
     quirks: BackboneQuirks = BackboneQuirks()
+
+    #: Every row runs alone and without its padding.
+    is_rowwise: ClassVar[bool] = False
 
     @classmethod
     def of(cls, model: torch.nn.Module, mask_token_id: int | None = None) -> "Backbone":
@@ -88,6 +91,11 @@ class Backbone:
         """Return whether the model's forward has an argument of this name."""
         return name in inspect.signature(type(self.model).forward).parameters
 
+    @property
+    def cache_argument(self) -> str:
+        """Name of the argument of the model's forward that takes a cache; transformers 5.24 renamed it."""
+        return "cache" if self.takes("cache") else "past_key_values"
+
     def compiled(self, function: Callable) -> Callable:
         """Return a function of the candidates as it is to be run: unchanged, unless the model is compiled."""
         return function
@@ -123,8 +131,7 @@ class Backbone:
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
         if cache is not None:
-            # The older name is that of transformers before 5.24.
-            inputs["cache" if self.takes("cache") else "past_key_values"] = cache
+            inputs[self.cache_argument] = cache
             if cache.columns is not None:
                 inputs["input_ids"] = sequences.gather(1, cache.columns)
                 inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)

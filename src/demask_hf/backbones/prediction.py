@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -92,6 +92,44 @@ class Prediction:
         for place in range(start, len(self.hidden_states), self.part_size):
             part = slice(place, min(place + self.part_size, len(self.hidden_states)))
             yield part, self.output(self.hidden_states[part])
+
+
+@dataclass
+class RowPredictions(Prediction):
+    """The predictions of several forwards with one row each; a part never holds candidates of two rows.
+
+    Args:
+        rows (`list[Prediction]`):
+            The predictions, in the order of the rows.
+    """
+
+    rows: list[Prediction] = field(default_factory=list)
+
+    @torch.no_grad()
+    def parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        start = 0
+        for row in self.rows:
+            end = start
+            for part, logits in row.parts():
+                end = start + part.stop
+                yield slice(start + part.start, end), logits
+            start = end
+
+
+def joined_rows(predictions: list[Prediction], part_size: int | None) -> Prediction:
+    """Return the predictions of several forwards with one row each as one prediction.
+
+    Args:
+        predictions (`list[Prediction]`):
+            What was predicted for each row, at least one.
+        part_size (`int`, *optional*):
+            That of the requests; without one the logits of all rows are put together.
+    """
+    kept = [prediction.hidden_states for prediction in predictions if prediction.hidden_states is not None]
+    states = torch.cat(kept) if kept else None
+    if part_size is not None:
+        return RowPredictions(predictions[0].logits[:0], states, rows=predictions)
+    return Prediction(torch.cat([prediction.logits for prediction in predictions]), states)
 
 
 class StatesGather:

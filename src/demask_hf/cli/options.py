@@ -98,6 +98,7 @@ class DecodingOptions:
     )
     cache: str | None = same_as(DemaskGenerationConfig, "cache", choices=CACHES)
     cache_refresh_interval: int | None = same_as(DemaskGenerationConfig, "cache_refresh_interval")
+    batch_invariant: bool | None = same_as(DemaskGenerationConfig, "batch_invariant", action=Switch)
     compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")
 
     def settings(self) -> dict[str, Any]:

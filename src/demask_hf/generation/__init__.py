@@ -4,7 +4,7 @@ Read `mixin.py` first (`generate` in four lines: merge, prepare, run, finish), t
 and `predictor.py`, which does steps 3 and 4. `configuration.py` and `arguments.py` say what may be set and how
 settings are merged; `preparation.py` builds loop and first state; `state.py` is what changes from step to step.
 `adapters.py`, `caching.py`, `callbacks.py`, `processors.py` and `profiling.py` each serve one purpose and can be
-skipped at first. `checkpoint.py`, `foreign.py` and `refused.py` deal with transformers: its files, options and methods.
+skipped at first. `checkpoint.py`, `foreign.py` and `refused.py` deal with files, options and methods of transformers.
 """
 
 from .configuration import DemaskGenerationConfig

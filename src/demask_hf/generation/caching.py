@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..backbones.backbone import Backbone
-from ..backbones.prediction import Prediction, PredictionRequest
+from ..backbones.prediction import Prediction, PredictionRequest, joined_rows
 from ..functional.candidates import CandidateIndex
 from ..strategies import DecodingSettings
 from .state import DecodingState
@@ -173,7 +173,12 @@ class CachedForward:
 
     def __post_init__(self):
         self._rows = [_Row() for _ in self.first_real]
-        self._cache = BlockCache(len(self._rows))
+        self._caches = [BlockCache(1) for _ in self._rows] if self.is_rowwise else [BlockCache(len(self._rows))]
+
+    @property
+    def is_rowwise(self) -> bool:
+        """Whether each row runs alone, and keeps keys and values of its own length."""
+        return self.backbone.is_rowwise
 
     def plan(self, index: CandidateIndex) -> None:
         """Decide which rows have a full forward in this step; `entered` are those that are at a new block."""
@@ -207,10 +212,11 @@ class CachedForward:
         groups = defaultdict(list)
         for place, number in enumerate(rows):
             row = self._rows[number]
-            groups[0 if row.is_full else row.window[1] - row.window[0]].append(place)
+            width = 0 if row.is_full else row.window[1] - row.window[0]
+            groups[place if self.is_rowwise else 0, width].append(place)
         parts: list[tuple[torch.Tensor | None, Prediction]] = []
         places, device = request.places, request.sequences.device
-        for width, members in groups.items():
+        for (_, width), members in groups.items():
             chosen, asked, order = _sent(members, device), places, None
             if len(groups) > 1:
                 ranks = torch.full((len(rows),), -1, device=device)
@@ -228,18 +234,23 @@ class CachedForward:
             parts.append((order, self.backbone.predict(part)))
         if len(parts) == 1:
             return parts[0][1]
+        if self.is_rowwise:
+            return joined_rows([prediction for _, prediction in parts], request.part_size)
         return _merged(
             [prediction for _, prediction in parts], torch.cat([order for order, _ in parts if order is not None])
         )
 
     def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:
         """Return the cache, told which rows and columns come next."""
-        self._cache.rows = _sent(rows, device)
-        self._cache.columns = None
+        starts = [self._rows[row].window[0] for row in rows]
+        cache = self._caches[0]
+        if self.is_rowwise:
+            # The only row of its cache, without its padding.
+            cache, starts, rows = self._caches[rows[0]], [starts[0] - self.first_real[rows[0]]], [0]
+        cache.rows, cache.columns = _sent(rows, device), None
         if width:
-            starts = _sent([self._rows[row].window[0] for row in rows], device)
-            self._cache.columns = starts[:, None] + torch.arange(width, device=device)
-        return self._cache
+            cache.columns = _sent(starts, device)[:, None] + torch.arange(width, device=device)
+        return cache
 
 
 def _sent(numbers: list[int], device: torch.device) -> torch.Tensor:

@@ -103,6 +103,10 @@ class DemaskGenerationConfig(GenerationConfig):
         compile (`bool`, `str` or `dict`, *optional*):
             Run the model's body, the head and the scores through `torch.compile`: `True`, a mode such as
             "reduce-overhead" (CUDA graphs), or arguments of `torch.compile`.
+        batch_invariant (`bool`, *optional*):
+            Run every row of a batch through model and head alone and without its padding, so that its answer does not
+            depend on the rest of the batch in any number format. Takes the time of the rows one after another; not
+            with `compile`.
         return_dict_in_generate (`bool`, *optional*):
             Return a [`DemaskGenerationOutput`] rather than the sequences.
         output_history (`bool`, *optional*):
@@ -139,6 +143,7 @@ class DemaskGenerationConfig(GenerationConfig):
         self.cache_refresh_interval: int | None = kwargs.pop("cache_refresh_interval", None)
         self.cache_commits_first: bool | None = kwargs.pop("cache_commits_first", None)
         self.compile: bool | str | dict[str, Any] | None = kwargs.pop("compile", None)
+        self.batch_invariant: bool | None = kwargs.pop("batch_invariant", None)
         self.return_dict_in_generate: bool | None = kwargs.pop("return_dict_in_generate", None)
         self.output_history: bool | None = kwargs.pop("output_history", None)
         self.mask_token_id: int | None = kwargs.pop("mask_token_id", None)
@@ -236,6 +241,7 @@ class DemaskGenerationConfig(GenerationConfig):
             "cache": "none",
             "cache_commits_first": False,
             "compile": False,
+            "batch_invariant": False,
             "return_dict_in_generate": False,
             "output_history": False,
         }

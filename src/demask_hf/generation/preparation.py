@@ -8,9 +8,10 @@ from transformers.utils import logging
 
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
+from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import LastLayers, as_it_is, check_needs
+from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
 from .arguments import check_prompts, row_seeds
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
@@ -57,6 +58,11 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.cache or "none")
+    if config.batch_invariant and config.compile:
+        raise ValueError(
+            "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
+            f"rows, got {config.compile!r}."
+        )
     input_ids = check_prompts(input_ids, attention_mask)
     settings = _resolved_settings(backbone, rule, config, input_ids)
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
@@ -69,10 +75,12 @@ def prepare(
     )
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
     state.seeds = seeds.to(state.sequences.device)
-    compiled = as_it_is
+    compiled: Compiled = as_it_is
     if config.compile:
         backbone = CompiledBackbone(backbone, config.compile)
         compiled = functools.partial(CompiledHead, compile=config.compile)
+    elif config.batch_invariant:
+        backbone, compiled = RowwiseBackbone(backbone), RowwiseHead
     rule.bind(model, settings, compiled)
     return DenoisingLoop(backbone, rule, settings), state
 
@@ -153,6 +161,7 @@ def _resolved_settings(
         cache=config.cache or "none",
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
+        batch_invariant=bool(config.batch_invariant),
     )
 
 

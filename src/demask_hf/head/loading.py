@@ -75,12 +75,18 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
     if missing:
         raise ValueError(
             f"`head` must hold every tensor of a dependency head, got {name} without {len(missing)} of them, such as "
-            f"{missing[0]}."
+            f"{missing[0]}{_hint(missing[0])}."
         )
     if getattr(head, "_hf_peft_config_loaded", False):
         # What was certified is the head without the adapter.
         uncertify(head)
     return head
+
+
+def _hint(missing: str) -> str:
+    """Return what to do about a tensor that transformers did not load, as the end of a sentence."""
+    is_of_adapter = ".modules_to_save." in missing
+    return " (transformers before 5.18 leaves them out: use `load_merged(adapter)`)" if is_of_adapter else ""
 
 
 def _check_files(name_or_path: str, kwargs: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ class DapdStrategy(UnmaskingStrategy):
         attentions = step.given("attentions")
         weights = (attentions + attentions.transpose(1, 2)) / 2 * is_pair
         weights.diagonal(dim1=1, dim2=2).zero_()
-        scores = weights.sum(dim=-1) * certainty
+        scores = weights.sum(dim=-1, dtype=torch.float64).float() * certainty
         weights = weights / weights.amax(dim=-1, keepdim=True).clamp(min=_SMALLEST_MAXIMUM)
         # Indexed [earlier, later], as the walk requires: whether the later one attends too much to the earlier one.
         conflicts = (weights > bound[:, :, None]).transpose(1, 2)

@@ -100,8 +100,9 @@ class DawnStrategy(UnmaskingStrategy):
 
     def _edges(self, step: DenoisingStep) -> torch.Tensor:
         attentions = step.given("attentions")
-        # Padding attends to nothing here, so the sum runs over the real queries.
-        received = attentions.sum(dim=1) / step.is_real.sum(dim=-1, keepdim=True)
+        # Padding attends to nothing here, so the sum runs over the real queries; in double precision its zeros cannot
+        # change how it is rounded.
+        received = attentions.sum(dim=1, dtype=torch.float64) / step.is_real.sum(dim=-1, keepdim=True)
         return (attentions >= self.edge_threshold) & (received <= self.sink_threshold)[:, None, :]
 
 

@@ -81,6 +81,7 @@ class DemaskStrategy(UnmaskingStrategy):
     max_candidates: int | None = None
     _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
+    _walks_row_by_row: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def sequential_order(self) -> str:
@@ -135,6 +136,7 @@ class DemaskStrategy(UnmaskingStrategy):
         compiled: Compiled = as_it_is,
     ) -> None:
         self._source = _SOURCES[self.dependencies].of(self, model, compiled)
+        self._walks_row_by_row = settings is not None and settings.batch_invariant
         certificate = self.certificate
         self._certified_bound = (certificate or {}).get("dependency_bound")
         if certificate is not None and settings is not None:
@@ -155,8 +157,21 @@ class DemaskStrategy(UnmaskingStrategy):
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
         dependencies = self._source(step, is_position)
-        kept = low_dependency_subset(dependencies, scores, eligible, self.limit, self.rule, self.symmetric)
+        kept = self._walked(dependencies, scores, eligible, is_position)
         return step.at_positions(index.flat(kept), False)
+
+    def _walked(
+        self, dependencies: torch.Tensor, scores: torch.Tensor, eligible: torch.Tensor, is_position: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the positions to keep, of the shape of `scores`."""
+        rule = (self.limit, self.rule, self.symmetric)
+        if not self._walks_row_by_row:
+            return low_dependency_subset(dependencies, scores, eligible, *rule)
+        kept = torch.zeros_like(eligible)
+        for row, width in enumerate(is_position.sum(dim=-1).tolist()):
+            own = (slice(row, row + 1), slice(width))
+            kept[own] = low_dependency_subset(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
+        return kept
 
     def _first_of_walk(self, step: DenoisingStep, count: int) -> DenoisingStep:
         """Return the step with fewer candidates."""

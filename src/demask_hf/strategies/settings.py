@@ -22,6 +22,7 @@ class DecodingSettings(Sampling):
         cache (`str`): "none", "prefix" or "dual".
         cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
         cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
+        batch_invariant (`bool`): Compute every row in the shapes that it has alone.
     """
 
     prompt_length: int
@@ -36,6 +37,7 @@ class DecodingSettings(Sampling):
     cache: str = "none"
     cache_refresh_interval: int | None = None
     cache_commits_first: bool = False
+    batch_invariant: bool = False
 
     @property
     def scored(self) -> Sampling:
