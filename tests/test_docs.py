@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import AutoModel, AutoTokenizer, TextStreamer
+from transformers import AutoModel, AutoTokenizer, NoRepeatNGramLogitsProcessor, TextStreamer
 
 import demask_hf
 
@@ -102,7 +102,12 @@ def _refusals():
     padded = tokenizer([PROMPT, "sort: DACBE -> "], padding=True, padding_side="right", return_tensors="pt")
     yield lambda: model.generate(**inputs, strategy="demask")
     yield lambda: model.generate(**padded)
-    yield lambda: model.generate(**inputs, do_sample=True)
+    yield lambda: model.generate(**inputs, do_sample=True, temperature=0)
+    yield lambda: model.generate(**inputs, steps=128)
+    yield lambda: model.generate(**inputs, gen_length=256)
+    yield lambda: model.generate(**inputs, num_beams=4)
+    yield lambda: model.generate(**inputs, logits_processor=[NoRepeatNGramLogitsProcessor(2)])
+    yield lambda: model.generate_batch([[5]])
     yield lambda: model.generate(**inputs, strategy="dawn", cache="dual")
     yield lambda: model.generate(**inputs, strategy="dapd", compile=True)
     yield lambda: model.generate(**two, streamer=TextStreamer(tokenizer))
@@ -112,9 +117,9 @@ def _refusals():
 def test_messages_of_the_faq_are_those_that_are_raised():
     quoted = " ".join(" ".join(_blocks("docs/faq.md", "text")).split())
     for refused in _refusals():
-        with pytest.raises(ValueError, match="must") as error:
+        with pytest.raises((ValueError, NotImplementedError), match="must|cannot") as error:
             refused()
-        assert f"ValueError: {error.value}" in quoted
+        assert f"{error.typename}: {error.value}" in quoted
 
 
 def test_the_citation_names_the_paper():

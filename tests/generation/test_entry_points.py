@@ -52,6 +52,22 @@ def test_servers_pass_config_streamer_and_tokenizer(dream, tokenizer):
     assert "".join(streamer).split() == tokenizer.decode(ids[0, 3:]).replace("<pad>", "").split()
 
 
+def test_servers_read_and_set_options_that_this_decoding_does_not_have(dream, tokenizer):
+    config = copy.deepcopy(dream.generation_config)
+    assert config.cache_implementation is None
+    assert config.num_beams is None
+    with pytest.raises(AttributeError, match="'DemaskGenerationConfig' object has no attribute 'num_beans'"):
+        _ = config.num_beans
+    # What requests may ask for.
+    config.temperature, config.do_sample, config.repetition_penalty, config.use_cache = 0.0, False, 1.0, False
+    ids = dream.generate(IDS, generation_config=config, max_new_tokens=6)
+    assert torch.equal(ids, dream.generate(IDS, max_new_tokens=6))
+    config.cache_implementation = "static"
+    with pytest.raises(ValueError, match=r"`cache_implementation` must be None for decoding by .*, got 'static'"):
+        dream.generate(IDS, generation_config=config)
+    assert "num_beams" not in config.to_dict()
+
+
 def test_pipelines_take_stop_sequences(make_dream, spelling):
     generate = pipeline("text-generation", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
     letters = spelling("abcdefghijklmnopqrstuvwxyz")["input_ids"]

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_interval, nearest
-from .foreign import without_foreign
+from .foreign import WithoutOptions, without_foreign
 from .processors import check_processing
 
 
@@ -35,7 +35,7 @@ _METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "tra
 _ASKED = "_asked"
 
 
-class DemaskGenerationConfig(GenerationConfig):
+class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
     """Settings of [`DemaskGenerationMixin.generate`]; `None` means not set.
 
     Fields of a strategy may be given as keywords and are kept with it. The `generation_config.json` of Dream's Hub

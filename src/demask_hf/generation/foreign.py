@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 
@@ -59,6 +59,21 @@ _IGNORED = frozenset(
         *("labels", "trust_remote_code", "use_model_defaults"),
     }
 )
+
+
+class WithoutOptions:
+    """Goes before `GenerationConfig`: options of other decoders read as `None` and are stored nowhere.
+
+    Code of transformers reads them of any config.
+    """
+
+    # Type checkers are not to believe that every name is there.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _defaults():
+                return None
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 @cache
