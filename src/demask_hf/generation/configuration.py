@@ -120,7 +120,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         ValueError: if a keyword is unknown or a value is outside its range.
     """
 
-    def __init__(self, **kwargs: Any):
+    def __init__(self, **kwargs: Any):  # noqa: PLR0915, one line for each setting
         # Not calling the parent on purpose: it would set the options of autoregressive decoding.
         self.max_new_tokens: int | None = kwargs.pop("max_new_tokens", None)
         self.max_length: int | None = kwargs.pop("max_length", None)
