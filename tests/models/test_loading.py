@@ -43,8 +43,8 @@ def test_the_number_format_is_that_of_the_file_or_the_one_asked_for(folders):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "./missing"}, "`model` must be a folder or a Hub repository, got './missing', which is not there"),
-        ({"head": "/missing"}, "`head` must be a folder or a Hub repository, got '/missing', which is not there"),
+        ({"name": "./missing"}, "`model` must be a folder or a Hub repository, got './missing', which does not exist"),
+        ({"head": "/missing"}, "`head` must be a folder or a Hub repository, got '/missing', which does not exist"),
         ({"device": "abacus"}, "`device` must name a device of torch, such as cpu or cuda, got 'abacus'"),
         ({"device": "cuda:99"}, "`device` must be a device that this machine has, got 'cuda:99'"),
         ({"device": "cpu", "device_map": "auto"}, "`device` must be None with a `device_map`, got 'cpu' and 'auto'"),

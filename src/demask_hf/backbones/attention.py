@@ -1,4 +1,4 @@
-"""Attention weights of a model's last layers, whatever attention implementation it was loaded with."""
+"""Attention weights of a model's last layers, with any attention implementation."""
 
 import inspect
 import threading
@@ -11,20 +11,20 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-# An attention implementation of transformers: SDPA, which also shows its weights to the reader of the thread. The name
-# holds "sdpa", so that transformers refuses it where SDPA itself is refused.
+# An attention implementation for transformers: SDPA that also passes its inputs to the reader of the thread. The name
+# contains "sdpa", so that transformers refuses it where it refuses SDPA.
 _IMPLEMENTATION = "demask_readable_sdpa"
 _current = threading.local()
-# A second reader would find this implementation set, and leave it behind when it restores what it found.
+# A second reader would find this implementation set, and would restore it at the end instead of the original one.
 _one_reader = threading.Lock()
 
 
 class AttentionReader:
     """Calls a model and keeps the attention of its last layers, averaged over heads and layers.
 
-    A transformers model that can use SDPA does so during the call, whatever it was loaded with; its own implementation
-    is set again afterwards, also after an error. Weights are computed for the layers asked for only, one layer at a
-    time, in float32. Any other model is asked for `output_attentions`.
+    A transformers model that supports SDPA uses it during the call; its own implementation is restored afterwards,
+    also after an error. Weights are computed for the requested layers only, one layer at a time, in float32. Any other
+    model is called with `output_attentions`.
 
     Args:
         model (`torch.nn.Module`):
@@ -43,7 +43,7 @@ class AttentionReader:
         """Return the model's outputs.
 
         Raises:
-            ValueError: if the model does not show its attention weights.
+            ValueError: if the model does not return its attention weights.
         """
         model = self.model
         if isinstance(model, PreTrainedModel) and model._supports_sdpa and model._can_set_attn_implementation():
@@ -58,7 +58,7 @@ class AttentionReader:
         scaling: float | None,
         position_bias: torch.Tensor | None = None,
     ) -> None:
-        """Take note of the attention of one layer; the tensors are those of an attention implementation."""
+        """Record the attention of one layer; the arguments are those of an attention implementation."""
         self._num_seen += 1
         if self._num_seen <= self._first_read:
             return
@@ -67,11 +67,11 @@ class AttentionReader:
         if position_bias is not None:
             scores = scores + position_bias
         if mask is not None:
-            # The lowest number, as padding may attend to nothing, and NaN would not go away.
+            # The lowest finite number: padding may attend to nothing, and a NaN would spread.
             lowest = torch.finfo(scores.dtype).min
             scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
         weights = scores.softmax(dim=-1).mean(dim=1)
-        # With a model spread over devices the sum moves along with the layers.
+        # In a model spread over devices, the sum follows the layers.
         self.attentions = weights if self.attentions is None else self.attentions.to(weights.device) + weights
 
     def _read(self, model: PreTrainedModel, inputs: dict[str, Any]) -> Any:
@@ -89,7 +89,7 @@ class AttentionReader:
                 model.set_attn_implementation(before)
         if self._num_seen != num_layers or self.attentions is None:
             raise ValueError(
-                f"`model` must show the attention of each of its {num_layers} layers once to this strategy, got "
+                f"`model` must return the attention of each of its {num_layers} layers once to this strategy, got "
                 f"{self._num_seen} from {type(model).__name__}."
             )
         self.attentions = self.attentions / num_read
@@ -121,7 +121,7 @@ def _readable_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Compute what SDPA computes, and let the reader of this thread see the rest."""
+    """Compute SDPA, and pass the inputs to the reader of this thread."""
     reader = getattr(_current, "reader", None)
     if reader is not None:
         reader.see(query, key, attention_mask, scaling, kwargs.get("position_bias"))

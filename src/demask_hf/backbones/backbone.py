@@ -1,4 +1,4 @@
-"""A model as the loop sees it: aligned hidden states and logits of chosen positions, read as its quirks say."""
+"""A model as the loop sees it: aligned hidden states and logits of chosen positions, according to its quirks."""
 
 import inspect
 import operator
@@ -21,7 +21,7 @@ class Backbone:
 
     Args:
         model (`torch.nn.Module`):
-            The model; its forward returns `logits`, and `hidden_states` where it is asked for them.
+            The model; its forward returns `logits`, and `hidden_states` on request.
         mask_token_id (`int`):
             Id of the mask token.
         quirks ([`BackboneQuirks`], *optional*):
@@ -43,7 +43,8 @@ class Backbone:
             model (`torch.nn.Module`):
                 The model.
             mask_token_id (`int`, *optional*):
-                Id from the generation config; comes after one that was attached and before the model's config.
+                Id from the generation config. An attached id takes precedence over it, and it takes precedence over
+                the model's config.
 
         Raises:
             ValueError: if no mask token is known, or the id is outside the vocabulary.
@@ -63,7 +64,7 @@ class Backbone:
 
     @property
     def device(self) -> torch.device | None:
-        """Device that input ids are expected on; `None` for a model without parameters, which takes any."""
+        """Device that input ids are expected on; `None` for a model without parameters, which accepts any."""
         device: torch.device | None
         if isinstance(self.model, PreTrainedModel):
             device = self.model.device
@@ -71,14 +72,14 @@ class Backbone:
             device = next((parameter.device for parameter in self.model.parameters()), None)
         if device is None or device.type != "meta":
             return device
-        # Offloaded by accelerate: the weights are elsewhere, the hook of the module says where it computes.
+        # Offloaded by accelerate: the weights are elsewhere; the hook of the module knows where it computes.
         hooks = (getattr(module, "_hf_hook", None) for module in self.model.modules())
         devices = (getattr(hook, "execution_device", None) for hook in hooks)
         return torch.device(next((device for device in devices if device not in (None, "disk", "meta")), "cpu"))
 
     @property
     def states_module(self) -> torch.nn.Module | None:
-        """The submodule that returns the final hidden states; `None` if there is none apart from the model."""
+        """The submodule that returns the final hidden states; `None` if it is the model itself or unknown."""
         if self.quirks.states is None:
             return None
         try:
@@ -97,19 +98,19 @@ class Backbone:
         return "cache" if self.takes("cache") else "past_key_values"
 
     def compiled(self, function: Callable) -> Callable:
-        """Return a function of the candidates as it is to be run: unchanged, unless the model is compiled."""
+        """Return the version of a function of the candidates to run: unchanged, unless the model is compiled."""
         return function
 
     @torch.no_grad()
     def predict(self, request: PredictionRequest) -> Prediction:
         """Run the model once and return what it predicts for the candidates.
 
-        Hidden states are gathered before the output layer, so no tensor of shape (length, vocabulary) exists where
+        Hidden states are gathered before the output layer, so no tensor of shape (length, vocabulary) is created if
         the quirks name the submodule that returns them.
 
         Args:
             request ([`PredictionRequest`]):
-                Sequences, positions, and what is wanted of them.
+                Sequences, positions, and what to return for them.
 
         Returns:
             [`Prediction`]
@@ -146,7 +147,7 @@ class Backbone:
         return found
 
     def _finished(self, logits: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Return the model's output in float32 on the device of the sequences, tokens never written at the lowest."""
+        """Return logits in float32 on the sequences' device; tokens that are never written get the lowest value."""
         logits = logits.float().to(device)
         if self.quirks.special_token_ids:
             logits[:, list(self.quirks.special_token_ids)] = torch.finfo(logits.dtype).min
@@ -193,7 +194,7 @@ def _counted(sequences: torch.Tensor) -> torch.Tensor:
 
 
 def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
-    """Return what a dependency head must know of a backbone, by the names of [`DemaskConfig`]; `None` if unknown."""
+    """Return the facts about a backbone that a head depends on, as fields of [`DemaskConfig`]; `None` if unknown."""
     config = getattr(model, "config", None)
     return {
         "backbone_hidden_size": getattr(config, "hidden_size", None),
@@ -220,7 +221,7 @@ def check_head(model: torch.nn.Module, head: PreTrainedModel) -> None:
 
 
 def check_head_facts(facts: dict[str, int | str | None], head: PreTrainedModel) -> None:
-    """Refuse a dependency head that was made for a backbone with other facts, see [`check_head`]."""
+    """Refuse a dependency head that was made for another backbone, given the backbone's facts; see [`check_head`]."""
     for name, actual in facts.items():
         expected = getattr(head.config, name)
         if expected is not None and actual is not None and expected != actual:

@@ -13,13 +13,14 @@ from .prediction import Prediction, PredictionRequest, has_forward_of_its_own, r
 
 
 class CompiledBackbone(Backbone):
-    """A backbone whose body, all that lies before the output layer, is compiled.
+    """A backbone whose body (everything before the output layer) is compiled.
 
-    The output layer sees as many positions as are asked for, another number in every step, and stays as it is. Of
-    the body's shapes only the number of rows changes within a call, as finished rows leave the batch: it is filled
-    up to a power of two with copies of a row, so that few shapes are compiled, or recorded as CUDA graphs.
+    The output layer sees a different number of positions in every step and is not compiled. Of the body's shapes, only
+    the number of rows changes within a call, because finished rows leave the batch. It is filled up to a power of two
+    with copies of a row, so that few shapes are compiled or recorded as CUDA graphs.
 
-    The forward of a compiled module is replaced while it runs: threads that decode with some take turns.
+    The forward of a compiled module is replaced while it runs, so threads that decode with compiled modules take
+    turns.
 
     Args:
         backbone ([`Backbone`]):
@@ -37,7 +38,7 @@ class CompiledBackbone(Backbone):
         self._body = _CompiledModule(self.model if module is None else module, compile)
 
     def compiled(self, function: Callable) -> Callable:
-        """Compile a function for any number of candidates, without CUDA graphs: they would be one for each number."""
+        """Compile a function for any number of candidates, without CUDA graphs: each number would need its own."""
         backend = {name: value for name, value in self._body.options.items() if name == "backend"}
         return _compiled(function, _frozen({**backend, "dynamic": True}))
 
@@ -56,15 +57,16 @@ class CompiledBackbone(Backbone):
 
 
 class CompiledHead:
-    """A dependency head whose forward is compiled; its rows and positions are filled up, so that few shapes occur.
+    """A dependency head whose forward is compiled; rows and positions are padded, so that few shapes occur.
 
-    The rows up to a power of two, the positions up to one or to three quarters of one: pairs cost the square.
+    Rows are padded to a power of two; positions to a power of two or three quarters of one, because the cost of pairs
+    grows with the square.
 
     Args:
         head ([`DemaskHead`]):
             The head.
         compile (`bool`, `str` or `dict`):
-            As in [`CompiledBackbone`], and so is the error.
+            As in [`CompiledBackbone`], with the same error.
     """
 
     def __init__(self, head: torch.nn.Module, compile: bool | str | dict[str, Any]):
@@ -84,7 +86,7 @@ class CompiledHead:
 
 
 class _CompiledModule:
-    """A module and its compiled forward, which takes the place of its own while it runs."""
+    """A module and its compiled forward, which replaces its own forward while it runs."""
 
     def __init__(self, module: torch.nn.Module, compile: bool | str | dict[str, Any]):
         if has_forward_of_its_own(module):
@@ -102,13 +104,13 @@ class _CompiledModule:
 
 @functools.cache
 def _compiled(function: Callable, options: tuple) -> Callable:
-    """Compile a function, such as a class's forward, once in the process, whatever it is called with."""
+    """Compile a function, such as a class's forward, once per process."""
     arguments: dict[str, Any] = {name: dict(value) if name == "options" else value for name, value in options}
     return torch.compile(function, **arguments)
 
 
 def _frozen(options: dict[str, Any]) -> tuple:
-    """Return options as something that can be looked up."""
+    """Return options in a hashable form."""
     return tuple(
         (name, tuple(sorted(value.items())) if isinstance(value, dict) else value)
         for name, value in sorted(options.items())
@@ -116,7 +118,7 @@ def _frozen(options: dict[str, Any]) -> tuple:
 
 
 def _power_of_two(number: int) -> int:
-    """Return the least power of two that is no less."""
+    """Return the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
 
 
@@ -129,7 +131,7 @@ def _filled(tensor: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _filled_both(tensor: torch.Tensor) -> torch.Tensor:
-    """Append zeros to rows and positions as [`CompiledHead`] says."""
+    """Pad rows and positions with zeros, see [`CompiledHead`]."""
     rows, size = tensor.shape[:2]
     wanted = _power_of_two(size)
     if size <= 3 * wanted // 4:

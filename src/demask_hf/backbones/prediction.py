@@ -1,4 +1,4 @@
-"""What one forward says about the candidates, and how a model is made to say it about them only."""
+"""The result of one forward pass for the candidates, and how to restrict a model to them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,26 +15,26 @@ _TURN = threading.RLock()
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """What a model is asked in one forward.
+    """A request to a model for one forward pass.
 
     Args:
         sequences (`torch.LongTensor` of shape `(batch, length)`):
             Token ids, masks included.
         candidates (`torch.BoolTensor` of shape `(batch, length)`, or `tuple` of two `torch.LongTensor`):
-            Positions asked for, or row and column of each, row-major; the tuple spares a device synchronisation.
+            Requested positions, or row and column of each, row-major; the tuple avoids a device synchronisation.
         attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
-            0 at left padding; `None` where there is none.
+            0 at left padding; `None` if there is none.
         token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
             Segment of each token, for models that take it.
         with_hidden_states (`bool`, *optional*, defaults to `True`):
             Whether the hidden states are needed.
         attention_layers (`Callable[[int], int]`, *optional*):
-            Maps the number of layers to that of the last ones whose attention is wanted; `None` wants none.
+            Maps the number of layers to the number of last layers whose attention is requested; `None` requests none.
         cache (`Cache`, *optional*):
             A block cache, which keeps keys and values, and whose `columns` are those to compute; all if `None`.
         part_size (`int`, *optional*):
-            Compute the logits of this many candidates only; [`Prediction.parts`] computes the others when they are
-            asked for. By default, and where the states of a model cannot be told from its output, all.
+            Compute the logits of this many candidates only; [`Prediction.parts`] computes the others later. By
+            default, and for models whose hidden states cannot be separated from the output layer, all.
     """
 
     sequences: torch.Tensor
@@ -57,17 +57,17 @@ class PredictionRequest:
 
 @dataclass
 class Prediction:
-    """What one forward says about the candidates, in row-major order of `candidates`.
+    """The result of one forward pass for the candidates, in row-major order.
 
     Args:
         logits (`torch.Tensor` of shape `(num_candidates, vocabulary)`):
-            Raw scores, in float32; of the first candidates only where they are computed part by part.
+            Raw scores, in float32; only those of the first candidates if they are computed in parts.
         hidden_states (`torch.Tensor` of shape `(num_candidates, hidden_size)`, *optional*):
-            Final hidden states that speak for the candidates, on the device where the backbone left them.
+            Final hidden states used to predict the candidates, on the device of the backbone's last layer.
         attentions (`torch.Tensor` of shape `(batch, length, length)`, *optional*):
-            Attention `[query, key]` averaged over heads and the layers asked for; 0 at padding.
+            Attention `[query, key]` averaged over heads and the requested layers; 0 at padding.
         output (`Callable`, *optional*):
-            Maps hidden states to logits, where those of some candidates are still to be computed.
+            Maps hidden states to logits, if the logits of some candidates are not computed yet.
         part_size (`int`, *optional*):
             Candidates in a part; with `output`.
     """
@@ -80,12 +80,12 @@ class Prediction:
 
     @torch.no_grad()
     def parts(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yield the logits of all candidates, some at a time, with their place; each part once."""
+        """Yield the logits of all candidates in parts, each with its slice; each part only once."""
         start = len(self.logits)
         logits, self.logits = self.logits, self.logits[:0]
         if start:
             yield slice(0, start), logits
-        # Nobody needs the first part any longer when the next one is made.
+        # The first part is no longer needed when the next one is computed.
         del logits
         if self.output is None or self.hidden_states is None or self.part_size is None:
             return
@@ -133,9 +133,9 @@ def joined_rows(predictions: list[Prediction], part_size: int | None) -> Predict
 
 
 class StatesGather:
-    """A forward hook that keeps chosen positions of the final states, as a batch of one row.
+    """A forward hook that keeps the requested positions of the final states, as a batch of one row.
 
-    What the model does with them afterwards, a linear layer or a whole prediction head, it does to these only.
+    Everything that follows in the model, a linear layer or a whole prediction head, sees these only.
 
     Args:
         rows (`torch.LongTensor` of shape `(num_candidates,)`):
@@ -143,13 +143,13 @@ class StatesGather:
         columns (`torch.LongTensor` of shape `(num_candidates,)`):
             Its column.
         part_size (`int`, *optional*):
-            Let the model go on with this many of them only.
+            Let the model continue with this many of them only.
     """
 
     def __init__(self, rows: torch.Tensor, columns: torch.Tensor, part_size: int | None = None):
         self.rows, self.columns, self.part_size = rows, columns, part_size
         self.states = torch.empty(0)
-        # Another thread may be running the same model with a hook of its own.
+        # Another thread may run the same model with its own hook.
         self.thread = threading.get_ident()
 
     def __call__(self, module: torch.nn.Module, inputs: tuple, output: Any) -> Any:
@@ -157,12 +157,12 @@ class StatesGather:
             return output
         states = output if isinstance(output, torch.Tensor) else output[0]
         self.states = states[self.rows.to(states.device), self.columns.to(states.device)]
-        # The states of all positions are needed no more.
+        # The states of the other positions are no longer needed.
         self._output = _with_states(output, self.states[:0])
         return self.returned(self.states[: self.part_size])
 
     def returned(self, states: torch.Tensor) -> Any:
-        """Return what the module returns, with these states in place of its own."""
+        """Return the module's output with these states instead of its own."""
         return _with_states(self._output, states[None])
 
 
@@ -177,9 +177,9 @@ def _with_states(output: Any, states: torch.Tensor) -> Any:
 
 @contextmanager
 def replaced_forward(module: torch.nn.Module, forward: Callable) -> Iterator[None]:
-    """Let a module run another forward in this thread; its hooks stay outside of it.
+    """Let a module run another forward in this thread; its hooks still run around it.
 
-    Threads that replace forwards take turns, so that each finds and leaves a module as it was; others are not held up.
+    Threads that replace forwards take turns, so that each one restores the original; other threads do not wait.
     """
     with _TURN:
         own, usual, thread = vars(module).get("forward"), module.forward, threading.get_ident()
@@ -198,6 +198,6 @@ def replaced_forward(module: torch.nn.Module, forward: Callable) -> Iterator[Non
 
 
 def has_forward_of_its_own(module: torch.nn.Module) -> bool:
-    """Return whether the forward of a module was replaced for good, as accelerate does to move weights."""
+    """Return whether the forward of a module was replaced permanently, as accelerate does to move weights."""
     with _TURN:
         return "forward" in vars(module)

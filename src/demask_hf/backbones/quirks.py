@@ -8,24 +8,24 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class BackboneQuirks:
-    """What the loop must know of a kind of model. The defaults describe a plain masked language model.
+    """What the loop must know about a kind of model. The defaults describe a plain masked language model.
 
     Args:
         logits_shift (`int`, *optional*, defaults to 0):
             0, or 1 where the output at position `i - 1` predicts the token at position `i`.
         states (`str`, *optional*):
-            Dotted path of the submodule that returns the final hidden states, after the final norm. What the model
-            does after it is its output layer, which then sees the positions asked for only. With `None` the whole
-            model runs on all positions.
+            Dotted path of the submodule that returns the final hidden states, after the final norm. Everything after
+            it is the output layer, which then sees the requested positions only. With `None` the whole model runs on
+            all positions.
         counts_positions (`bool`, *optional*, defaults to `False`):
-            The model numbers the positions itself from its padding token, and must not be given any.
+            The model computes position ids itself from its padding token, and must not be given any.
         keeps_special_tokens (`bool`, *optional*, defaults to `False`):
-            The model was never trained to predict special tokens: none is written, and a closing one such as [SEP]
-            stays behind the text that continues a prompt.
+            The model was never trained to predict special tokens: they are never written, and a closing one such as
+            [SEP] stays after the text that continues a prompt.
         block_length (`int`, *optional*):
-            Length of a block where neither caller nor checkpoint says one, if it divides the answer.
+            Default length of a block, used if it divides the answer and neither caller nor checkpoint sets one.
         mask_token_id (`int`, *optional*):
-            Id of the mask token where the model's config does not name it.
+            Id of the mask token if the model's config does not contain it.
         closing_token_id (`int`, *optional*):
             Id of the token that ends every prompt; only with `keeps_special_tokens`.
         special_token_ids (`tuple[int, ...]`, *optional*):
@@ -62,11 +62,11 @@ _QUIRKS = {
 
 
 def declare_backbone(model_type: str, quirks: BackboneQuirks) -> None:
-    """Say how models with a new `model_type` are to be decoded.
+    """Declare how models with a new `model_type` are decoded.
 
     Args:
         model_type (`str`):
-            `config.model_type` of the models; must be free.
+            `config.model_type` of the models; must not be declared yet.
         quirks ([`BackboneQuirks`]):
             What is special about them.
 
@@ -84,7 +84,7 @@ def is_declared(model: torch.nn.Module) -> bool:
 
 
 def quirks_of(model: torch.nn.Module) -> BackboneQuirks:
-    """Return what `attach` wrote down for a model, or else the table's entry, or else a plain masked LM's."""
+    """Return the quirks that `attach` stored for a model, else the table's entry, else those of a plain masked LM."""
     attached = getattr(model, "_demask_quirks", None)
     if attached is not None:
         return attached

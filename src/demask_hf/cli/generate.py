@@ -95,7 +95,7 @@ def run(
     texts = model_prompts(prompts, tokenizer, source)
     settings: dict[str, Any] = decoding.settings()
     if is_comparison:
-        # The first forward pass of a process is slow; it must not count for the first strategy.
+        # The first forward pass of a process is slow and must not count for the first strategy.
         first_pass = {**settings, "max_denoising_steps": 1}
         decode_prompts(model, tokenizer, texts[:1], "threshold", seed=decoding.seed, **first_pass)
     if output.stream:

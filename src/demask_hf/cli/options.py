@@ -1,4 +1,4 @@
-"""What several commands share: the options of model, strategy and decoding, and what follows from them."""
+"""Options that several commands share: model, strategy and decoding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -50,7 +50,7 @@ class ModelOptions:
 
     @property
     def public_model(self) -> str:
-        """What records call the model: the shipped one by its public name, whatever folder it is in."""
+        """The name of the model in records: for the shipped one its public name, independent of its folder."""
         return "demask_hf.TINY_DREAM" if self.model_or_shipped == TINY_DREAM else self.model_or_shipped
 
     def default_strategy(self, head: str | None) -> str:
@@ -70,7 +70,7 @@ class ModelOptions:
             head (`str`, *optional*):
                 The head: `head` or `head_or_shipped`.
             is_shared (`bool`, *optional*, defaults to `False`):
-                Whether several processes do the work, each on a device of its own unless one is named.
+                Whether several processes share the work, each on its own device unless one is named.
         """
         logging.disable_progress_bar()
         device = self.device
@@ -83,9 +83,9 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Settings of `generate`, as [`DemaskGenerationConfig`] has them; `None` leaves them to the checkpoint."""
+    """Settings of `generate`, see [`DemaskGenerationConfig`]; `None` leaves them to the checkpoint."""
 
-    _argument_group_name = "decoding (default: what the checkpoint says)"
+    _argument_group_name = "decoding (default: settings of the checkpoint)"
 
     max_new_tokens: int | None = same_as(DemaskGenerationConfig, "max_new_tokens")
     block_length: int | None = same_as(DemaskGenerationConfig, "block_length")
@@ -102,7 +102,7 @@ class DecodingOptions:
     compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")
 
     def settings(self) -> dict[str, Any]:
-        """Return what was set, as arguments of `generate`."""
+        """Return the given settings as arguments of `generate`."""
         values = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -167,7 +167,7 @@ def chosen_strategies(
         options ([`StrategyOptions`]):
             The strategy, and fields that hold for all.
         compare (`Sequence[str]`, *optional*):
-            Strategies to compare, in place of the one; an empty list stands for all that can run.
+            Strategies to compare instead; an empty list stands for all that can run.
         head (`str`, *optional*):
             The head that the model has.
         models ([`ModelOptions`]):

@@ -1,4 +1,4 @@
-"""From what the caller of `generate` gives to a resolved config, checked prompts and seeds."""
+"""From the arguments of `generate` to a resolved config, checked prompts and seeds."""
 
 import copy
 from numbers import Integral
@@ -26,17 +26,17 @@ def resolve_config(
 
     Args:
         model (`torch.nn.Module`):
-            The model, asked for its `generation_config` and whether it has a head.
+            The model; its `generation_config` and whether it has a head are used.
         generation_config (`GenerationConfig`, *optional*):
-            The config that the caller gave.
+            The caller's config.
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
-            The strategy that the caller gave.
+            The caller's strategy.
         overrides (`dict[str, Any]`):
             The caller's keywords.
 
     Returns:
-        `tuple[DemaskGenerationConfig, UnmaskingStrategy]`: the merged config, whose `max_denoising_steps` is `None`
-        where the strategy must not see it, and a fresh strategy.
+        `tuple[DemaskGenerationConfig, UnmaskingStrategy]`: the merged config, in which `max_denoising_steps` is `None`
+        if it does not apply to the strategy, and a fresh strategy.
 
     Raises:
         ValueError: if a keyword is unknown, asks for another way of decoding, or has a value outside its range.
@@ -55,7 +55,7 @@ def resolve_config(
     # A config may be a copy of the checkpoint's: what it says alike is the checkpoint's.
     asked = {name for name in names if getattr(config, name) not in (None, getattr(inherited, name))}
     asked |= {name for name, value in settings.items() if value is not None}
-    # The steps of a schedule do not outlive a change of strategy; steps from anywhere else are a cap then.
+    # The steps of an inherited schedule do not apply to another strategy; steps from elsewhere are then a cap.
     is_plan = (inherited if config.max_denoising_steps is None else config).is_schedule
     _fill(config, inherited)
     if settings.get("max_length") is not None:
@@ -210,14 +210,14 @@ def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:
         return DemaskGenerationConfig()
     if isinstance(config, DemaskGenerationConfig):
         config = copy.deepcopy(config)
-        # Somebody may have assigned a name or an object to the attribute.
+        # A user may have assigned a name or an object to the attribute.
         config.set_strategy(config.strategy, {})
         return config
     return DemaskGenerationConfig.from_dict(config.to_dict())
 
 
 def _fill(given: DemaskGenerationConfig, inherited: DemaskGenerationConfig) -> None:
-    """Fill what a config does not set."""
+    """Fill in the values that a config does not set."""
     for name, value in inherited.__dict__.items():
         if getattr(given, name) is None and not (name == "max_new_tokens" and given.max_length is not None):
             setattr(given, name, value)

@@ -1,4 +1,4 @@
-"""Keys and values kept within a block: the approximate forward of `generate(cache="prefix")` and `"dual"`."""
+"""Keys and values that are kept within a block: the approximate forward of `generate(cache="prefix")` and `"dual"`."""
 
 import dataclasses
 from collections import defaultdict
@@ -15,10 +15,10 @@ from .state import DecodingState
 
 
 class BlockCacheLayer(CacheLayerMixin):
-    """Keys and values of whole rows, of which a forward may replace some columns.
+    """Keys and values of whole rows; a forward may replace some columns.
 
-    What a short forward replaces is not kept: the columns of a block are computed anew by every forward until the
-    next full one, so the replacement goes into a copy, and a forward that only probes leaves no trace.
+    The columns that a short forward replaces are not kept, because every forward recomputes the block until the next
+    full one. The replacement is made in a copy, so probes leave no trace.
     """
 
     keys: torch.Tensor
@@ -36,7 +36,7 @@ class BlockCacheLayer(CacheLayerMixin):
         columns: torch.Tensor | None,
         num_rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keep whole rows, or complete computed columns with the kept ones.
+        """Store whole rows, or combine computed columns with the stored ones.
 
         Args:
             key_states (`torch.Tensor` of shape `(rows, heads, columns, head_size)`):
@@ -44,9 +44,9 @@ class BlockCacheLayer(CacheLayerMixin):
             value_states (`torch.Tensor` of the same shape):
                 Values.
             rows (`torch.LongTensor` of shape `(rows,)`):
-                Batch row of each.
+                Batch row of each one.
             columns (`torch.LongTensor` of shape `(rows, columns)`, *optional*):
-                Column of each; `None` if these are whole rows, to be kept.
+                Column of each one; `None` for whole rows, which are stored.
             num_rows (`int`):
                 Number of rows of the batch.
 
@@ -93,7 +93,7 @@ class BlockCache(Cache):
         return super().update(key_states, value_states, layer_idx, self.rows, self.columns, self.num_rows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the number of keys that the next forward finds: none if it computes whole rows."""
+        """Return the number of stored keys that the next forward uses: none if it computes whole rows."""
         layer = self.layers[layer_idx] if self.columns is not None else None
         return layer.keys.shape[2] if isinstance(layer, BlockCacheLayer) else 0
 
@@ -114,15 +114,15 @@ class _Row:
 
 @dataclass
 class CachedForward:
-    """The model's forward where each row keeps keys and values from its last full forward.
+    """The model's forward, in which each row keeps keys and values from its last full forward.
 
-    A row has a full forward when it enters a block, after `refresh_interval` forwards, and when it is asked for
-    positions outside its block; otherwise a short one that computes the columns of its window only. The window
-    starts at the first masked position of the block as it was entered (one earlier for a model whose output at
-    position `i - 1` predicts position `i`, so that this position can be predicted too) and ends with the sequence
-    ("prefix") or with the block ("dual") (Fast-dLLM, arXiv 2505.22618).
+    A row has a full forward when it enters a block, after `refresh_interval` forwards, and when positions outside its
+    block are requested; otherwise it has a short one, which computes the columns of its window only. The window starts
+    at the first masked position of the block as it was entered (one earlier for a model whose output at position `i -
+    1` predicts position `i`, so that this position can be predicted too) and ends with the sequence ("prefix") or with
+    the block ("dual") (Fast-dLLM, arXiv 2505.22618).
 
-    Rows that take forwards of different widths are run apart, so a row's result is that of the row alone.
+    Rows whose forwards have different widths run separately, so a row's result is that of the row alone.
 
     Args:
         backbone ([`Backbone`]):
@@ -130,10 +130,10 @@ class CachedForward:
         kind (`str`):
             "prefix" or "dual".
         refresh_interval (`int`, *optional*):
-            Forwards from one full forward to the next; `None` has one at the start of each block only.
+            Forwards from one full forward to the next; `None`: only at the start of each block.
         commits_first (`bool`):
-            Leave the position before the block out of the window: the block's first position cannot be predicted
-            by short forwards then and must be written after the full one, as in Fast-dLLM's code for Dream.
+            Exclude the position before the block from the window: short forwards then cannot predict the first
+            position of the block, which must be written after the full one, as in Fast-dLLM's code for Dream.
         prompt_length (`int`):
             Columns before the answer.
         block_length (`int`):
@@ -156,7 +156,7 @@ class CachedForward:
 
     @classmethod
     def of(cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState) -> "CachedForward | None":
-        """Return the cache that the settings ask for, still empty; `None` if they ask for none."""
+        """Return the empty cache for these settings; `None` if they use none."""
         if settings.cache == "none":
             return None
         mask = state.attention_mask
@@ -181,7 +181,7 @@ class CachedForward:
         return self.backbone.is_rowwise
 
     def plan(self, index: CandidateIndex) -> None:
-        """Decide which rows have a full forward in this step; `entered` are those that are at a new block."""
+        """Decide which rows have a full forward in this step; `entered` lists the rows at a new block."""
         self.entered = []
         for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
             row, block = self._rows[number], max((first - self.prompt_length) // self.block_length, 0)
@@ -203,7 +203,7 @@ class CachedForward:
 
         Args:
             request ([`PredictionRequest`]):
-                Sequences and the places asked for, row-major.
+                Sequences and the requested places, row-major.
             rows (`list[int]`):
                 Batch row of each sequence.
             is_probe (`bool`, *optional*, defaults to `False`):
@@ -241,7 +241,7 @@ class CachedForward:
         )
 
     def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:
-        """Return the cache, told which rows and columns come next."""
+        """Return the cache, set to the rows and columns of the next forward."""
         starts = [self._rows[row].window[0] for row in rows]
         cache = self._caches[0]
         if self.is_rowwise:
@@ -254,12 +254,12 @@ class CachedForward:
 
 
 def _sent(numbers: list[int], device: torch.device) -> torch.Tensor:
-    """Return numbers on a device without waiting for it."""
+    """Copy numbers to a device without waiting for it."""
     return torch.tensor(numbers).to(device, non_blocking=True)
 
 
 def _merged(predictions: list[Prediction], places: torch.Tensor) -> Prediction:
-    """Put the candidates of several forwards, which stand at these places, back into their order."""
+    """Restore the order of the candidates of several forwards, given their places."""
     order = places.argsort()
     kept = [prediction.hidden_states for prediction in predictions if prediction.hidden_states is not None]
     states = torch.cat(kept) if kept else None
@@ -267,16 +267,16 @@ def _merged(predictions: list[Prediction], places: torch.Tensor) -> Prediction:
         states = states[order.to(states.device)]
     unfinished = next((prediction for prediction in predictions if prediction.output is not None), None)
     if unfinished is not None:
-        # The parts of the forwards are not those of their union: all are computed anew, from the states.
+        # The forwards are split into parts differently than their union, so all logits are recomputed from the states.
         return Prediction(unfinished.logits[:0], states, None, unfinished.output, unfinished.part_size)
     return Prediction(torch.cat([prediction.logits for prediction in predictions])[order], states)
 
 
 def check_can_cache(backbone: Backbone, kind: str) -> None:
-    """Refuse a cache for a model whose attention does not take one.
+    """Refuse a cache for a model whose attention does not support one.
 
     Raises:
-        ValueError: if the model is none of the native ones.
+        ValueError: if the model is not a native one.
     """
     if kind != "none" and not getattr(backbone.states_module, "_supports_block_cache", False):
         raise ValueError(

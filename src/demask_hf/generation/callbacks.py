@@ -1,4 +1,4 @@
-"""What watches the loop from outside: recording, streaming, and stopping criteria."""
+"""Observers of the loop: recording, streaming, and stopping criteria."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -27,13 +27,13 @@ class StepRecorder:
 
 
 class StepStreamer:
-    """Hand finished text to a streamer as it grows from the left, and drafts of the rest where it takes them.
+    """Pass finished text to a streamer as it grows from the left, and drafts of the rest if it accepts them.
 
     Args:
         streamer (`BaseStreamer`):
             A transformers streamer; `put_draft` is used if it has one.
         loop ([`DenoisingLoop`]):
-            The loop, asked where the row ends.
+            The loop, which knows where the row ends.
         state ([`DecodingState`]):
             The state before the first step, with one row.
 
@@ -63,21 +63,21 @@ class StepStreamer:
 
 
 class StepStopper:
-    """Ask stopping criteria about the finished text of each row, token by token as in autoregressive decoding.
+    """Apply stopping criteria to the finished text of each row, token by token as in autoregressive decoding.
 
-    A criterion sees a row's sequence up to its first mask. When it says stop, what follows that text is dropped and
-    the row ends. Limits of time are asked after every step, whether text was finished or not, and end all rows.
+    A criterion sees a row's sequence up to its first mask. If it returns stop, everything after that text is dropped
+    and the row ends. Limits of time are asked after every step, whether text was finished or not, and end all rows.
 
     Args:
         criteria (`StoppingCriteriaList`):
             The criteria; called with ids of shape `(1, finished)` and no scores.
         loop ([`DenoisingLoop`]):
-            The loop, asked where a row ended by itself.
+            The loop, which knows where a row ended by itself.
         state ([`DecodingState`]):
             The state before the first step.
 
     Raises:
-        ValueError: if there is no token to put after a stop.
+        ValueError: if there is no padding token to write after a stop.
     """
 
     def __init__(self, criteria: StoppingCriteriaList, loop: DenoisingLoop, state: DecodingState):

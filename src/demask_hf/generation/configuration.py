@@ -16,7 +16,7 @@ logger = logging.get_logger(__name__)
 
 CACHES = ("none", "prefix", "dual")
 SCORES = ("model", "sampled")
-# What `torch.compile` takes.
+# Modes and arguments of `torch.compile`.
 _COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _COMPILE_OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
 # Names in the generation_config.json of Dream's Hub repositories, and ours.
@@ -52,22 +52,22 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             whole answer is one block.
         max_denoising_steps (`int`, *optional*):
             For the "schedule" strategy the total number of steps, by default one per token; those of a checkpoint are
-            at most that. For others a cap on the steps of a row: in the last one everything still masked is written.
+            at most that. For others a cap on the steps of a row: the last one writes everything that is still masked.
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
             Name, name and fields, or object. Where the caller of `generate` names none, it is "demask" if the model
             has a head, else the checkpoint's, else "threshold".
         temperature (`float`, *optional*):
             Sampling temperature, at least 0; tokens are sampled iff it is above 0, which is the default.
         top_p (`float`, *optional*):
-            Draw from the most likely tokens up to this mass, in (0, 1]; at temperature 0 it changes "sampled" scores
-            only.
+            Draw from the most likely tokens up to this mass, in (0, 1]; at temperature 0 it only affects "sampled"
+            scores.
         top_k (`int`, *optional*):
-            Draw from this many most likely tokens; at temperature 0 it changes "sampled" scores only; 0 is no limit.
+            Draw from this many most likely tokens; at temperature 0 it only affects "sampled" scores; 0 is no limit.
         scores (`str`, *optional*):
-            Where confidences, entropies and all else that the strategy and the head read come from: "model" is the
-            model's own distribution, before temperature and filters (default), "sampled" the one that tokens are
-            drawn from (default of "schedule", as in Dream's public sampler). At low temperatures the latter is close
-            to a point everywhere: everything looks certain and independent.
+            Distribution from which the strategy and the head read confidence, entropy and everything else: "model"
+            (default) is the model's own, before temperature and filters; "sampled" is the one that tokens are drawn
+            from (default of "schedule", as in Dream's public sampler). At low temperatures the latter is nearly a
+            point everywhere, so every position looks certain and independent.
         do_sample (`bool`, *optional*):
             `False` forces temperature 0. `True` needs a temperature above 0; without one it means 1, or what the
             checkpoint says.
@@ -91,15 +91,15 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             Seconds after which decoding ends, asked after every step. Finished text from the left stays, the rest
             becomes padding.
         cache (`str`, *optional*):
-            "prefix" or "dual" keep keys and values within a block, which approximates: only the columns from the
-            block to the end, or only the block's, are computed anew. "none" (default) is exact. Native Dream and
-            LLaDA only.
+            "prefix" and "dual" keep keys and values within a block, which is approximate: only the columns from the
+            block to the end, or only those of the block, are recomputed. "none" (default) is exact. For native Dream
+            and LLaDA only.
         cache_refresh_interval (`int`, *optional*):
-            With a cache, forwards of a row from one full forward to the next; 1 is exact. By default there is one
-            at the start of each block.
+            With a cache, the number of forwards from one full forward of a row to the next; 1 is exact. By default
+            there is a full one at the start of each block.
         cache_commits_first (`bool`, *optional*):
-            With a cache, write the first position of a block after its full forward, whatever its confidence, and
-            nothing else, as Fast-dLLM's code for Dream does; the default `False` leaves that to the strategy.
+            With a cache, write only the first position of a block after its full forward, whatever its confidence, as
+            Fast-dLLM's code for Dream does. With `False` (default) the strategy decides.
         compile (`bool`, `str` or `dict`, *optional*):
             Run the model's body, the head and the scores through `torch.compile`: `True`, a mode such as
             "reduce-overhead" (CUDA graphs), or arguments of `torch.compile`.
@@ -108,7 +108,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             depend on the rest of the batch in any number format. Takes the time of the rows one after another; not
             with `compile`.
         return_dict_in_generate (`bool`, *optional*):
-            Return a [`DemaskGenerationOutput`] rather than the sequences.
+            Return a [`DemaskGenerationOutput`] instead of the sequences.
         output_history (`bool`, *optional*):
             Keep the sequences after every step; needs `return_dict_in_generate`.
         mask_token_id, pad_token_id, bos_token_id (`int`, *optional*):
@@ -121,7 +121,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
     """
 
     def __init__(self, **kwargs: Any):  # noqa: PLR0915, one line for each setting
-        # Not calling the parent on purpose: it would set the options of autoregressive decoding.
+        # The parent is deliberately not called: it would set the options of autoregressive decoding.
         self.max_new_tokens: int | None = kwargs.pop("max_new_tokens", None)
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.block_length: int | None = kwargs.pop("block_length", None)
@@ -167,7 +167,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         check_sampling(self.do_sample, self.temperature)
 
     def set_strategy(self, strategy: str | dict | UnmaskingStrategy | None, fields: dict[str, Any]) -> None:
-        """Set the strategy, or with `None` change fields of the one that is set.
+        """Set the strategy; with `None`, change fields of the current one.
 
         Args:
             strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
@@ -177,14 +177,14 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
 
         Raises:
             ValueError: if a name, field or value is wrong.
-            TypeError: if `strategy` is of another kind.
+            TypeError: if `strategy` has another type.
         """
         if strategy is None:
             if fields and self.strategy is None:
                 check_keywords(fields, {})
             chosen = dict(self.strategy) if self.strategy else None
         elif isinstance(strategy, str):
-            # Naming the strategy that is set already keeps its fields.
+            # Naming the current strategy keeps its fields.
             before = self.strategy if isinstance(self.strategy, dict) else {}
             chosen = dict(before) if before.get("name") == strategy else {"name": strategy}
         elif isinstance(strategy, UnmaskingStrategy):
@@ -204,11 +204,11 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
 
     @property
     def is_schedule(self) -> bool:
-        """Whether the strategy that is set reads `max_denoising_steps` as its plan."""
+        """Whether the current strategy uses `max_denoising_steps` as its plan."""
         return self.strategy is not None and make_strategy(**self.strategy).follows_schedule
 
     def validate(self, *args: Any, **kwargs: Any) -> None:
-        """Check every value that is set. Arguments of the parent's method are accepted and not used.
+        """Check every value that is set. Arguments of the parent's method are accepted and ignored.
 
         Raises:
             ValueError: if a value is outside its range.
@@ -234,7 +234,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:
-        """Return what applies where neither the caller nor the checkpoint says anything."""
+        """Return the defaults for values that neither the caller nor the checkpoint sets."""
         return {
             "temperature": 0.0,
             "stop_at_eos": True,
@@ -259,14 +259,14 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a config from a dictionary that may hold options of other decoding methods, which are left out."""
+        """Build a config from a dictionary; options of other decoding methods are ignored."""
         return_unused = kwargs.pop("return_unused_kwargs", False)
         given = {**config_dict, **{name: value for name, value in kwargs.items() if not name.startswith("_from")}}
         known = {*DemaskGenerationConfig().__dict__, *known_names()}
         foreign = {name: given.pop(name) for name in list(given) if name not in known}
         left_out = sorted(name for name, value in foreign.items() if value is not None and not name.startswith("_"))
         if left_out:
-            logger.info(f"Options that decoding by unmasking does not have are left out: {', '.join(left_out)}.")
+            logger.info(f"Options that do not apply to decoding by unmasking are ignored: {', '.join(left_out)}.")
         config = cls(**given)
         return (config, foreign) if return_unused else config
 

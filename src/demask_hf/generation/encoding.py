@@ -1,4 +1,4 @@
-"""From prompts to token ids: the one way, for `generate`, training, evaluation and measurement."""
+"""From prompts to token ids, in the same way for decoding, training, evaluation and measurement."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ Prompt = str | Sequence[dict[str, str]]
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
     """Return the token ids of a prompt.
 
-    Messages go through the tokenizer's chat template, open for the answer. A text gets the special tokens that the
-    tokenizer adds, unless it begins with the beginning-of-sequence token, as a rendered chat template does: a second
-    one would be wrong.
+    Messages are put into the tokenizer's chat template, with the start of the answer. A text gets the special tokens
+    that the tokenizer adds, unless it already begins with the beginning-of-sequence token, as a rendered chat template
+    does.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -40,18 +40,18 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
 
 
 def text_of(prompt: Prompt) -> str:
-    """Return the text of a prompt; of messages the last one's."""
+    """Return the text of a prompt; for messages, that of the last one."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids of unlike lengths as a batch that ends alike.
+    """Return token ids of different lengths as a left-padded batch.
 
     Args:
         rows (`Sequence[Sequence[int]]`):
             Token ids of each row.
         pad_token_id (`int`, *optional*):
-            What stands before shorter rows; 0 if there is no such token, as nothing attends to it.
+            Token before shorter rows; 0 if there is none, because nothing attends to it.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: ids and attention mask (0 at padding), long, `(batch, longest row)`.

@@ -1,4 +1,4 @@
-"""The loop: forward, predict, select, write, until nothing is masked. There is no other."""
+"""The denoising loop: forward, predict, select, write, until nothing is masked. It is the only loop."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ class DenoisingLoop:
 
     Args:
         backbone ([`Backbone`]): The model.
-        strategy ([`UnmaskingStrategy`]): The rule, a copy of its own for this call.
+        strategy ([`UnmaskingStrategy`]): The rule, a fresh copy for this call.
         settings ([`DecodingSettings`]): Everything else.
     """
 
@@ -41,7 +41,7 @@ class DenoisingLoop:
             state ([`DecodingState`]):
                 Where to start; changed in place.
             logits_processor (`LogitsProcessorList`, *optional*):
-                Applied once a step to the candidates' raw logits.
+                Applied once per step to the candidates' raw logits.
             on_step (`Sequence[Callable]`, *optional*):
                 Called in turn after every step.
 
@@ -59,7 +59,7 @@ class DenoisingLoop:
             cached,
         )
         while True:
-            # 1. Open positions: masked, not behind an end-of-sequence token, in a row that was not stopped.
+            # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
             is_open = self.open_positions(state)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
             candidates, is_last = self._candidates(state, is_open)
@@ -87,7 +87,7 @@ class DenoisingLoop:
     def kept_lengths(self, state: DecodingState) -> torch.Tensor:
         """Return the number of columns that each row keeps: up to its first end-of-sequence token or its stop."""
         columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
-        # One comparison for each id: a tensor of ids would have to be sent to the device in every step.
+        # One comparison per id: a tensor of ids would have to be copied to the device in every step.
         is_end = torch.zeros_like(state.sequences, dtype=torch.bool)
         for token in self.settings.eos_token_ids:
             is_end |= state.sequences == token
@@ -97,7 +97,7 @@ class DenoisingLoop:
     def _candidates(self, state: DecodingState, is_open: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the candidates, and whether it is the last step of a row, of shape `(batch, 1)`.
 
-        Rows that enter a block begin to count its steps.
+        Rows that enter a block start to count its steps.
         """
         columns = torch.arange(is_open.shape[1], device=is_open.device)
         blocks = ((columns - self.settings.prompt_length) // self.settings.block_length).clamp(min=0)
@@ -120,7 +120,7 @@ class DenoisingLoop:
         return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
 
     def _select(self, step: DenoisingStep, entered: list[int]) -> torch.Tensor:
-        """Return the strategy's choice, made to obey the rules of the loop; `entered` are rows at a new block."""
+        """Return the strategy's selection under the rules of the loop; `entered` are the rows at a new block."""
         selected = self.strategy.select(step) & step.candidates
         if not self.strategy.allows_empty_step:
             is_empty = ~selected.any(dim=-1, keepdim=True)
@@ -133,7 +133,7 @@ class DenoisingLoop:
 
 
 def _index(candidates: torch.Tensor, has_nan: torch.Tensor) -> CandidateIndex:
-    """Return where the candidates are; the one transfer of a step also tells whether the last one met NaN."""
+    """Return the places of the candidates; the one transfer per step also reports a NaN of the previous step."""
     on_host = torch.cat([has_nan, candidates.flatten()]).cpu()
     if on_host[0]:
         raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")

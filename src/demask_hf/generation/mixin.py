@@ -45,14 +45,14 @@ class DemaskGenerationOutput(ModelOutput):
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):
             Tokens written, up to and including the first end-of-sequence token, per forward pass.
         unmask_step (`torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`):
-            Step at which each position was written, from 0; -1 where nothing was.
+            Step at which each position was written, from 0; -1 for the others.
         uncovered_mass (`torch.FloatTensor` of shape `(batch,)`):
-            Largest probability mass that the probes of measured dependencies left out; 0 without probes.
+            Largest probability mass that the probes of measured dependencies did not cover; 0 without probes.
         history (`tuple(torch.LongTensor)`, *optional*):
-            With `output_history=True` the sequences before the first and after every step.
+            With `output_history=True`, the sequences before the first step and after every step.
     """
 
-    # `generate` fills them all; a `ModelOutput` wants a default for each but the first.
+    # `generate` sets all of them; a `ModelOutput` requires defaults for all but the first.
     sequences: torch.Tensor
     num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
     num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
@@ -62,7 +62,7 @@ class DemaskGenerationOutput(ModelOutput):
     history: tuple[torch.Tensor, ...] | None = None
 
     def drafts(self, tokenizer: PreTrainedTokenizerBase, row: int = 0, mask: str = "_") -> list[str]:
-        """Return the answer of one row as it stood after each step.
+        """Return the answer of one row after each step.
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`):
@@ -70,11 +70,10 @@ class DemaskGenerationOutput(ModelOutput):
             row (`int`, *optional*, defaults to 0):
                 Row of the batch.
             mask (`str`, *optional*, defaults to `"_"`):
-                What stands for a token that is not written yet.
+                Text for a token that is not written yet.
 
         Returns:
-            `list[str]`: one text for each step, from the first written position to the last; special tokens are left
-            out.
+            `list[str]`: one text for each step, from the first written position to the last; without special tokens.
         """
         steps, tokens = self.unmask_step[row].tolist(), self.sequences[row].tolist()
         written = [column for column, step in enumerate(steps) if step >= 0]
@@ -93,24 +92,24 @@ class DemaskGenerationOutput(ModelOutput):
 if TYPE_CHECKING:
 
     class _Generative(PreTrainedModel, GenerationMixin):
-        """What the mixin makes of a model, for type checkers."""
+        """A model with the mixin, for type checkers."""
 else:
     _Generative = GenerationMixin
 
 
 # The first base refuses methods of transformers, whatever their arguments.
 class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[misc]
-    """Gives a masked diffusion model `generate` and a place for a dependency head."""
+    """Adds `generate` and a dependency head to a masked diffusion model."""
 
     generation_config_class = DemaskGenerationConfig
 
     @property
     def demask_head(self) -> DemaskHead | None:
-        """The dependency head beside the model; no part of its `state_dict`."""
+        """The dependency head of the model; not part of its `state_dict`."""
         return self.__dict__.get("_demask_head")
 
     def set_demask_head(self, head: DemaskHead | None) -> None:
-        """Put a dependency head beside the model, or with `None` take it away.
+        """Attach a dependency head to the model; `None` removes it.
 
         Raises:
             TypeError: if `head` has no [`DemaskConfig`].
@@ -121,11 +120,11 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
                 raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}.")
             check_head(self, head)
             head.eval()
-        # Written past nn.Module, which would make the head a submodule.
+        # Bypasses nn.Module, which would register the head as a submodule.
         self.__dict__["_demask_head"] = head
 
     def load_demask_head(self, name_or_path: str, **kwargs: Any) -> DemaskHead:
-        """Load a dependency head from a folder or the Hub and put it beside the model.
+        """Load a dependency head from a folder or the Hub and attach it to the model.
 
         Args:
             name_or_path (`str`):
@@ -137,14 +136,14 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
 
         Raises:
-            OSError: if repository, revision or a file is not there.
-            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
+            OSError: if the repository, the revision or a file does not exist. ValueError: if the file is broken or
+                incomplete, or the head was made for another backbone.
         """
         head = load_head(name_or_path, **kwargs)
         self.set_demask_head(head)
         return head
 
-    # Not the signature of autoregressive decoding, on purpose.
+    # Deliberately not the signature of autoregressive decoding.
     @torch.no_grad()
     def generate(  # type: ignore[override]
         self,
@@ -161,10 +160,10 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
 
         ```
         until no row has an open position:
-            1. find the open positions: masked, not behind an end-of-sequence token, in a row that was not stopped;
+            1. find the open positions: masked, not after an end-of-sequence token, in a row that was not stopped;
             2. take those of each row's first unfinished block as candidates;
             3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
-            4. apply logits processors, temperature and filters; take the likeliest token, or draw one;
+            4. apply logits processors, temperature and filters; take the most likely token, or draw one;
             5. let the strategy select candidates, at least one in each unfinished row;
             6. write their tokens, count the forward pass, inform streamer and stopping criteria.
         ```
@@ -181,19 +180,19 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
                 Settings; those not set come from `model.generation_config`. Options of other decoders must ask for
                 nothing.
             strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
-                The rule that picks positions; its fields may be given as keywords. By default "demask" for a model
+                The rule that selects positions; its fields may be passed as keywords. By default "demask" for a model
                 with a head, else what `model.generation_config` names, else "threshold".
             logits_processor (`LogitsProcessorList`, *optional*):
-                Called once a step with ids of shape `(num_candidates, length)`, in which padding is a mask, and
+                Called once per step with ids of shape `(num_candidates, length)`, in which padding is a mask, and
                 matching scores. Processors that need text to grow from the left are refused.
             stopping_criteria (`StoppingCriteriaList`, *optional*):
-                Asked about the finished text of each row from the left; a stopped row is padded after that text.
+                Applied to the finished text of each row, from the left; a stopped row is padded after that text.
             streamer (`BaseStreamer`, *optional*):
-                Gets the finished text as it grows, and drafts if it has `put_draft`; for a single prompt.
+                Receives the finished text as it grows, and drafts if it has `put_draft`; for a single prompt only.
             overrides:
-                Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that
-                gives the rows their seeds; `token_type_ids` for models that take them; `tokenizer` for
-                `stop_strings`; `custom_generate` as in transformers.
+                Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
+                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings`;
+                `custom_generate` as in transformers.
 
         Returns:
             `torch.LongTensor` of shape `(batch * num_return_sequences, prompt_length + max_new_tokens)`, or
@@ -272,13 +271,13 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
 
 
 def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
-    """Pad what lies after the end of each row and compute the counts."""
+    """Pad everything after the end of each row, and compute the counts."""
     columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
     is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)
     is_dropped = (columns >= loop.kept_lengths(state)[:, None]) & ~is_visible
     unmask_step = state.unmask_step.masked_fill(is_dropped, -1)
     sequences, pad_token_id = state.sequences, loop.settings.pad_token_id
-    # Something is dropped only behind an end-of-sequence token or a stop, and then there is a padding token.
+    # Positions are dropped only after an end-of-sequence token or a stop, and then there is a padding token.
     if pad_token_id is not None:
         sequences = sequences.masked_fill(is_dropped, pad_token_id)
     num_written = (unmask_step >= 0).sum(dim=-1)

@@ -18,15 +18,15 @@ from .caching import CachedForward
 from .state import DecodingState
 
 
-# Elements of a tensor over candidates and vocabulary that is made at once where only scores are kept: 128 MiB. With
-# Dream's vocabulary these are 220 candidates, enough to keep the output layer busy.
+# Largest size of a tensor over candidates and vocabulary if only scores are kept: 128 MiB. With Dream's vocabulary
+# this is 220 candidates, enough to use the output layer efficiently.
 _MAX_PART_ELEMENTS = 1 << 25
 _SCORE_NAMES = frozenset({*SCORES, "token_probability"})
 
 
 @dataclass
 class Predictor:
-    """What a model predicts for masked positions: for a whole step of the loop, or for probes of changed sequences.
+    """The predictions of a model for masked positions: for a step of the loop, or for probes of modified sequences.
 
     Args:
         backbone ([`Backbone`]):
@@ -34,18 +34,19 @@ class Predictor:
         sampling ([`Sampling`]):
             Temperature and filters of the distributions that tokens are drawn from.
         scored ([`Sampling`], *optional*):
-            Those of the distributions that the strategy reads; by default none, which is the model's own distribution.
+            Those of the distributions that the strategy reads; by default none, which gives the model's own
+            distribution.
         needs (`frozenset`, *optional*):
-            What the strategy reads of a step, see [`UnmaskingStrategy.needs`]; nothing for probes alone.
+            What the strategy reads of a step, see [`UnmaskingStrategy.needs`]; empty if only probes are used.
         attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*):
             0 at left padding.
         token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
-            Segments, for models with them.
+            Segment ids, for models that use them.
         cached ([`CachedForward`], *optional*):
-            Runs the model where keys and values are kept.
+            Runs the model if keys and values are kept.
         excludes_mask (`bool`, *optional*, defaults to `False`):
-            Let probes return the distributions that tokens are drawn from, which give the mask token no mass, in place
-            of those that the strategy reads.
+            Make probes return the distributions that tokens are drawn from, without the mask token, instead of those
+            that the strategy reads.
     """
 
     backbone: Backbone
@@ -62,18 +63,18 @@ class Predictor:
         self._vocab_size = getattr(getattr(self.backbone.model, "config", None), "vocab_size", None)
 
     def probe(self, sequences: torch.Tensor, rows: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-        """Return what the model predicts in other sequences; logits processors do not see them.
+        """Return the predictions for other sequences; logits processors are not applied.
 
         Args:
             sequences (`torch.LongTensor` of shape `(probes, length)`):
                 Token ids, masks included.
             rows (`torch.LongTensor` of shape `(probes,)`):
-                Row of the batch that each is a change of.
+                Row of the batch that each one is derived from.
             asked (`torch.BoolTensor` of shape `(probes, length)`):
-                Positions asked for.
+                Requested positions.
 
         Returns:
-            `torch.Tensor` of shape `(number of positions asked for, vocabulary)`, row-major; rows sum to 1.
+            `torch.Tensor` of shape `(number of requested positions, vocabulary)`, row-major; rows sum to 1.
         """
         if self.cached is None:
             logits = self.backbone.predict(self._request(sequences, asked, rows)).logits
@@ -160,7 +161,7 @@ class Predictor:
     def _forward(
         self, state: DecodingState, candidates: torch.Tensor, index: CandidateIndex, is_whole: bool
     ) -> tuple[Prediction, dict[str, torch.Tensor]]:
-        """Predict the candidates, and return what else the strategy needs of the step."""
+        """Predict the candidates, and return the other inputs that the strategy needs."""
         active, places = index.active, index.places
         needs_context = "context_confidence" in self.needs
         if needs_context:
@@ -207,8 +208,8 @@ class Predictor:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
 
-        The last result tells whether a distribution holds NaN, of shape `(1,)`. The logits of the prediction are used
-        up, one part of the candidates at a time where only scores are kept.
+        The last result, of shape `(1,)`, tells whether a distribution contains NaN. The logits of the prediction are
+        consumed, one part of the candidates at a time if only scores are kept.
         """
         is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
         names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
@@ -223,7 +224,7 @@ class Predictor:
             del drawn
             has_nan.append(probabilities[:, 0].isnan().any())
             if is_whole:
-                # Without parts there is one round only.
+                # Without parts, this loop has one iteration only.
                 kept = probabilities
             else:
                 scores.append(self._scores_of(names, probabilities, tokens[-1]))
@@ -233,5 +234,5 @@ class Predictor:
 
 
 def part_size_of(vocab_size: int | None) -> int | None:
-    """Return how many candidates are scored at once; `None` is all of them."""
+    """Return how many candidates are scored at once; `None` means all of them."""
     return None if vocab_size is None else max(1, _MAX_PART_ELEMENTS // vocab_size)

@@ -1,4 +1,4 @@
-"""From a resolved config to the loop and its first state; every check runs here, before the model does."""
+"""From a resolved config to the loop and its first state; all checks run here, before the model runs."""
 
 import functools
 from dataclasses import replace
@@ -38,21 +38,21 @@ def prepare(
         model (`torch.nn.Module`):
             The model.
         config ([`DemaskGenerationConfig`]):
-            Settings without gaps, as [`resolve_config`] returns them.
+            Resolved settings, see [`resolve_config`].
         rule ([`UnmaskingStrategy`]):
-            The strategy, a copy of its own for this call.
+            The strategy, a fresh copy for this call.
         input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
             Prompts, padded on the left; each is repeated `num_return_sequences` times.
         attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
             0 at padding.
         generator (`torch.Generator`, *optional*):
-            Gives the rows their seeds, where the config has none.
+            Draws the seeds of the rows if the config has none.
         token_type_ids (`torch.LongTensor` of shape `(batch, prompt_length)`, *optional*):
-            Segments, for models with them.
+            Segment ids, for models that use them.
 
     Raises:
-        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` no tensor.
-        ValueError: if lengths, blocks, steps, prompts, seeds or the strategy do not fit each other or the model.
+        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` is not a tensor. ValueError: if
+            lengths, blocks, steps, prompts, seeds or the strategy do not match each other or the model.
     """
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
@@ -112,7 +112,7 @@ def _hint_at_equal_answers(
 
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
-    """Refuse a cache and compilation for a strategy that looks at other positions than the candidates."""
+    """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
     if not any(isinstance(need, LastLayers) or need == "context_confidence" for need in rule.needs):
         return
     for name, plain in (("cache", "none"), ("compile", False)):
@@ -126,7 +126,7 @@ def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerat
 def _resolved_settings(
     backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.Tensor
 ) -> DecodingSettings:
-    """Return the settings of a call, defaults filled in."""
+    """Return the settings of a call, including defaults."""
     prompt_length = prompts.shape[1]
     num_new = _num_new_tokens(config, prompt_length)
     num_closing = _num_closing_tokens(backbone, prompts) if num_new else 0
@@ -154,7 +154,7 @@ def _resolved_settings(
         temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,
-        # A schedule is the public sampler's, which ranks positions by what it draws from.
+        # As in Dream's public sampler, a schedule ranks positions by the distribution that it draws from.
         scores=config.scores or ("sampled" if rule.follows_schedule else "model"),
         eos_token_ids=eos_token_ids if config.stop_at_eos else [],
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
@@ -172,7 +172,7 @@ def _first_state(
     attention_mask: torch.Tensor | None,
     token_type_ids: torch.Tensor | None,
 ) -> DecodingState:
-    """Return the state before the first step: prompts, then masks, then a closing token that is kept; seeds are 0."""
+    """Return the state before the first step: prompts, masks, and a closing token if it is kept; seeds are 0."""
     mask_token_id, num_new, start = backbone.mask_token_id, settings.num_new_tokens, settings.prompt_length
     input_ids = input_ids.to(backbone.device or input_ids.device)
     if num_new == 0 and not (input_ids == mask_token_id).any():
@@ -222,7 +222,7 @@ def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
 
 
 def _default_block_length(backbone: Backbone, num_new: int) -> int:
-    """Return the backbone's own block length where it divides the answer, else the whole answer."""
+    """Return the backbone's own block length if it divides the answer, else the length of the answer."""
     own = backbone.quirks.block_length
     return own if own is not None and num_new and num_new % own == 0 else max(num_new, 1)
 
@@ -244,7 +244,7 @@ def _num_closing_tokens(backbone: Backbone, prompts: torch.Tensor) -> int:
 def _extended_types(
     backbone: Backbone, token_type_ids: torch.Tensor | None, input_ids: torch.Tensor, num_new: int
 ) -> torch.Tensor | None:
-    """Return the token types of the whole sequences: what continues a prompt is of its last token's type."""
+    """Return the token types of the whole sequences: new tokens get the type of the prompt's last token."""
     if token_type_ids is None:
         return None
     if token_type_ids.shape != input_ids.shape:

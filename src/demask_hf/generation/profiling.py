@@ -1,4 +1,4 @@
-"""Where the time of a denoising step goes: backbone, output layer, dependency head, selection, and the rest."""
+"""The time of a denoising step by part: backbone, output layer, dependency head, selection, and the rest."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class StepProfile:
     Args:
         steps (`list[dict[str, float]]`):
             For each step the seconds of each part. "backbone" is the body of the model up to its final hidden
-            states, "lm_head" what it does with those of the candidates, "head" the dependency head, "selection" the
+            states, "lm_head" the output layer on those of the candidates, "head" the dependency head, "selection" the
             strategy without its head, "rest" everything else: finding candidates, probabilities, drawing, writing.
     """
 
@@ -46,7 +46,7 @@ class StepProfile:
         return median(sum(step.values()) for step in self.steps)
 
     def median_seconds(self, part: str) -> float:
-        """Return the median time of a part, in seconds a step."""
+        """Return the median time of a part, in seconds per step."""
         return median(step[part] for step in self.steps)
 
     def share(self, part: str) -> float:
@@ -69,13 +69,13 @@ def profile_steps(
     num_runs: int = 3,
     **overrides: Any,
 ) -> StepProfile:
-    """Decode prompts several times, after a run that does not count, and time the parts of each step.
+    """Decode prompts several times after a warm-up run, and measure the time of each part of a step.
 
-    On a GPU every change of part waits for the device, which makes a step slower than it is in `generate`.
+    On a GPU, every change from one part to the next waits for the device, so a step is slower than in `generate`.
 
     Args:
         model ([`DemaskGenerationMixin`]):
-            The model, with its head where the strategy needs one.
+            The model, with its head if the strategy needs one.
         input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
             Prompts, padded on the left.
         attention_mask (`torch.Tensor` of shape `(batch, prompt_length)`, *optional*):
@@ -109,7 +109,7 @@ def profile_steps(
 
 
 class _Clock:
-    """A stopwatch whose parts exclude those that run within them."""
+    """A stopwatch whose parts exclude the parts that run inside them."""
 
     def __init__(self, device: torch.device | None):
         self.device = device
@@ -152,9 +152,9 @@ class _Clock:
 
 @contextmanager
 def _timed_modules(clock: _Clock, backbone: Backbone, head: torch.nn.Module | None) -> Iterator[None]:
-    """Time the forwards of the model, its body and the head."""
+    """Measure the time of the forwards of the model, its body and the head."""
     body = backbone.states_module
-    # A model without a body of its own has its output layer inside.
+    # For a model without a separate body, the output layer is included.
     parts = [(backbone.model, "backbone" if body is None else "lm_head"), (body, "backbone"), (head, "head")]
     handles = []
     for module, part in parts:

@@ -1,4 +1,4 @@
-"""What changes in a decoding from step to step."""
+"""The state of a decoding, which changes from step to step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,22 +10,23 @@ from ..strategies import ProbeLedger
 
 @dataclass
 class DecodingState:
-    """What changes from step to step. Rows are never reordered; finished ones are only left out of the forward.
+    """What changes from step to step. Rows are never reordered; finished ones are only excluded from the forward.
 
     Args:
         sequences (`torch.LongTensor` of shape `(batch, length)`): Token ids, masks included.
         attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 at left padding.
         positions (`torch.LongTensor` of shape `(batch, length)`): Counted from the first real token of the row.
         seeds (`torch.LongTensor` of shape `(batch,)`): Seed of each row.
-        token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Segments, for models with them.
-        unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote a position, else -1.
+        token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Segment ids, for models that use
+            them.
+        unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote each position, else -1.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
         stop_lengths (`torch.LongTensor` of shape `(batch,)`): Columns to keep; fewer once a criterion ends the row.
         ledger ([`ProbeLedger`]): Cost of probe forwards.
         block (`torch.LongTensor` of shape `(batch,)`): Block of each row; -1 before the first step.
         block_start (`torch.LongTensor` of shape `(batch,)`): Forward passes of the row when it entered its block.
         num_block_steps (`torch.LongTensor` of shape `(batch,)`): Steps planned for its block.
-        has_nan (`torch.BoolTensor` of shape `(1,)`): Whether the last predictions held NaN.
+        has_nan (`torch.BoolTensor` of shape `(1,)`): Whether the last predictions contained NaN.
     """
 
     sequences: torch.Tensor
@@ -54,5 +55,5 @@ class DecodingState:
         self.has_nan = torch.zeros_like(self.seeds[:1], dtype=torch.bool)
 
 
-# Called after every step with the state, and the sequences with each remaining candidate's likeliest token filled in.
+# Called after every step with the state and a draft: the sequences with a token at every remaining candidate.
 OnStep = Callable[[DecodingState, torch.Tensor], None]

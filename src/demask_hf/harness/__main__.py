@@ -1,4 +1,4 @@
-"""The command `lm_eval` with the model class `demask`, which it cannot find by itself: it has no plugins."""
+"""The command `lm_eval` with the model class `demask`, which it cannot find itself because it has no plugins."""
 
 try:
     from lm_eval.__main__ import cli_evaluate

@@ -22,8 +22,8 @@ from ..tasks.base import before_stop
 class DemaskLM(LM):
     """Answers the tasks of lm-evaluation-harness that generate text.
 
-    A setting given here holds for all tasks; what is not given comes from the task, such as `max_gen_toks` and
-    `temperature`, or else from the model's generation config. Tasks that ask for likelihoods are refused.
+    A setting passed here applies to all tasks; other settings come from the task, such as `max_gen_toks` and
+    `temperature`, or else from the model's generation config. Tasks that need likelihoods are refused.
 
     Args:
         pretrained (`str`):
@@ -38,7 +38,7 @@ class DemaskLM(LM):
         batch_size (`int`, *optional*, defaults to 1):
             Prompts decoded together; it does not change the answers.
         device (`str`, *optional*):
-            Device of torch; by default "cuda" where there is one.
+            Device of torch; by default "cuda" if there is one.
         dtype (`str`, *optional*, defaults to "auto"):
             Type of the weights, by default as stored.
         revision (`str`, *optional*):
@@ -66,7 +66,7 @@ class DemaskLM(LM):
         super().__init__()
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ValueError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
-        # The harness hands this over to every model class; no batch is searched for here.
+        # The harness passes this to every model class; no batch size is searched for here.
         settings.pop("max_batch_size", None)
         self.strategy: str | dict[str, Any] | None = strategy
         if strategy is None:
@@ -86,15 +86,15 @@ class DemaskLM(LM):
 
         Args:
             requests (`Sequence[Instance]`):
-                Each with the arguments context and settings of its task.
+                Each with context and settings as its arguments.
             disable_tqdm (`bool`, *optional*, defaults to `False`):
-                Show no progress.
+                Hide progress.
 
         Returns:
             `list[str]`: the texts before the first stop string, in the order of the requests.
 
         Raises:
-            ValueError: if a task sets something that `generate` does not have.
+            ValueError: if a task sets an option that `generate` does not have.
         """
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
@@ -117,7 +117,7 @@ class DemaskLM(LM):
         return texts
 
     def _settings_of(self, asked: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the settings of `generate` and the stop strings that a task asks for."""
+        """Return the settings of `generate` and the stop strings of a task."""
         known = normalize_gen_kwargs(asked, default_max_gen_toks=0)
         stops, length = known.pop("until"), known.pop("max_gen_toks")
         known.pop("do_sample")
@@ -146,7 +146,7 @@ class DemaskLM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """Name under which the harness stores requests."""
+        """Name that the harness uses to store requests."""
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -156,7 +156,7 @@ class DemaskLM(LM):
         return self.tokenizer.get_chat_template(chat_template if isinstance(chat_template, str) else None)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """Return the turns of a chat as text, open for an answer or for the rest of the last turn."""
+        """Return the turns of a chat as text, ready for an answer or for the rest of the last turn."""
         text = self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,

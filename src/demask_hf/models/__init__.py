@@ -1,4 +1,4 @@
-"""Native backbones, each only its difference from a transformers model, and models that are there already.
+"""Native backbones, each written as its difference from a transformers model, and models that are already loaded.
 
 Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`. A model
 that transformers has, such as BERT, gets `generate` from `attach.py`; `probing.py` runs one that nobody described.

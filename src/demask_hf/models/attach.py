@@ -1,4 +1,4 @@
-"""Give a model that somebody else loaded our `generate`."""
+"""Add our `generate` to a model that is already loaded."""
 
 import functools
 from dataclasses import replace
@@ -29,7 +29,7 @@ def attach(
     logits_shift: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> torch.nn.Module:
-    """Give a model that somebody else loaded our `generate`, and optionally a head.
+    """Add our `generate`, and optionally a head, to a model that is already loaded.
 
     The model's class becomes a subclass of its own class and [`DemaskGenerationMixin`]; weights are not touched.
     A PEFT model is changed inside and stays a PEFT model.
@@ -48,10 +48,10 @@ def attach(
             Id of the mask token; by default that of the model's config, or else the tokenizer's. If these two differ,
             a warning says so once.
         logits_shift (`int`, *optional*):
-            1 if the output at position `i - 1` predicts position `i`, else 0; by default what is declared for the
-            `model_type`, 0 for others.
+            1 if the output at position `i - 1` predicts position `i`, else 0; by default the declared value of the
+            `model_type`, else 0.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Names the mask token, and for models like BERT the special tokens that are kept.
+            Provides the mask token, and for models like BERT the special tokens that are kept.
 
     Returns:
         `torch.nn.Module`: the same object.
@@ -105,7 +105,7 @@ def _unwrapped(model: Any) -> Any:
 @functools.cache
 def _attached_class(base: Any) -> Any:
     """Return the subclass of a model's class with our `generate`, the same one whenever it is asked for."""
-    # Where the class says it is from decides how transformers saves the model.
+    # The `__module__` of the class determines how transformers saves the model.
     fields = {"__module__": base.__module__, "__reduce_ex__": _reduced}
     return type(base.__name__, (DemaskGenerationMixin, base), fields)
 
@@ -137,7 +137,7 @@ def _with_tokens(
     mask_token_id: int | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> BackboneQuirks:
-    """Return the quirks with the special tokens that the caller, the config or the tokenizer names."""
+    """Return the quirks with the special tokens of the caller, the config or the tokenizer."""
     config = getattr(model, "config", None)
     source = config if tokenizer is None else tokenizer
     if mask_token_id is None:
@@ -156,20 +156,20 @@ def _with_tokens(
 
 
 def _examined(model: PreTrainedModel, quirks: BackboneQuirks) -> BackboneQuirks:
-    """Refuse a model that decodes from left to right; return the quirks, without `states` where they do not hold."""
+    """Refuse an autoregressive model; return the quirks, without `states` if they do not apply."""
     name = type(model).__name__
     refusal = f"`model` must be a masked language model, got {name}: this model is"
     if getattr(model.config, "is_encoder_decoder", False):
-        raise ValueError(f"{refusal} an encoder with a decoder, which writes its answer beside the prompt.")
+        raise ValueError(f"{refusal} an encoder with a decoder, which writes its answer separately from the prompt.")
     is_known = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
     if getattr(model.config, "is_decoder", False):
-        raise ValueError(f"{refusal} autoregressive, its config says `is_decoder=True`.")
+        raise ValueError(f"{refusal} autoregressive, its config has `is_decoder=True`.")
     block_length = BLOCKWISE_TYPES.get(getattr(model.config, "model_type", ""))
     if block_length is None and ((is_known and is_declared(model)) or model.device.type == "meta"):
         return quirks
     if block_length is None and not is_known:
         if is_causal(model):
-            raise ValueError(f"{refusal} autoregressive, its first logits do not depend on the last token.")
+            raise ValueError(f"{refusal} autoregressive, because its first logits do not depend on the last token.")
         block_length = causal_block_length(model)
     if block_length is not None:
         raise ValueError(

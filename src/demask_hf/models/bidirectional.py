@@ -1,4 +1,4 @@
-"""What makes the body of a causal transformers model attend in both directions, for all native backbones."""
+"""Let the body of a causal transformers model attend in both directions; used by all native backbones."""
 
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from ..functional.masking import left_padded_positions
 
 
-# The mixin stands before the class of a causal body, such as `Qwen2Model`; type checkers take it for such a body.
+# The mixin precedes the class of a causal body, such as `Qwen2Model`; for type checkers it is such a body.
 _Body: Any = torch.nn.Module if TYPE_CHECKING else object
 
 
 class BidirectionalMixin(_Body):
-    """Goes before the class of a causal model's body: every position attends to every position that is not padding.
+    """Mixin before the class of a causal model's body: every position attends to all positions except padding.
 
     Without an `attention_mask` all positions are attended; none is inferred from `pad_token_id`. A cache may be given
     as `cache` or as `past_key_values`, its name before transformers 5.24; its keys are attended too.
@@ -27,7 +27,7 @@ class BidirectionalMixin(_Body):
             Configuration of the body.
     """
 
-    #: The attention completes the columns that it computes with kept ones, see [`BlockCache`].
+    #: The attention combines computed columns with stored ones, see [`BlockCache`].
     _supports_block_cache = True
     #: What the parent's forward calls a cache.
     _cache_argument = "past_key_values"
@@ -63,7 +63,7 @@ class BidirectionalMixin(_Body):
             has_keys = cache is not None and cache.get_seq_length() > 0
             num_keys = cache.get_mask_sizes(length, 0)[0] if has_keys else 0
             attention_mask = self._attention_mask(inputs_embeds, attention_mask, num_keys)
-        # A cache that is given is used; none is made or returned.
+        # A given cache is used; none is created or returned.
         kwargs |= {"use_cache": False, self._cache_argument: cache}
         return super().forward(
             attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=inputs_embeds, **kwargs
@@ -94,7 +94,7 @@ class BidirectionalMixin(_Body):
         return cache
 
     def _attention_mask(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, num_keys: int) -> Any:
-        """Return the mask in a form that the parent's forward passes on as it is.
+        """Return the mask in a form that the parent's forward uses unchanged.
 
         If a cache has keys, there are `num_keys` of them with those of the inputs; else it is 0.
         """
@@ -105,8 +105,8 @@ class BidirectionalMixin(_Body):
         if layer_types is not None:
             return dict.fromkeys(layer_types, mask)
         if mask is None and (num_keys or self.config._attn_implementation == "eager"):
-            # For `None` transformers 5.17, and for fewer queries than keys every version, would build a causal mask;
-            # a mask of four dimensions they leave alone.
+            # Transformers would build a causal mask for `None` (5.17) and for fewer queries than keys (all versions);
+            # it leaves a four-dimensional mask unchanged.
             length = inputs_embeds.shape[1]
             mask = inputs_embeds.new_zeros(1, 1, length, num_keys or length)
         return mask

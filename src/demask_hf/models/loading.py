@@ -1,4 +1,4 @@
-"""Load a model with its tokenizer and its dependency head, and tell weights apart."""
+"""Load a model with its tokenizer and dependency head; fingerprints of weights."""
 
 import hashlib
 import os
@@ -26,24 +26,24 @@ def load_model(
         name (`str`):
             Folder or Hub repository of the model.
         head (`str`, *optional*):
-            Folder or Hub repository of its dependency head; without one, strategies that need none work.
+            Folder or Hub repository of its dependency head; without one, only strategies that need no head work.
         device (`str` or `torch.device`, *optional*):
-            Where the whole model goes; by default a GPU where there is one.
+            Device of the whole model; by default a GPU if there is one.
         device_map (`str` or `dict`, *optional*):
-            As in `from_pretrained`, such as `"auto"`, which spreads the model over what there is; in place of
+            As in `from_pretrained`, such as `"auto"`, which spreads the model over all available devices; instead of
             `device`.
         dtype (`str` or `torch.dtype`, *optional*, defaults to `"auto"`):
-            Number format of the weights; "auto" is that of the file.
+            Number format of the weights; "auto" keeps that of the file.
         revision (`str`, *optional*):
             Revision of the model's repository.
 
     Returns:
-        `tuple`: the model, which has a `generate` of this package, and its tokenizer.
+        `tuple`: the model, with the `generate` of this package, and its tokenizer.
 
     Raises:
-        ValueError: if a path is not there, the device is unknown, or the head was made for another model.
-        OSError: if a repository, revision or file cannot be found.
-        ImportError: if `device_map` is given and accelerate is not installed.
+        ValueError: if a path does not exist, the device is unknown, or the head was made for another model. OSError:
+            if a repository, revision or file cannot be found. ImportError: if `device_map` is given and accelerate is
+            not installed.
 
     Example:
 
@@ -59,7 +59,7 @@ def load_model(
     """
     for argument, path in (("model", name), ("head", head)):
         if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
-            raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {path!r}, which is not there.")
+            raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {path!r}, which does not exist.")
     if device is not None and device_map is not None:
         raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
     if device_map is not None and not is_accelerate_available():
@@ -80,7 +80,7 @@ def load_model(
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
-    """Return a device that this machine has; by default a GPU where there is one.
+    """Return an available device; by default a GPU if there is one.
 
     Raises:
         ValueError: if torch does not know the name, or the machine has no such device.
@@ -100,11 +100,11 @@ def checked_device(device: str | torch.device | None) -> torch.device:
 def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
     """Return a checksum of all weights of some modules with their names and number formats.
 
-    Weights that are elsewhere ("meta", as with offloading) count by name and shape only.
+    Offloaded weights (device "meta") count by name and shape only.
 
     Args:
         modules (`torch.nn.Module`, *optional*):
-            Modules in a fixed order; `None` stands for one that is not there.
+            Modules in a fixed order; `None` stands for a missing one.
 
     Returns:
         `str`: 16 hexadecimal digits.
@@ -114,6 +114,6 @@ def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
         for name, value in sorted(module.state_dict().items() if module is not None else ()):
             digest.update(f"{number}/{name}/{value.dtype}/{tuple(value.shape)}".encode())
             if value.device.type != "meta":
-                # Bytes, as numpy has no bfloat16.
+                # As bytes, because numpy has no bfloat16.
                 digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:16]

@@ -17,7 +17,7 @@ class DreamConfig(Qwen2Config):
 
     Args:
         mask_token_id (`int`, *optional*, defaults to 151666):
-            Id of the token that stands for a position not yet unmasked.
+            Id of the token at positions that are not unmasked yet.
 
     Raises:
         ValueError: if the config describes another model under the same `model_type`.
@@ -54,7 +54,7 @@ class DreamConfig(Qwen2Config):
 
     def __post_init__(self, **kwargs: Any):
         check_lookalike(type(self).model_type, self.architectures, kwargs)
-        # The Hub's code does not run on transformers 5; a saved copy must not point older versions back to it.
+        # The Hub's code does not run on transformers 5; a saved copy must not refer older versions to it.
         kwargs.pop("auto_map", None)
         super().__post_init__(**kwargs)
 

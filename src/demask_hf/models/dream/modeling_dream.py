@@ -1,4 +1,4 @@
-"""The Dream model as its difference from Qwen2: every position attends to every position."""
+"""The Dream model, written as its difference from Qwen2: every position attends to every position."""
 
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Model
@@ -19,7 +19,7 @@ class DreamModel(DreamGenerationMixin, WholeCheckpointMixin, Qwen2ForCausalLM):
     """Dream with its output embedding: the logits at position `i - 1` predict the token at position `i`.
 
     `generate` decodes by unmasking, see [`DemaskGenerationMixin`], and `diffusion_generate` as in Dream's own code.
-    Labels given to `forward` stand at their own positions, -100 where nothing is to be predicted; the loss applies the
+    Labels passed to `forward` are at their own positions, -100 where nothing is to be predicted; the loss applies the
     shift.
 
     Args:
@@ -31,7 +31,7 @@ class DreamModel(DreamGenerationMixin, WholeCheckpointMixin, Qwen2ForCausalLM):
     config_class = DreamConfig
 
     def __init__(self, config: DreamConfig):
-        # Past Qwen2ForCausalLM, whose constructor would build the causal model first.
+        # Skips the constructor of Qwen2ForCausalLM, which would build the causal model first.
         super(Qwen2ForCausalLM, self).__init__(config)
         self.model = DreamBaseModel(config)
         self.vocab_size = config.vocab_size

@@ -4,7 +4,7 @@ from transformers import Qwen2Tokenizer
 
 
 class DreamTokenizer(Qwen2Tokenizer):
-    """A Qwen2 tokenizer with Dream's extra special tokens; the name is the one that the checkpoints ask for."""
+    """A Qwen2 tokenizer with Dream's extra special tokens; the checkpoints refer to it by this name."""
 
 
 __all__ = ["DreamTokenizer"]

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 from ..lookalikes import check_lookalike
 
 
-# What the configs of the Hub's checkpoints call the fields of a Llama config.
+# Names of a Llama config's fields in the configs of the Hub's checkpoints.
 _HUB_NAMES = {
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -21,7 +21,7 @@ _HUB_NAMES = {
     "init_std": "initializer_range",
     "embedding_size": "vocab_size",
 }
-# Options of the architecture that LLaDA's public code knows and its checkpoints do not use, with what they must be.
+# Options of LLaDA's public code that its checkpoints do not use, with their required values.
 _FIXED = {
     "alibi": False,
     "attention_layer_norm": False,
@@ -44,11 +44,11 @@ class LLaDAConfig(LlamaConfig):
 
     A LLaDA model is a Llama model without a causal mask. All arguments of [`~transformers.LlamaConfig`] apply; the
     names in the Hub's configs (`d_model`, `n_layers`, `n_heads`, `n_kv_heads`, `mlp_hidden_size`,
-    `max_sequence_length`, `weight_tying`, `embedding_size`, ...) are read too, and saved under Llama's names.
+    `max_sequence_length`, `weight_tying`, `embedding_size`, ...) are accepted, too, and saved under Llama's names.
 
     Args:
         mask_token_id (`int`, *optional*, defaults to 126336):
-            Id of the token that stands for a position not yet unmasked.
+            Id of the token at positions that are not unmasked yet.
 
     Raises:
         ValueError: if an option of the Hub's configs asks for an architecture that no LLaDA checkpoint has, or the
@@ -84,7 +84,7 @@ class LLaDAConfig(LlamaConfig):
 
     def __post_init__(self, **kwargs: Any):
         check_lookalike(type(self).model_type, self.architectures, kwargs)
-        # The Hub's code does not run on transformers 5; a saved copy must not point older versions back to it.
+        # The Hub's code does not run on transformers 5; a saved copy must not refer older versions to it.
         kwargs.pop("auto_map", None)
         for name, expected in _FIXED.items():
             value = kwargs.pop(name, expected)

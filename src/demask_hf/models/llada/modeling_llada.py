@@ -1,4 +1,4 @@
-"""The LLaDA model as its difference from Llama: every position attends to every position."""
+"""The LLaDA model, written as its difference from Llama: every position attends to every position."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .names import LAYER_TENSOR_NAMES, TENSOR_NAMES
 
 
 def _renamings() -> list[WeightConverter | WeightRenaming]:
-    """Return the table as transformers wants it; the group keeps the number of the layer."""
+    """Return the table in the form that transformers expects; the group captures the layer number."""
     plain: list[WeightConverter | WeightRenaming] = [
         WeightRenaming(f"^{theirs.removesuffix('weight')}", f"^{ours.removesuffix('weight')}")
         for theirs, ours in TENSOR_NAMES.items()
@@ -35,8 +35,8 @@ class LLaDAModel(BidirectionalMixin, LlamaModel):
 class LLaDAModelLM(DemaskGenerationMixin, WholeCheckpointMixin, LlamaForCausalLM):
     """LLaDA with its output embedding: the logits at a position predict the token at that position.
 
-    `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels given to `forward` stand at their own
-    positions, -100 where nothing is to be predicted. The class has the name that the Hub's configs give it.
+    `generate` decodes by unmasking, see [`DemaskGenerationMixin`]. Labels passed to `forward` are at their own
+    positions, -100 where nothing is to be predicted. The class has the name that the Hub's configs use.
 
     Args:
         config ([`LLaDAConfig`]):
@@ -51,7 +51,7 @@ class LLaDAModelLM(DemaskGenerationMixin, WholeCheckpointMixin, LlamaForCausalLM
     )
 
     def __init__(self, config: LLaDAConfig):
-        # Past LlamaForCausalLM, whose constructor would build the causal model first.
+        # Skips the constructor of LlamaForCausalLM, which would build the causal model first.
         super(LlamaForCausalLM, self).__init__(config)
         self.model = LLaDAModel(config)
         self.vocab_size = config.vocab_size
