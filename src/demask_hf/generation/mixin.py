@@ -162,8 +162,8 @@ class DemaskGenerationMixin(_Generative):
             6. write their tokens, count the forward pass, inform streamer and stopping criteria.
         ```
 
-        Rows do not influence each other. In half precision left padding changes how sums are rounded, and a near tie may
-        then go the other way; with `batch_invariant=True` a row's result is that of the row alone in every format.
+        Rows do not influence each other. In half precision left padding changes how sums are rounded, and near ties
+        may go the other way; with `batch_invariant=True` a row's result is that of the row alone in every format.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, prompt_length)`):
