@@ -1,11 +1,16 @@
 """How many rows of a batch differ from the row alone, by number format and strategy, on the shipped checkpoint.
 
-    python benchmarks/row_identity.py --out docs/results/row_identity.json
+    python benchmarks/row_identity.py decoding --out docs/results/row_identity.json
+    python benchmarks/row_identity.py forward --out docs/results/row_identity_forward.json
 
-28 test prompts, 4 of each family but parity, in one batch whose rows are padded on the left. A row differs if a token
+28 test prompts, 4 of each family but parity, in one batch whose rows are padded on the left.
+
+decoding: a row differs if a token
 or the step that wrote it does. "no padding" decodes the prompts in batches of equal length instead, which need no
 padding, and "invariant" is `batch_invariant=True`. The last two columns are seconds over those of the usual batch,
 measured in turn.
+
+forward: one forward of the prompts with masks behind them; a row differs if a bit of its logits does.
 """
 
 import argparse
@@ -90,9 +95,36 @@ def measure(model: torch.nn.Module, prompts: list[list[int]], num_rounds: int, *
     }
 
 
+@torch.no_grad()
+def forward_causes(model: torch.nn.Module, prompts: list[list[int]]) -> dict:
+    """Count rows whose logits are not those of the row alone, for each thing that a batch changes."""
+    counts = defaultdict(int)
+    masks = [model.config.mask_token_id] * NEW_TOKENS
+    rows = [torch.tensor([prompt + masks]) for prompt in prompts]
+    alone = [model(input_ids=row).logits for row in rows]
+    for row, expected in zip(rows, alone, strict=True):
+        for name, left, right in (("mask of ones", 0, 0), ("4 left", 4, 0), ("4 right", 0, 4)):
+            ids = torch.nn.functional.pad(row, (left, right))
+            is_real = torch.nn.functional.pad(torch.ones_like(row), (left, right)).bool()
+            mask = is_real[:, None, None].expand(1, 1, ids.shape[1], -1)
+            positions = (torch.arange(ids.shape[1]) - left).clamp(min=0)[None]
+            full = dict.fromkeys(model.config.layer_types, mask)
+            logits = model(input_ids=ids, attention_mask=full, position_ids=positions).logits
+            counts[name] += not torch.equal(logits[is_real], expected[0])
+    groups = defaultdict(list)
+    for number, row in enumerate(rows):
+        groups[row.shape[1]].append(number)
+    for numbers in groups.values():
+        logits = model(input_ids=torch.cat([rows[number] for number in numbers])).logits
+        different = [not torch.equal(one, alone[number][0]) for number, one in zip(numbers, logits, strict=True)]
+        counts["batch without padding"] += sum(different)
+    return {"rows": len(rows), **counts}
+
+
 def main(argv: list[str] | None = None) -> list[dict]:
     """Print the table and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", choices=("decoding", "forward"))
     parser.add_argument("--prompts", type=int, default=4, help="prompts of each family")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of the timing")
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
@@ -106,6 +138,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
         dtype = getattr(torch, name)
         model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK, dtype=dtype)
         prompts = prompts_of(tokenizer, arguments.prompts)
+        if arguments.measured == "forward":
+            rows.append({"dtype": name, **forward_causes(model, prompts)})
+            continue
         runs = [{"strategy": strategy} for strategy in arguments.strategies]
         runs += [{**run, **CACHED} for run in runs if run["strategy"] == "demask"]
         for run in runs:

@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 import stat
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -125,3 +126,11 @@ def test_links_of_a_document_exist(name):
     for target in targets:
         if not re.match(r"[a-z]+:|#", target):
             assert (ROOT / target.split("#")[0]).exists(), f"{name} links to {target}"
+
+
+def test_versions_to_test_are_named(setup):
+    run = subprocess.run([ROOT / ".ci" / "versions", "oldest"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "The version must be lowest, pinned or newest, got 'oldest'.\n"
+    # What the script takes the lowest version from.
+    assert "transformers >= 5.17, < 6" in setup["options"]["install_requires"]

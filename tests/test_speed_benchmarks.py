@@ -83,7 +83,7 @@ def test_growth_is_drawn(benchmark, tmp_path):
 
 
 def test_rows_are_compared_with_rows_alone(benchmark, tmp_path):
-    arguments = ["--prompts", "1", "--rounds", "1", "--dtypes", "bfloat16", "--strategies", "demask"]
+    arguments = ["decoding", "--prompts", "1", "--rounds", "1", "--dtypes", "bfloat16", "--strategies", "demask"]
     plain, cached = benchmark("row_identity").main([*arguments, "--out", str(tmp_path / "out.json")])
     assert (plain["strategy"], cached["strategy"]) == ("demask", "demask, cache=dual")
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == [plain, cached]
@@ -91,3 +91,10 @@ def test_rows_are_compared_with_rows_alone(benchmark, tmp_path):
         assert row["rows"] == 7
         assert row["invariant"] == 0
         assert 0 <= row["usual"] <= 7
+
+
+def test_what_changes_the_logits_of_a_row_is_told_apart(benchmark):
+    (row,) = benchmark("row_identity").main(["forward", "--prompts", "1", "--dtypes", "bfloat16"])
+    assert list(row) == ["dtype", "rows", "mask of ones", "4 left", "4 right", "batch without padding"]
+    assert row["rows"] == 7
+    assert all(0 <= value <= 7 for name, value in row.items() if name != "dtype")

@@ -208,7 +208,9 @@ def test_models_without_attentions_are_refused(model, strategy):
 def test_models_that_hide_the_attention_of_a_layer_are_refused(make_dream):
     model = make_dream()
     model.model.layers[0].self_attn.forward = lambda hidden_states, **unused: (hidden_states, None)
-    message = r"`model` must return the attention of each of its 2 layers once to this strategy, got 1 from DreamModel\."
+    message = (
+        r"`model` must return the attention of each of its 2 layers once to this strategy, got 1 from DreamModel\."
+    )
     with pytest.raises(ValueError, match=message):
         model.generate(torch.tensor([[5, 6]]), max_new_tokens=2, strategy="dawn")
     assert model.config._attn_implementation == "sdpa"

@@ -218,7 +218,9 @@ def test_autoregressive_models_are_refused(name):
         config = transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, n_positions=32)
     else:
         config = names[name](**{**SIZES, "num_key_value_heads": 2, "pad_token_id": 0})
-    message = rf"`model` must be a masked language model, got {name}: this model is autoregressive, because its first logits"
+    message = (
+        rf"`model` must be a masked language model, got {name}: this model is autoregressive, because its first logits"
+    )
     with pytest.raises(ValueError, match=message):
         demask_hf.attach(getattr(transformers, name)(config).eval(), mask_token_id=1)
 
