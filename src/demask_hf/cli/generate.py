@@ -13,7 +13,7 @@ from ..strategies import UnmaskingStrategy
 from ..tables import MAX_WIDTH, Column, text_lines
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
-from .prompts import PromptOptions, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
 
 
 EXAMPLES = r"""examples:
@@ -70,9 +70,7 @@ def make_parser() -> CommandParser:
     """Return the parser of the command."""
     options = (PromptOptions, OutputOptions, StrategyOptions, SeededDecodingOptions, ModelOptions)
     parser = CommandParser("generate", *options, epilog=EXAMPLES)
-    parser.add_argument(
-        "prompts", nargs="*", metavar="PROMPT", help="A prompt; by default the lines of standard input"
-    )
+    add_prompts(parser)
     return parser
 
 

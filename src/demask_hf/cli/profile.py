@@ -8,7 +8,7 @@ from ..generation.encoding import encode_batch
 from ..generation.profiling import profile_steps
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import CommandParser, same_as, switch
-from .prompts import PromptOptions, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
 
 
 FACTS = """The prompts are decoded as one batch. What is printed is the time of a step in the backbone, its output
@@ -33,9 +33,7 @@ def make_parser() -> CommandParser:
     """Return the parser of the command."""
     options = (ProfileOptions, PromptOptions, StrategyOptions, SeededDecodingOptions, ModelOptions)
     parser = CommandParser("profile", *options, epilog=FACTS)
-    parser.add_argument(
-        "prompts", nargs="*", metavar="PROMPT", help="A prompt; by default the lines of standard input"
-    )
+    add_prompts(parser)
     return parser
 
 

@@ -15,7 +15,7 @@ from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, Task, TaskExample, load_task
 from ..training.prompts import TokenizedPrompt, read_prompts
 from .options import ModelOptions
-from .parser import Switch, option, same_as, switch
+from .parser import CommandParser, Switch, option, same_as, switch
 
 
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
@@ -99,6 +99,13 @@ class DataOptions:
         read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
     )
     limit: int | None = option()
+
+
+def add_prompts(parser: CommandParser) -> None:
+    """Let a command take prompts as its arguments, see [`read_texts`]."""
+    parser.add_argument(
+        "prompts", nargs="*", metavar="PROMPT", help="A prompt; by default the lines of standard input"
+    )
 
 
 def read_texts(prompts: Sequence[str], options: PromptOptions) -> list[str]:

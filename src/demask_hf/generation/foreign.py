@@ -26,9 +26,7 @@ _INSTEAD = {
     **dict.fromkeys(("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"), _TOKENS),
     **dict.fromkeys(("exponential_decay_length_penalty", "token_healing"), _LEFT_TO_RIGHT),
     **dict.fromkeys(("min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"), _FILTERS),
-    **dict.fromkeys(
-        ("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"), "there is no guidance"
-    ),
+    **dict.fromkeys(("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"), _NO_GUIDANCE),
     **dict.fromkeys(("assistant_model", "assistant_tokenizer", "prompt_lookup_num_tokens", "use_mtp"), _ONE_MODEL),
     **dict.fromkeys(("assistant_early_exit", "speculation_type", "dola_layers", "penalty_alpha"), _ONE_MODEL),
     **dict.fromkeys(("cache_implementation", "cache_config", "max_cache_len", "past_key_values"), _CACHES),
@@ -47,7 +45,7 @@ _RENAMED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "gen_length": ("`max_new_tokens`", ()),
     "mask_id": ("`mask_token_id`", ()),
     "remasking": ("`strategy='sequential'`, with `order='random'` for \"random\"", ()),
-    "cfg_scale": ("nothing, as there is no guidance", (0,)),
+    "cfg_scale": (f"nothing, as {_NO_GUIDANCE}", (0,)),
     "threshold": ("`strategy='threshold'` with `confidence_threshold`", ()),
     "generation_tokens_hook_func": ("`streamer`", ()),
     "generation_logits_hook_func": ("`logits_processor`", ()),

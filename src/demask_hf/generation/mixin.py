@@ -136,8 +136,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
 
         Raises:
-            OSError: if the repository, the revision or a file does not exist. ValueError: if the file is broken or
-                incomplete, or the head was made for another backbone.
+            OSError: if the repository, the revision or a file does not exist.
+            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
         """
         head = load_head(name_or_path, **kwargs)
         self.set_demask_head(head)

@@ -76,10 +76,10 @@ class Predictor:
         Returns:
             `torch.Tensor` of shape `(number of requested positions, vocabulary)`, row-major; rows sum to 1.
         """
+        request = self._request(sequences, asked, rows)
         if self.cached is None:
-            logits = self.backbone.predict(self._request(sequences, asked, rows)).logits
+            logits = self.backbone.predict(request).logits
         else:
-            request = self._request(sequences, asked, rows)
             logits = self.cached.predict(request, rows.tolist(), is_probe=True).logits
         if self.excludes_mask:
             return self.sampling.drawn(logits, self.backbone.mask_token_id)

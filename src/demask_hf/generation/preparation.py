@@ -51,8 +51,8 @@ def prepare(
             Segment ids, for models that use them.
 
     Raises:
-        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` is not a tensor. ValueError: if
-            lengths, blocks, steps, prompts, seeds or the strategy do not match each other or the model.
+        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` is not a tensor.
+        ValueError: if lengths, blocks, steps, prompts, seeds or the strategy do not match each other or the model.
     """
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)

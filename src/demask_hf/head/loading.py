@@ -47,8 +47,8 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
             Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
 
     Raises:
-        OSError: if the repository, the revision or a file does not exist. ValueError: if it is not a head, or the file
-            is broken or lacks tensors of the head.
+        OSError: if the repository, the revision or a file does not exist.
+        ValueError: if it is not a head, or the file is broken or lacks tensors of the head.
     """
     name = repr(str(name_or_path))
     try:

@@ -96,7 +96,8 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
             Token of the Hub; by default the one stored on this machine.
 
     Raises:
-        ValueError: if the name of the repository does not have this form. OSError: if the Hub refuses.
+        ValueError: if the name of the repository does not have this form.
+        OSError: if the Hub refuses.
     """
     if not _is_repo_id(repo_id):
         raise ValueError(f"`repo_id` must be of the form organisation/name, got {repo_id!r}.")

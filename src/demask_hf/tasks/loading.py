@@ -63,8 +63,8 @@ def load_task(
         [`Task`]
 
     Raises:
-        ValueError: if an argument or a record of the file is wrong; the message names the line. OSError: if there is
-            no such file.
+        ValueError: if an argument or a record of the file is wrong; the message names the line.
+        OSError: if there is no such file.
 
     Example:
 

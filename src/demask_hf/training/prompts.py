@@ -53,8 +53,9 @@ def read_prompts(
         `list[TokenizedPrompt]`, in the order of the source.
 
     Raises:
-        ValueError: if the source contains no record, or a record is broken; the message names its line. OSError: if
-            the source cannot be found. ImportError: if the source is a dataset and `datasets` is not installed.
+        ValueError: if the source contains no record, or a record is broken; the message names its line.
+        OSError: if the source cannot be found.
+        ImportError: if the source is a dataset and `datasets` is not installed.
     """
     if use_chat_template is None:
         use_chat_template = tokenizer.chat_template is not None
