@@ -25,7 +25,10 @@ ISSUED = {
     "temperature": 1.0,
     "top_p": None,
     "top_k": None,
+    "scores": "model",
     "block_length": 6,
+    "cache": "none",
+    "cache_refresh_interval": None,
     "backbone_revision": None,
 }
 
@@ -110,6 +113,12 @@ def test_other_settings_are_named_once(certified, warnings):
     [
         ({"top_p": 0.5}, "top_p 0.5 instead of None"),
         ({"top_k": 7}, "top_k 7 instead of None"),
+        ({"scores": "sampled"}, "scores 'sampled' instead of 'model'"),
+        ({"cache": "prefix"}, "cache 'prefix' instead of 'none'"),
+        (
+            {"cache": "prefix", "cache_refresh_interval": 2},
+            "cache 'prefix' instead of 'none', cache_refresh_interval 2 instead of None",
+        ),
         ({"block_length": 3}, "block_length 3 instead of 6"),
         ({"order": "entropy"}, "order 'entropy' instead of 'confidence'"),
         ({"symmetric": True}, "symmetric True instead of False"),

@@ -125,7 +125,8 @@ class DemaskStrategy(UnmaskingStrategy):
         return {
             "dependency_bound": self.limit,
             **{name: getattr(self, name) for name in ("rule", "symmetric", "order", "confidence_threshold")},
-            **{name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "block_length")},
+            **{name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "scores", "block_length")},
+            **{name: getattr(settings, name) for name in ("cache", "cache_refresh_interval")},
             "backbone_revision": getattr(getattr(model, "config", None), "_commit_hash", None),
         }
 
