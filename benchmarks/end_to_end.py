@@ -62,7 +62,7 @@ def strategies(arguments: argparse.Namespace) -> list[dict]:
 def caches(arguments: argparse.Namespace) -> list[dict]:
     """Compare the answers with each cache to those without."""
     variants = [
-        {"cache": cache, "cache_refresh_interval": interval}
+        {"block_cache": cache, "cache_refresh_interval": interval}
         for cache, interval in (("none", None), ("prefix", None), ("dual", None), ("prefix", 2), ("dual", 2))
     ]
     run, rules = _runner(arguments), ("threshold", "demask")

@@ -2,6 +2,7 @@
 
     python benchmarks/row_identity.py decoding --out docs/results/row_identity.json
     python benchmarks/row_identity.py forward --out docs/results/row_identity_forward.json
+    python benchmarks/row_identity.py decoding --device cuda --out docs/results/row_identity_gpu.json
 
 28 test prompts, 4 of each family but parity, in one batch whose rows are padded on the left.
 
@@ -29,7 +30,7 @@ from demask_hf.tasks import FAMILIES
 
 DTYPES = ("float32", "bfloat16", "float16")
 STRATEGIES = ("sequential", "schedule", "threshold", "entropy_bound", "klass", "dawn", "dapd", "demask")
-CACHED = {"cache": "dual", "block_length": 8}
+CACHED = {"block_cache": "dual", "block_length": 8}
 NEW_TOKENS = 32
 
 # Tokens and steps of an answer.
@@ -100,14 +101,14 @@ def forward_causes(model: torch.nn.Module, prompts: list[list[int]]) -> dict:
     """Count rows whose logits are not those of the row alone, for each thing that a batch changes."""
     counts = defaultdict(int)
     masks = [model.config.mask_token_id] * NEW_TOKENS
-    rows = [torch.tensor([prompt + masks]) for prompt in prompts]
+    rows = [torch.tensor([prompt + masks], device=model.device) for prompt in prompts]
     alone = [model(input_ids=row).logits for row in rows]
     for row, expected in zip(rows, alone, strict=True):
         for name, left, right in (("mask of ones", 0, 0), ("4 left", 4, 0), ("4 right", 0, 4)):
             ids = torch.nn.functional.pad(row, (left, right))
             is_real = torch.nn.functional.pad(torch.ones_like(row), (left, right)).bool()
             mask = is_real[:, None, None].expand(1, 1, ids.shape[1], -1)
-            positions = (torch.arange(ids.shape[1]) - left).clamp(min=0)[None]
+            positions = (torch.arange(ids.shape[1], device=model.device) - left).clamp(min=0)[None]
             full = dict.fromkeys(model.config.layer_types, mask)
             logits = model(input_ids=ids, attention_mask=full, position_ids=positions).logits
             counts[name] += not torch.equal(logits[is_real], expected[0])
@@ -130,13 +131,16 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     rows = []
     for name in arguments.dtypes:
         dtype = getattr(torch, name)
-        model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK, dtype=dtype)
+        model, tokenizer = demask_hf.load_model(
+            demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK, device=arguments.device, dtype=dtype
+        )
         prompts = prompts_of(tokenizer, arguments.prompts)
         if arguments.measured == "forward":
             rows.append({"dtype": name, **forward_causes(model, prompts)})
@@ -144,9 +148,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
         runs = [{"strategy": strategy} for strategy in arguments.strategies]
         runs += [{**run, **CACHED} for run in runs if run["strategy"] == "demask"]
         for run in runs:
-            label = run["strategy"] + (", cache=dual" if "cache" in run else "")
+            label = run["strategy"] + (", block_cache=dual" if "block_cache" in run else "")
             rows.append({"dtype": name, "strategy": label, **measure(model, prompts, arguments.rounds, **run)})
-    report(rows, "cpu", arguments.out)
+    report(rows, arguments.device, arguments.out)
     return rows
 
 

@@ -123,7 +123,7 @@ def scaling(arguments: argparse.Namespace) -> list[dict]:
 def _decode_blocks(model, prompts, length, cache):
     # Blocks of 32 in eight steps each, as Fast-dLLM decodes.
     strategy = FixedSchedule(rule="demask", num_per_step=4)
-    settings = {"max_new_tokens": length, "block_length": 32, "stop_at_eos": False, "cache": cache}
+    settings = {"max_new_tokens": length, "block_length": 32, "stop_at_eos": False, "block_cache": cache}
     return seconds_of(lambda: model.generate(prompts, strategy=strategy, **settings))
 
 

@@ -275,7 +275,9 @@ def spelling() -> PreTrainedTokenizerFast:
     vocabulary = {"<pad>": PAD, "<mask>": MASK, "<eos>": EOS, **{byte: 3 + i for i, byte in enumerate(alphabet)}}
     tokens = Tokenizer(models.BPE(vocabulary, []))
     tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", eos_token="<eos>", padding_side="left")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="<pad>", mask_token="<mask>", eos_token="<eos>", padding_side="left"
+    )
 
 
 @pytest.fixture(scope="session")

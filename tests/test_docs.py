@@ -108,7 +108,7 @@ def _refusals():
     yield lambda: model.generate(**inputs, num_beams=4)
     yield lambda: model.generate(**inputs, logits_processor=[NoRepeatNGramLogitsProcessor(2)])
     yield lambda: model.generate_batch([[5]])
-    yield lambda: model.generate(**inputs, strategy="dawn", cache="dual")
+    yield lambda: model.generate(**inputs, strategy="dawn", block_cache="dual")
     yield lambda: model.generate(**inputs, strategy="dapd", compile=True)
     yield lambda: model.generate(**two, streamer=TextStreamer(tokenizer))
 

@@ -59,7 +59,7 @@ def _arguments(settings):
     """Return the arguments of `generate` for recorded settings, or `None` if they name no rule of ours."""
     filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
     if "dual_cache" in settings:
-        cache = {"cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}
+        cache = {"block_cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}
         filters |= {**cache, "block_length": settings["block_length"]}
     if settings["alg"] in ("maskgit_plus", "topk_margin", "entropy"):
         rule = {"algorithm": settings["alg"], "eps": settings["eps"], "max_denoising_steps": settings["steps"]}

@@ -85,7 +85,7 @@ def test_growth_is_drawn(benchmark, tmp_path):
 def test_rows_are_compared_with_rows_alone(benchmark, tmp_path):
     arguments = ["decoding", "--prompts", "1", "--rounds", "1", "--dtypes", "bfloat16", "--strategies", "demask"]
     plain, cached = benchmark("row_identity").main([*arguments, "--out", str(tmp_path / "out.json")])
-    assert (plain["strategy"], cached["strategy"]) == ("demask", "demask, cache=dual")
+    assert (plain["strategy"], cached["strategy"]) == ("demask", "demask, block_cache=dual")
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == [plain, cached]
     for row in (plain, cached):
         assert row["rows"] == 7

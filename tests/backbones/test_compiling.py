@@ -34,7 +34,7 @@ def test_compiled_decoding_writes_the_same_tokens(dream_with_head, strategy):
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
 def test_compiled_decoding_with_a_cache_writes_the_same_tokens(dream_with_head, cache):
-    assert_same(dream_with_head, EAGER, strategy="threshold", cache=cache, cache_refresh_interval=3)
+    assert_same(dream_with_head, EAGER, strategy="threshold", block_cache=cache, cache_refresh_interval=3)
 
 
 def test_the_graph_of_aot_autograd_writes_the_same_tokens(dream_with_head):
@@ -65,7 +65,7 @@ def test_the_body_is_compiled_without_a_break_and_for_few_shapes(dream, cache):
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     # Rows end at different steps, so that the number of rows falls from three to one.
-    output = decode(dream, strategy="threshold", confidence_threshold=0.5, compile=EAGER, cache=cache)
+    output = decode(dream, strategy="threshold", confidence_threshold=0.5, compile=EAGER, block_cache=cache)
     hook.remove()
     counters = torch._dynamo.utils.counters
     assert len(set(output.num_forward_passes.tolist())) > 1

@@ -70,7 +70,7 @@ def test_settings_are_those_of_the_generation_config():
     names = {field.name for field in fields(DecodingOptions)}
     assert names <= set(DemaskGenerationConfig().__dict__)
     assert DecodingOptions().settings() == {}
-    given = {"max_new_tokens": 6, "top_p": 0.9, "stop_at_eos": False, "cache": "dual", "compile": "default"}
+    given = {"max_new_tokens": 6, "top_p": 0.9, "stop_at_eos": False, "block_cache": "dual", "compile": "default"}
     assert SeededDecodingOptions(seed=3, **given).settings() == given
 
 

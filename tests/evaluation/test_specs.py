@@ -101,7 +101,8 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("stop_strings", '["a","b"]', ["a", "b"]),
         ("max_time", "1.5", 1.5),
         ("stop_at_eos", "false", False),
-        ("cache", "dual", "dual"),
+        ("eos_penalty", "inf", float("inf")),
+        ("block_cache", "dual", "dual"),
         ("cache_refresh_interval", "2", 2),
         ("cache_commits_first", "true", True),
         ("compile", "reduce-overhead", "reduce-overhead"),
@@ -128,8 +129,8 @@ def test_all_settings_are_in_the_list_above():
 
 
 def test_values_of_a_setting_make_a_grid():
-    settings = parse_settings("threshold:cache=none/prefix/dual,block_length=4")
-    assert [setting.options["cache"] for setting in settings] == ["none", "prefix", "dual"]
+    settings = parse_settings("threshold:block_cache=none/prefix/dual,block_length=4")
+    assert [setting.options["block_cache"] for setting in settings] == ["none", "prefix", "dual"]
     assert {setting.row for setting in settings} == {"threshold:block_length=4"}
 
 
@@ -140,8 +141,8 @@ def test_values_of_a_setting_make_a_grid():
         ("demask:rule", "a field of a strategy must be given as FIELD=VALUE, got 'rule'"),
         ("dmask", "`strategy` must be a registered name, got 'dmask'"),
         ("demask:dependency_bound=0.1/-1", "`dependency_bound` must be a number in"),
-        ("demask:cahce=dual", "`cahce` must be a field of strategy 'demask' or .*; nearest: cache"),
-        ("demask:cache=both", "`cache` must be one of none, prefix, dual, got 'both'"),
+        ("demask:block_cahce=dual", "`block_cahce` must be a field of strategy 'demask' or .*; nearest: block_cache"),
+        ("demask:block_cache=both", "`block_cache` must be one of none, prefix, dual, got 'both'"),
         ("demask:top_p=0.9/1.5", "`top_p` must be a number in"),
         ("demask:seed=1", "`seed` must be left out of a setting, got one: evaluation sets it itself."),
         ("demask:strategy=x", "`strategy` must be left out of a setting"),

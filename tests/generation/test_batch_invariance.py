@@ -71,7 +71,7 @@ def test_rows_equal_rows_alone_when_tokens_are_drawn(model):
 @pytest.mark.parametrize("strategy", ["demask", "klass", "schedule"])
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
 def test_rows_equal_rows_alone_with_a_cache(model, strategy, cache):
-    settings = {"cache": cache, "block_length": 8, "cache_refresh_interval": 3}
+    settings = {"block_cache": cache, "block_length": 8, "cache_refresh_interval": 3}
     assert num_different(model, PROMPTS, strategy=strategy, **settings) == 0
 
 
@@ -83,7 +83,7 @@ def test_rows_equal_rows_alone_with_every_rule(model, rule):
 @pytest.mark.parametrize("cache", ["none", "dual"])
 def test_measured_dependencies_equal_those_of_the_row_alone_with_the_same_option(model, cache):
     # Without the option the probes of a row share forwards.
-    settings = {"strategy": "demask", "dependencies": "exact", "estimator": "argmax", "cache": cache}
+    settings = {"strategy": "demask", "dependencies": "exact", "estimator": "argmax", "block_cache": cache}
     settings |= {"max_new_tokens": 8, "block_length": 4}
     assert num_different(model, PROMPTS[:3], alone_too=True, **settings) == 0
 
@@ -91,7 +91,7 @@ def test_measured_dependencies_equal_those_of_the_row_alone_with_the_same_option
 def test_parts_of_the_candidates_and_logits_processors_are_those_of_the_row(model, monkeypatch):
     monkeypatch.setattr("demask_hf.generation.predictor._MAX_PART_ELEMENTS", 24 * 5)
     assert num_different(model, PROMPTS, strategy="demask") == 0
-    assert num_different(model, PROMPTS, strategy="threshold", cache="dual", block_length=8) == 0
+    assert num_different(model, PROMPTS, strategy="threshold", block_cache="dual", block_length=8) == 0
     assert num_different(model, PROMPTS, strategy="demask", logits_processor=[lambda ids, scores: scores * 2]) == 0
 
 

@@ -71,9 +71,11 @@ def widths_of(model, **arguments):
 def test_a_row_of_a_batch_is_the_row_alone(model, rule, cache):
     if needs_another_model(model, rule):
         pytest.skip("has no head")
-    together = decode(model, cache=cache, cache_refresh_interval=3, **rule)
+    together = decode(model, block_cache=cache, cache_refresh_interval=3, **rule)
     for row, first in enumerate([2, 0, 1]):
-        alone = decode(model, PROMPTS[row : row + 1, first:], None, cache=cache, cache_refresh_interval=3, **rule)
+        alone = decode(
+            model, PROMPTS[row : row + 1, first:], None, block_cache=cache, cache_refresh_interval=3, **rule
+        )
         assert together.sequences[row, first:].tolist() == alone.sequences[0].tolist()
         assert together.unmask_step[row, first:].tolist() == alone.unmask_step[0].tolist()
         assert together.num_forward_passes[row] == alone.num_forward_passes[0]
@@ -85,7 +87,7 @@ def test_a_cache_renewed_in_every_step_is_exact(model, rule, cache):
     if needs_another_model(model, rule):
         pytest.skip("has no head")
     exact = decode(model, **rule)
-    renewed = decode(model, cache=cache, cache_refresh_interval=1, **rule)
+    renewed = decode(model, block_cache=cache, cache_refresh_interval=1, **rule)
     for name in ("sequences", "unmask_step", "num_forward_passes", "num_probe_passes"):
         assert exact[name].tolist() == renewed[name].tolist()
 
@@ -93,7 +95,7 @@ def test_a_cache_renewed_in_every_step_is_exact(model, rule, cache):
 @every_cache
 def test_caches_approximate(dream, cache):
     # If they gave the same history here, the other tests would compare nothing.
-    exact, approximate = (decode(dream, strategy="sequential", cache=kind) for kind in ("none", cache))
+    exact, approximate = (decode(dream, strategy="sequential", block_cache=kind) for kind in ("none", cache))
     assert exact.sequences.tolist() != approximate.sequences.tolist()
 
 
@@ -116,7 +118,7 @@ def test_short_forwards_compute_the_window_only(dream, cache, commits_first, wid
         strategy="sequential",
         max_new_tokens=8,
         stop_at_eos=False,
-        cache=cache,
+        block_cache=cache,
         cache_commits_first=commits_first,
     )
     assert shapes == [(1, width) for width in widths]
@@ -128,18 +130,18 @@ def test_short_forwards_compute_the_window_only(dream, cache, commits_first, wid
 )
 def test_full_forwards_come_again_after_the_interval(dream, interval, widths):
     arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "strategy": "sequential", "max_new_tokens": 4}
-    shapes, _ = widths_of(dream, cache="dual", cache_refresh_interval=interval, stop_at_eos=False, **arguments)
+    shapes, _ = widths_of(dream, block_cache="dual", cache_refresh_interval=interval, stop_at_eos=False, **arguments)
     assert shapes == [(1, width) for width in widths]
 
 
 def test_without_a_shift_the_window_is_the_block():
     arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "strategy": "sequential", "max_new_tokens": 4}
-    shapes, _ = widths_of(build_llada(), cache="dual", stop_at_eos=False, **arguments)
+    shapes, _ = widths_of(build_llada(), block_cache="dual", stop_at_eos=False, **arguments)
     assert shapes == [(1, 9), (1, 4), (1, 4), (1, 4)]
 
 
 def test_rows_at_different_points_take_forwards_of_their_own(dream):
-    arguments = {"strategy": "threshold", "confidence_threshold": 0.5, "stop_at_eos": False, "cache": "dual"}
+    arguments = {"strategy": "threshold", "confidence_threshold": 0.5, "stop_at_eos": False, "block_cache": "dual"}
     shapes, output = widths_of(dream, **arguments)
     assert len(set(output.num_forward_passes.tolist())) > 1
     # Every row's forward counts once, whatever its kind.
@@ -148,14 +150,14 @@ def test_rows_at_different_points_take_forwards_of_their_own(dream):
 
 
 def test_the_first_position_of_a_block_is_written_alone_and_at_once(dream):
-    arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "stop_at_eos": False, "cache": "dual"}
+    arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "stop_at_eos": False, "block_cache": "dual"}
     output = decode(dream, strategy="threshold", confidence_threshold=0.0, cache_commits_first=True, **arguments)
     # With a threshold of 0 the second forward of each block writes the rest.
     assert output.unmask_step[0, 5:].tolist() == [0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5]
 
 
 def test_a_cap_on_the_steps_fills_all_blocks_from_a_full_forward(dream):
-    arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "stop_at_eos": False, "cache": "dual"}
+    arguments = {"prompts": PROMPTS[1:2], "attention_mask": None, "stop_at_eos": False, "block_cache": "dual"}
     shapes, output = widths_of(dream, strategy="sequential", max_denoising_steps=3, **arguments)
     assert [columns for _, columns in shapes] == [17, 5, 17]
     assert not (output.sequences == MASK).any()
@@ -194,15 +196,17 @@ def test_other_models_are_refused():
         vocab_size=24, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
     bert = demask_hf.attach(AutoModelForMaskedLM.from_config(config), mask_token_id=MASK)
-    message = r"`cache` must be 'none' for a BertForMaskedLM, got 'dual': the native Dream and LLaDA models can keep"
+    message = (
+        r"`block_cache` must be 'none' for a BertForMaskedLM, got 'dual': the native Dream and LLaDA models can keep"
+    )
     with pytest.raises(ValueError, match=message):
-        bert.generate(PROMPTS, max_new_tokens=4, cache="dual")
+        bert.generate(PROMPTS, max_new_tokens=4, block_cache="dual")
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"cache": "block"}, f"`cache` must be one of {', '.join(CACHES)}, got 'block'"),
+        ({"block_cache": "block"}, f"`block_cache` must be one of {', '.join(CACHES)}, got 'block'"),
         ({"cache_refresh_interval": 0}, "`cache_refresh_interval` must be an integer of at least 1, got 0"),
     ],
 )

@@ -68,6 +68,22 @@ def test_servers_read_and_set_options_that_this_decoding_does_not_have(dream, to
     assert "num_beams" not in config.to_dict()
 
 
+def test_the_pipeline_that_reads_logits_at_the_masks_is_refused(make_dream, spelling):
+    fill = pipeline("fill-mask", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
+    with pytest.raises(
+        NotImplementedError, match="The pipeline 'fill-mask' reads the logits at a mask, and this model"
+    ):
+        fill(f"Q{spelling.mask_token}a")
+
+
+def test_outputs_are_those_of_a_causal_model(dream):
+    output = dream(IDS)
+    assert type(output).__mro__[1].__name__ == "CausalLMOutputWithPast"
+    assert list(output) == ["logits"]
+    assert torch.equal(dream(IDS, return_dict=False)[0], output.logits)
+    assert torch.isfinite(dream(IDS, labels=IDS).loss)
+
+
 def test_pipelines_take_stop_sequences(make_dream, spelling):
     generate = pipeline("text-generation", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
     letters = spelling("abcdefghijklmnopqrstuvwxyz")["input_ids"]

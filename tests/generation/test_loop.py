@@ -89,7 +89,7 @@ def test_blocks_behind_the_first_end_are_never_started(dream, cache):
         order="left_to_right",
         logits_processor=[EndInSecondBlock()],
         return_dict_in_generate=True,
-        cache=cache,
+        block_cache=cache,
     )
     # The first token of the second block is free, the next one is the end; eight positions are never touched.
     assert output.num_forward_passes.tolist() == [6]
@@ -97,7 +97,7 @@ def test_blocks_behind_the_first_end_are_never_started(dream, cache):
     assert all((ids[:, 11:] == MASK).all() for ids in seen)
 
 
-@pytest.mark.parametrize(("name", "value", "plain"), [("cache", "dual", "'none'"), ("compile", True, "False")])
+@pytest.mark.parametrize(("name", "value", "plain"), [("block_cache", "dual", "'none'"), ("compile", True, "False")])
 @pytest.mark.parametrize("strategy", sorted(READERS))
 def test_rules_that_look_at_every_position_refuse_what_hides_some(dream, strategy, name, value, plain):
     with pytest.raises(ValueError, match=f"`{name}` must be {plain} for strategy '{strategy}', which looks at every"):

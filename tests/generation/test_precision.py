@@ -21,7 +21,7 @@ def answer(model, **arguments):
     return tokenizer.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"cache": "dual", "block_length": 8}], ids=["exact", "dual"])
+@pytest.mark.parametrize("arguments", [{}, {"block_cache": "dual", "block_length": 8}], ids=["exact", "dual"])
 @pytest.mark.parametrize("head_dtype", [torch.float32, torch.bfloat16])
 def test_a_half_precision_backbone_works_with_a_head_of_any_precision(head_dtype, arguments):
     model = AutoModel.from_pretrained(demask_hf.TINY_DREAM, dtype=torch.bfloat16)
@@ -82,4 +82,4 @@ def test_a_quantised_backbone_works_with_its_head(dtype):
     weight = model.model.layers[0].mlp.up_proj.weight
     assert type(weight).__name__ == "Int8Tensor"
     assert answer(model) == ANSWER
-    assert answer(model, cache="dual", block_length=8) == ANSWER
+    assert answer(model, block_cache="dual", block_length=8) == ANSWER

@@ -24,8 +24,8 @@ VARIANTS += [{"strategy": "sequential", "order": score} for score in ("entropy",
 VARIANTS += [{"strategy": "schedule", "algorithm": algorithm} for algorithm in ("origin", "topk_margin")]
 VARIANTS += [{"strategy": "demask", "order": order} for order in ("entropy", "margin", "token_probability")]
 VARIANTS += [{"strategy": "demask", "max_candidates": 3}, {"strategy": "demask", "dependencies": "exact"}]
-VARIANTS += [{"strategy": "demask", "cache": cache, "block_length": 3} for cache in ("prefix", "dual")]
-VARIANTS += [{"strategy": "threshold", "cache": "dual", "block_length": 3}]
+VARIANTS += [{"strategy": "demask", "block_cache": cache, "block_length": 3} for cache in ("prefix", "dual")]
+VARIANTS += [{"strategy": "threshold", "block_cache": "dual", "block_length": 3}]
 
 
 class LargestShare(TorchDispatchMode):

@@ -32,7 +32,7 @@ def test_medians_and_shares_follow_from_the_steps():
     assert profile.table().splitlines()[1].split() == ["backbone", "2000.000", "75.0%"]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"cache": "dual", "block_length": 3}], ids=["exact", "dual"])
+@pytest.mark.parametrize("arguments", [{}, {"block_cache": "dual", "block_length": 3}], ids=["exact", "dual"])
 @pytest.mark.parametrize("strategy", ["demask", "threshold", "klass"])
 def test_every_step_of_every_run_is_measured(dream_with_head, strategy, arguments):
     arguments = {"strategy": strategy, "max_new_tokens": 6, **arguments}
@@ -63,7 +63,9 @@ def test_at_least_one_run_is_needed(dream):
 
 
 def test_the_command_prints_a_table(capsys):
-    assert main(["profile", "pairs: =07, =12, =05, =18, =03, =11 -> ", "--num-runs", "1", "--cache", "dual"]) == 0
+    assert (
+        main(["profile", "pairs: =07, =12, =05, =18, =03, =11 -> ", "--num-runs", "1", "--block-cache", "dual"]) == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["part", *PARTS, "step"]
     assert lines[-1].endswith("100.0%")

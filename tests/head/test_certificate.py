@@ -27,8 +27,10 @@ ISSUED = {
     "top_k": None,
     "scores": "model",
     "block_length": 6,
-    "cache": "none",
+    "block_cache": "none",
     "cache_refresh_interval": None,
+    "cache_commits_first": False,
+    "eos_penalty": 0.0,
     "backbone_revision": None,
 }
 
@@ -114,11 +116,16 @@ def test_other_settings_are_named_once(certified, warnings):
         ({"top_p": 0.5}, "top_p 0.5 instead of None"),
         ({"top_k": 7}, "top_k 7 instead of None"),
         ({"scores": "sampled"}, "scores 'sampled' instead of 'model'"),
-        ({"cache": "prefix"}, "cache 'prefix' instead of 'none'"),
+        ({"block_cache": "prefix"}, "block_cache 'prefix' instead of 'none'"),
         (
-            {"cache": "prefix", "cache_refresh_interval": 2},
-            "cache 'prefix' instead of 'none', cache_refresh_interval 2 instead of None",
+            {"block_cache": "prefix", "cache_refresh_interval": 2},
+            "block_cache 'prefix' instead of 'none', cache_refresh_interval 2 instead of None",
         ),
+        (
+            {"block_cache": "dual", "cache_commits_first": True},
+            "block_cache 'dual' instead of 'none', cache_commits_first True instead of False",
+        ),
+        ({"eos_penalty": 2.5}, "eos_penalty 2.5 instead of 0.0"),
         ({"block_length": 3}, "block_length 3 instead of 6"),
         ({"order": "entropy"}, "order 'entropy' instead of 'confidence'"),
         ({"symmetric": True}, "symmetric True instead of False"),

@@ -524,7 +524,7 @@ def test_two_names_of_the_mask_token_are_said_once(brackets, warnings_of):
 
 
 @pytest.mark.parametrize(("name", "positions"), [("Bert", 12), ("Roberta", 11), ("EuroBert", 12)])
-def test_texts_longer_than_the_positions_are_said_once(brackets, warnings_of, name, positions):
+def test_texts_longer_than_the_positions_are_refused_or_said_once(brackets, warnings_of, name, positions):
     said = warnings_of(preparation)
     model = demask_hf.attach(build(name, max_position_embeddings=12), tokenizer=brackets)
     ids = torch.tensor([[CLS, *[5] * 5, SEP]])
@@ -536,10 +536,11 @@ def test_texts_longer_than_the_positions_are_said_once(brackets, warnings_of, na
     if name == "EuroBert":
         model.generate(ids, max_new_tokens=positions - 6, **settings)
     else:
-        with pytest.raises((IndexError, RuntimeError)):
+        message = f"must not be longer than the {positions} positions of a .*{name}ForMaskedLM, got {positions + 1}"
+        with pytest.raises(ValueError, match=message):
             model.generate(ids, max_new_tokens=positions - 6, **settings)
-    assert len(said) == 1
-    assert f"{name}ForMaskedLM has {positions} positions, and a prompt with its answer is longer" in said[0]
+    assert len(said) == (name == "EuroBert")
+    assert all(f"made for {positions} positions, and a prompt with its answer is longer" in line for line in said)
 
 
 def test_a_model_behind_virtual_tokens_is_refused(make_dream):

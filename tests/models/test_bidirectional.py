@@ -73,5 +73,5 @@ def test_gradient_checkpointing_in_train_mode_takes_no_cache(kind):
         model(IDS, past_key_values=DynamicCache())
     settings = {"strategy": "sequential", "max_new_tokens": 4, "stop_at_eos": False}
     with pytest.raises(ValueError, match=message.format("BlockCache")):
-        model.generate(IDS, cache="prefix", **settings)
-    assert model.eval().generate(IDS, cache="prefix", **settings).shape == (2, 11)
+        model.generate(IDS, block_cache="prefix", **settings)
+    assert model.eval().generate(IDS, block_cache="prefix", **settings).shape == (2, 11)

@@ -28,7 +28,7 @@ EXAMPLES = """examples:
   demask-hf benchmark --out runs/t0
   demask-hf benchmark --out runs/t1 --temperature 1 --seeds 5
   demask-hf benchmark --out runs/mine --compare demask:dependency_bound=0.03/0.06/0.1 threshold --num-validation 0
-  demask-hf benchmark --out runs/caches --compare threshold:cache=none/prefix/dual,block_length=16
+  demask-hf benchmark --out runs/caches --compare threshold:block_cache=none/prefix/dual,block_length=16
   accelerate launch --num_processes 4 -m demask_hf benchmark --out runs/t0
 
 To resume an interrupted benchmark, run the same command again: what is in OUT is not decoded twice. OUT then holds

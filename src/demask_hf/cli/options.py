@@ -11,7 +11,7 @@ from ..assets import TINY_DEMASK, TINY_DREAM
 from ..evaluation.specs import field_of, spec_of, strategy_of
 from ..generation.arguments import default_strategy
 from ..generation.checkpoint import load_settings
-from ..generation.configuration import CACHES, DemaskGenerationConfig
+from ..generation.configuration import CACHES, SCORES, DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import load_model
 from ..strategies import DemaskStrategy, UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
@@ -93,10 +93,12 @@ class DecodingOptions:
     temperature: float | None = same_as(DemaskGenerationConfig, "temperature")
     top_p: float | None = same_as(DemaskGenerationConfig, "top_p")
     top_k: int | None = same_as(DemaskGenerationConfig, "top_k")
+    scores: str | None = same_as(DemaskGenerationConfig, "scores", choices=SCORES)
+    eos_penalty: float | None = same_as(DemaskGenerationConfig, "eos_penalty")
     stop_at_eos: bool | None = same_as(
         DemaskGenerationConfig, "stop_at_eos", action=Switch, aliases="--no-stop-at-eos"
     )
-    cache: str | None = same_as(DemaskGenerationConfig, "cache", choices=CACHES)
+    block_cache: str | None = same_as(DemaskGenerationConfig, "block_cache", choices=CACHES)
     cache_refresh_interval: int | None = same_as(DemaskGenerationConfig, "cache_refresh_interval")
     batch_invariant: bool | None = same_as(DemaskGenerationConfig, "batch_invariant", action=Switch)
     compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class Setting:
 def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[Setting]:
     """Read `NAME` or `NAME:FIELD=VALUE,FIELD=VALUE`, where `VALUE/VALUE/...` lists the values of a grid.
 
-    A field is one of the strategy, or a setting of [`DemaskGenerationConfig`] such as `block_length` or `cache`.
+    A field is one of the strategy, or a setting of [`DemaskGenerationConfig`] such as `block_length` or `block_cache`.
 
     Args:
         text (`str`):
@@ -120,7 +121,7 @@ def spec_of(strategy: dict[str, Any]) -> str:
 
 
 def field_of(text: str) -> tuple[str, Any]:
-    """Split `FIELD=VALUE`; the value is JSON, or else text.
+    """Split `FIELD=VALUE`; the value is JSON, "inf", or else text.
 
     Raises:
         ValueError: if there is no equals sign.
@@ -159,6 +160,8 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
+    if text == "inf":
+        return math.inf
     try:
         return json.loads(text)
     except json.JSONDecodeError:

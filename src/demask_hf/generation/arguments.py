@@ -10,7 +10,8 @@ from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy
 from ..strategies.base import fields_of
-from .configuration import DemaskGenerationConfig, check_keywords, check_sampling, known_names, setting_names
+from .checks import check_sampling
+from .configuration import DemaskGenerationConfig, check_keywords, known_names, setting_names
 
 
 logger = logging.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""Keys and values that are kept within a block: the approximate forward of `generate(cache="prefix")` and `"dual"`."""
+"""Keys and values that are kept within a block: the approximate forwards of `generate(block_cache=...)`."""
 
 import dataclasses
 from collections import defaultdict
@@ -157,12 +157,12 @@ class CachedForward:
     @classmethod
     def of(cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState) -> "CachedForward | None":
         """Return the empty cache for these settings; `None` if they use none."""
-        if settings.cache == "none":
+        if settings.block_cache == "none":
             return None
         mask = state.attention_mask
         return cls(
             backbone=backbone,
-            kind=settings.cache,
+            kind=settings.block_cache,
             refresh_interval=settings.cache_refresh_interval,
             commits_first=settings.cache_commits_first,
             prompt_length=settings.prompt_length,
@@ -280,6 +280,6 @@ def check_can_cache(backbone: Backbone, kind: str) -> None:
     """
     if kind != "none" and not getattr(backbone.states_module, "_supports_block_cache", False):
         raise ValueError(
-            f"`cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and LLaDA "
-            "models can keep keys and values, other models cannot."
+            f"`block_cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and "
+            "LLaDA models can keep keys and values, other models cannot."
         )

@@ -8,17 +8,14 @@ from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_interval, nearest
+from .checks import check_compile, check_processing, check_sampling, check_stop_strings
 from .foreign import WithoutOptions, without_foreign
-from .processors import check_processing
 
 
 logger = logging.get_logger(__name__)
 
 CACHES = ("none", "prefix", "dual")
 SCORES = ("model", "sampled")
-# Modes and arguments of `torch.compile`.
-_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-_COMPILE_OPTIONS = ("backend", "dynamic", "fullgraph", "mode", "options")
 # Names in the generation_config.json of Dream's Hub repositories, and ours.
 _DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
 _LOWEST_COUNTS = {
@@ -85,12 +82,17 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             the seed `s + k`.
         stop_at_eos (`bool`, *optional*):
             Drop the positions after the first end-of-sequence token (default); `False` decodes every position.
+        eos_penalty (`float`, *optional*):
+            Make positions that would end the answer wait: subtracted from the logits of end-of-sequence tokens in what
+            the strategy reads, at least 0. Where another token is then more likely, such a position is left out until
+            the others of its block are written, and then counts as it is. `float("inf")` writes the end last. Tokens
+            are drawn as without it. 0 (default) is off.
         stop_strings (`str` or `list[str]`, *optional*):
             End a row where its finished text from the left ends with one of them; `generate` needs `tokenizer` then.
         max_time (`float`, *optional*):
             Seconds after which decoding ends, asked after every step. Finished text from the left stays, the rest
             becomes padding.
-        cache (`str`, *optional*):
+        block_cache (`str`, *optional*):
             "prefix" and "dual" keep keys and values within a block, which is approximate: only the columns from the
             block to the end, or only those of the block, are recomputed. "none" (default) is exact. For native Dream
             and LLaDA only.
@@ -137,9 +139,10 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         self.seed: int | list[int] | None = kwargs.pop("seed", None)
         self.num_return_sequences: int | None = kwargs.pop("num_return_sequences", None)
         self.stop_at_eos: bool | None = kwargs.pop("stop_at_eos", None)
+        self.eos_penalty: float | None = kwargs.pop("eos_penalty", None)
         self.stop_strings: str | list[str] | None = kwargs.pop("stop_strings", None)
         self.max_time: float | None = kwargs.pop("max_time", None)
-        self.cache: str | None = kwargs.pop("cache", None)
+        self.block_cache: str | None = kwargs.pop("block_cache", None)
         self.cache_refresh_interval: int | None = kwargs.pop("cache_refresh_interval", None)
         self.cache_commits_first: bool | None = kwargs.pop("cache_commits_first", None)
         self.compile: bool | str | dict[str, Any] | None = kwargs.pop("compile", None)
@@ -216,21 +219,21 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         for name, lowest in _LOWEST_COUNTS.items():
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), lowest)
-        if self.cache is not None:
-            check_choice("cache", self.cache, CACHES)
+        if self.block_cache is not None:
+            check_choice("block_cache", self.block_cache, CACHES)
         if self.scores is not None:
             check_choice("scores", self.scores, SCORES)
-        _check_compile(self.compile)
+        check_compile(self.compile)
         if self.temperature is not None:
             check_interval("temperature", self.temperature, 0)
         if self.top_p is not None:
             check_interval("top_p", self.top_p, 0, 1, open_low=True)
+        if self.eos_penalty is not None:
+            check_interval("eos_penalty", self.eos_penalty, 0)
         if self.max_time is not None:
             check_interval("max_time", self.max_time, 0)
         check_processing(self.repetition_penalty, self.bad_words_ids, self.suppress_tokens)
-        strings = [self.stop_strings] if isinstance(self.stop_strings, str) else self.stop_strings
-        if strings is not None and not (strings and all(isinstance(each, str) and each for each in strings)):
-            raise ValueError(f"`stop_strings` must be a text or a list of texts, got {self.stop_strings!r}.")
+        check_stop_strings(self.stop_strings)
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:
@@ -238,7 +241,8 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         return {
             "temperature": 0.0,
             "stop_at_eos": True,
-            "cache": "none",
+            "eos_penalty": 0.0,
+            "block_cache": "none",
             "cache_commits_first": False,
             "compile": False,
             "batch_invariant": False,
@@ -278,12 +282,6 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         raise NotImplementedError("DemaskGenerationConfig is not read from a model's config.")
 
 
-def check_sampling(do_sample: bool | None, temperature: float | None) -> None:
-    """Raise a `ValueError` if samples are asked for at temperature 0."""
-    if do_sample and temperature == 0:
-        raise ValueError("`temperature` must be above 0 with `do_sample=True`, got 0.")
-
-
 def check_keywords(given: dict[str, Any], fields: dict[str, Any]) -> None:
     """Raise a `ValueError` with the nearest valid names if a keyword is neither a setting nor in `fields`."""
     for name in without_foreign(given, fields):
@@ -303,15 +301,3 @@ def known_names() -> set[str]:
     """Return the names that a stored config may hold: settings, fields of strategies, and Dream's names."""
     fields = {field for name in strategy_names() for field in strategy_fields(name)}
     return {*setting_names(), *fields, "alg", "steps", *_DREAM_NAMES}
-
-
-def _check_compile(compile: bool | str | dict[str, Any] | None) -> None:
-    """Raise a `ValueError` unless `compile` is a boolean, a mode, or arguments of `torch.compile`."""
-    if isinstance(compile, dict):
-        unknown = sorted(set(compile) - set(_COMPILE_OPTIONS))
-        if unknown:
-            raise ValueError(f"`compile` must hold {', '.join(_COMPILE_OPTIONS)} only, got {', '.join(unknown)}.")
-    elif compile is not None and not isinstance(compile, bool) and compile not in _COMPILE_MODES:
-        raise ValueError(
-            f"`compile` must be a boolean, a dict or one of {', '.join(_COMPILE_MODES)}, got {compile!r}."
-        )

@@ -12,7 +12,7 @@ _LEFT_TO_RIGHT = "text does not grow from the left here"
 _TOKENS = "`suppress_tokens` and one-token `bad_words_ids` work in any order"
 _FILTERS = "use `temperature`, `top_p` or `top_k`, or pass a logits processor"
 _ONE_MODEL = "strategies decode several tokens in a pass with one model"
-_CACHES = "see the setting `cache`"
+_CACHES = "see the setting `block_cache`"
 _NO_GUIDANCE = "there is no guidance"
 _OUTPUTS = "`return_dict_in_generate` returns what is recorded, and a logits processor sees the scores"
 
@@ -29,7 +29,7 @@ _INSTEAD = {
     **dict.fromkeys(("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"), _NO_GUIDANCE),
     **dict.fromkeys(("assistant_model", "assistant_tokenizer", "prompt_lookup_num_tokens", "use_mtp"), _ONE_MODEL),
     **dict.fromkeys(("assistant_early_exit", "speculation_type", "dola_layers", "penalty_alpha"), _ONE_MODEL),
-    **dict.fromkeys(("cache_implementation", "cache_config", "max_cache_len", "past_key_values"), _CACHES),
+    **dict.fromkeys(("cache_implementation", "cache_config", "max_cache_len", "past_key_values", "cache"), _CACHES),
     **dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), _OUTPUTS),
     "remove_invalid_values": "NaN is always refused",
     "compile_config": "use `compile`",
@@ -45,6 +45,8 @@ _RENAMED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "gen_length": ("`max_new_tokens`", ()),
     "mask_id": ("`mask_token_id`", ()),
     "remasking": ("`strategy='sequential'`, with `order='random'` for \"random\"", ()),
+    "logits_eos_inf": ("`suppress_tokens` with the ids of the end", (False,)),
+    "confidence_eos_eot_inf": ("`eos_penalty=float('inf')`, whose tokens are `eos_token_id`", (False,)),
     "cfg_scale": (f"nothing, as {_NO_GUIDANCE}", (0,)),
     "threshold": ("`strategy='threshold'` with `confidence_threshold`", ()),
     "generation_tokens_hook_func": ("`streamer`", ()),

@@ -10,6 +10,7 @@ from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
 from ..strategies import DecodingSettings, DenoisingStep, UnmaskingStrategy
 from .caching import CachedForward
+from .ending import EosPenalty
 from .predictor import Predictor
 from .state import DecodingState, OnStep
 
@@ -57,6 +58,7 @@ class DenoisingLoop:
             state.attention_mask,
             state.token_type_ids,
             cached,
+            EosPenalty.of(self.settings, self.backbone.mask_token_id),
         )
         while True:
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
@@ -121,15 +123,23 @@ class DenoisingLoop:
 
     def _select(self, step: DenoisingStep, entered: list[int]) -> torch.Tensor:
         """Return the strategy's selection under the rules of the loop; `entered` are the rows at a new block."""
-        selected = self.strategy.select(step) & step.candidates
+        offered = step if step.postponed is None else step.among(self._offered(step, step.postponed))
+        selected = self.strategy.select(offered) & offered.candidates
         if not self.strategy.allows_empty_step:
             is_empty = ~selected.any(dim=-1, keepdim=True)
-            selected = selected | (step.best(step.score("confidence"), 1) & is_empty)
+            selected = selected | (offered.best(offered.score("confidence"), 1) & is_empty)
         if entered and self.settings.cache_commits_first:
             has_entered = torch.zeros_like(step.seeds, dtype=torch.bool)
             has_entered[entered] = True
             selected = torch.where(has_entered[:, None], step.at_positions(step.index.slots == 0, False), selected)
         return selected
+
+    def _offered(self, step: DenoisingStep, postponed: torch.Tensor) -> torch.Tensor:
+        """Return the candidates that need not wait; the last step of a plan writes everything."""
+        waits = step.at_positions(postponed, False)
+        if self.strategy.follows_schedule:
+            waits &= (step.block_step_index < step.num_block_steps - 1)[:, None]
+        return step.candidates & ~waits
 
 
 def _index(candidates: torch.Tensor, has_nan: torch.Tensor) -> CandidateIndex:

@@ -15,6 +15,7 @@ from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep
 from ..strategies.base import LastLayers, Need
 from .caching import CachedForward
+from .ending import EosPenalty
 from .state import DecodingState
 
 
@@ -44,6 +45,8 @@ class Predictor:
             Segment ids, for models that use them.
         cached ([`CachedForward`], *optional*):
             Runs the model if keys and values are kept.
+        ending ([`EosPenalty`], *optional*):
+            Makes candidates that would end the answer wait.
         excludes_mask (`bool`, *optional*, defaults to `False`):
             Make probes return the distributions that tokens are drawn from, without the mask token, instead of those
             that the strategy reads.
@@ -56,10 +59,13 @@ class Predictor:
     attention_mask: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
     cached: CachedForward | None = None
+    ending: EosPenalty | None = None
     excludes_mask: bool = False
 
     def __post_init__(self):
         self._scores_of = self.backbone.compiled(scores_of)
+        # Rows whose distributions were lowered in the last step, shape `(batch,)`.
+        self._is_lowered: torch.Tensor | None = None
         self._vocab_size = getattr(getattr(self.backbone.model, "config", None), "vocab_size", None)
 
     def probe(self, sequences: torch.Tensor, rows: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -83,6 +89,9 @@ class Predictor:
             logits = self.cached.predict(request, rows.tolist(), is_probe=True).logits
         if self.excludes_mask:
             return self.sampling.drawn(logits, self.backbone.mask_token_id)
+        if self.ending is not None and self._is_lowered is not None:
+            is_lowered = self._is_lowered[rows].to(asked.device)[asked.nonzero(as_tuple=True)[0]]
+            logits = torch.where(is_lowered[:, None], self.ending.lowered(logits), logits)
         return self.scored.probabilities(logits)
 
     def step(
@@ -125,7 +134,9 @@ class Predictor:
                 ids = ids.masked_fill(is_padding, self.backbone.mask_token_id)
             return logits_processor(ids, logits)
 
-        tokens, scores, probabilities, state.has_nan = self._scored(prediction, processed, noise, is_whole)
+        tokens, scores, probabilities, postponed, state.has_nan = self._scored(
+            prediction, processed, noise, index.rows, len(candidates), is_whole
+        )
         return DenoisingStep(
             sequences=state.sequences,
             candidates=candidates,
@@ -140,6 +151,7 @@ class Predictor:
             hidden_states=prediction.hidden_states,
             forward=self.probe,
             ledger=state.ledger,
+            postponed=postponed,
             known_index=index,
             known_scores=scores,
             **observed,
@@ -204,16 +216,24 @@ class Predictor:
         prediction: Prediction,
         processed: Callable[[slice, torch.Tensor], torch.Tensor],
         noise: torch.Tensor | None,
+        rows: torch.Tensor,
+        num_rows: int,
         is_whole: bool,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
 
-        The last result, of shape `(1,)`, tells whether a distribution contains NaN. The logits of the prediction are
-        consumed, one part of the candidates at a time if only scores are kept.
+        Then which candidates wait, and, of shape `(1,)`, whether a distribution contains NaN. The logits of the
+        prediction are consumed, one part of the candidates at a time if only scores are kept.
         """
         is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
         names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
-        tokens, scores, has_nan, kept = [], [], [], None
+        tokens: list[torch.Tensor] = []
+        has_nan, waits, read, read_lowered = [], [], [], []
+
+        def values_of(probabilities: torch.Tensor) -> list[torch.Tensor]:
+            # Whole distributions come in one part only.
+            return [probabilities] if is_whole else self._scores_of(names, probabilities, tokens[-1])
+
         for part, logits in prediction.parts():
             logits = processed(part, logits)
             probabilities = self.scored.probabilities(logits)
@@ -223,14 +243,30 @@ class Predictor:
             tokens.append(draw_tokens(logits, drawn, self.backbone.mask_token_id, part_noise))
             del drawn
             has_nan.append(probabilities[:, 0].isnan().any())
-            if is_whole:
-                # Without parts, this loop has one iteration only.
-                kept = probabilities
-            else:
-                scores.append(self._scores_of(names, probabilities, tokens[-1]))
+            read.append(values_of(probabilities))
+            if self.ending is not None:
+                lowered = self.ending.lowered(logits)
+                waits.append(self.ending.waits(lowered, tokens[-1]))
+                read_lowered.append(values_of(self.scored.probabilities(lowered)))
+                del lowered
             del logits, probabilities
-        found = {} if is_whole else {name: torch.cat(values) for name, *values in zip(names, *scores, strict=True)}
-        return torch.cat(tokens), found, kept, torch.stack(has_nan).any()[None]
+        values, postponed = _joined(read), None
+        if self.ending is not None:
+            postponed = torch.cat(waits)
+            # The penalty holds in rows where a candidate does not wait; the others end now.
+            counts = torch.zeros(num_rows, dtype=torch.long, device=rows.device)
+            self._is_lowered = counts.index_add(0, rows, (~postponed).long()) > 0
+            is_lowered = self._is_lowered[rows]
+            postponed = postponed & is_lowered
+            pairs = zip(_joined(read_lowered), values, strict=True)
+            values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
+        scores = {} if is_whole else dict(zip(names, values, strict=True))
+        return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(has_nan).any()[None]
+
+
+def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """Return the values of all candidates; those of a single part are not copied."""
+    return parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 def part_size_of(vocab_size: int | None) -> int | None:

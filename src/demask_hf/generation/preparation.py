@@ -57,7 +57,7 @@ def prepare(
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
-    check_can_cache(backbone, config.cache or "none")
+    check_can_cache(backbone, config.block_cache or "none")
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
@@ -115,7 +115,7 @@ def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerat
     """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
     if not any(isinstance(need, LastLayers) or need == "context_confidence" for need in rule.needs):
         return
-    for name, plain in (("cache", "none"), ("compile", False)):
+    for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):
             raise ValueError(
                 f"`{name}` must be {plain!r} for strategy {rule.name!r}, which looks at every position in every step, "
@@ -142,6 +142,11 @@ def _resolved_settings(
     if rule.follows_schedule and steps is not None and steps < num_blocks:
         raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
     eos_token_ids = _eos_token_ids(backbone, config)
+    if config.eos_penalty and not eos_token_ids:
+        raise ValueError(
+            f"`eos_penalty` must be 0 for a model without an end-of-sequence token, got {config.eos_penalty}: set "
+            "`eos_token_id`."
+        )
     pad = _special_token(backbone, config, "pad_token_id")
     pad = pad[0] if isinstance(pad, list | tuple) else pad
     return DecodingSettings(
@@ -157,8 +162,10 @@ def _resolved_settings(
         # As in Dream's public sampler, a schedule ranks positions by the distribution that it draws from.
         scores=config.scores or ("sampled" if rule.follows_schedule else "model"),
         eos_token_ids=eos_token_ids if config.stop_at_eos else [],
+        eos_penalty=float(config.eos_penalty or 0.0),
+        ending_token_ids=eos_token_ids,
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
-        cache=config.cache or "none",
+        block_cache=config.block_cache or "none",
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
         batch_invariant=bool(config.batch_invariant),
@@ -188,12 +195,12 @@ def _first_state(
         else:
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = left_padded_positions(attention_mask)
-    _warn_of_long_texts(backbone, positions)
+    _check_length(backbone, positions)
     return DecodingState(sequences, attention_mask, positions, torch.zeros_like(sequences[:, 0]), token_type_ids)
 
 
-def _warn_of_long_texts(backbone: Backbone, positions: torch.Tensor) -> None:
-    """Say once that a prompt and its answer are longer than what the model has positions for."""
+def _check_length(backbone: Backbone, positions: torch.Tensor) -> None:
+    """Refuse a prompt and answer for which a table of positions is too short; warn where positions are computed."""
     config = getattr(backbone.model, "config", None)
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
@@ -202,11 +209,17 @@ def _warn_of_long_texts(backbone: Backbone, positions: torch.Tensor) -> None:
         # These models begin to count behind the padding token.
         limit -= (getattr(config, "pad_token_id", None) or 0) + 1
     # The device is waited for in long batches only, whose padding may make them look too long.
-    if positions.shape[1] > limit and int(positions.max()) >= limit:
-        logger.warning_once(
-            f"A {type(backbone.model).__name__} has {limit} positions, and a prompt with its answer is longer: behind "
-            "them it predicts what means nothing, or fails."
+    if positions.shape[1] <= limit or int(positions.max()) < limit:
+        return
+    if any(name.endswith("position_embeddings.weight") for name, _ in backbone.model.named_parameters()):
+        raise ValueError(
+            f"`input_ids` with `max_new_tokens` must not be longer than the {limit} positions of a "
+            f"{type(backbone.model).__name__}, got {int(positions.max()) + 1}."
         )
+    logger.warning_once(
+        f"A {type(backbone.model).__name__} was made for {limit} positions, and a prompt with its answer is longer: "
+        "what it predicts behind them may mean nothing."
+    )
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:

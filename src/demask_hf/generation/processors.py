@@ -1,6 +1,6 @@
 """Logits processors: those that settings ask for, and those that cannot work at positions in any order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from transformers.generation.logits_process import (
     SequenceBiasLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
-
-from ..validation import check_interval
 
 
 # Processors of transformers that read the length of the text, its last tokens, or the rows of a batch.
@@ -47,26 +45,6 @@ class WrittenTokensPenalty(RepetitionPenaltyLogitsProcessor):
         penalised = super().__call__(input_ids, scores)
         penalised[:, self.mask_token_id] = scores[:, self.mask_token_id]
         return penalised
-
-
-def check_processing(
-    repetition_penalty: float | None, bad_words_ids: list[list[int]] | None, suppress_tokens: list[int] | None
-) -> None:
-    """Raise a `ValueError` unless the settings can be applied at any position."""
-    if repetition_penalty is not None:
-        check_interval("repetition_penalty", repetition_penalty, 0, open_low=True)
-    if suppress_tokens is not None and not _are_tokens(suppress_tokens):
-        raise ValueError(f"`suppress_tokens` must be a list of token ids, got {suppress_tokens!r}.")
-    if bad_words_ids is None:
-        return
-    if not isinstance(bad_words_ids, list | tuple) or not all(map(_are_tokens, bad_words_ids)):
-        raise ValueError(f"`bad_words_ids` must be a list of lists of token ids, got {bad_words_ids!r}.")
-    longer = [list(word) for word in bad_words_ids if len(word) != 1]
-    if longer:
-        raise ValueError(
-            f"`bad_words_ids` must hold words of one token, got {longer[0]}: in any order the tokens before one are "
-            "not always known."
-        )
 
 
 def processors_of(
@@ -111,8 +89,3 @@ def check_processors(processors: Iterable[Any] | None) -> None:
                 "`logits_processor` must hold processors that work at positions in any order, got "
                 f"{type(processor).__name__}, which assumes that text grows from the left."
             )
-
-
-def _are_tokens(tokens: Sequence[int]) -> bool:
-    is_list = isinstance(tokens, list | tuple) and len(tokens) > 0
-    return is_list and all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in tokens)

@@ -1,7 +1,7 @@
 """DEMASK: a maximal set of positions whose predicted dependencies on each other stay below a bound."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -126,7 +126,11 @@ class DemaskStrategy(UnmaskingStrategy):
             "dependency_bound": self.limit,
             **{name: getattr(self, name) for name in ("rule", "symmetric", "order", "confidence_threshold")},
             **{name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "scores", "block_length")},
-            **{name: getattr(settings, name) for name in ("cache", "cache_refresh_interval")},
+            "eos_penalty": settings.eos_penalty,
+            **{
+                name: getattr(settings, name)
+                for name in ("block_cache", "cache_refresh_interval", "cache_commits_first")
+            },
             "backbone_revision": getattr(getattr(model, "config", None), "_commit_hash", None),
         }
 
@@ -147,7 +151,7 @@ class DemaskStrategy(UnmaskingStrategy):
         if self._source is None:
             raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
         if self.max_candidates is not None and step.index.width > self.max_candidates:
-            step = self._first_of_walk(step, self.max_candidates)
+            step = step.among(step.best(position_scores(step, self.order), self.max_candidates))
         # Rows with candidates, padded to the longest: entry k of a row is its k-th candidate.
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
@@ -173,21 +177,6 @@ class DemaskStrategy(UnmaskingStrategy):
             own = (slice(row, row + 1), slice(width))
             kept[own] = low_dependency_subset(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
         return kept
-
-    def _first_of_walk(self, step: DenoisingStep, count: int) -> DenoisingStep:
-        """Return the step with fewer candidates."""
-        candidates = step.best(position_scores(step, self.order), count)
-        kept = candidates[step.rows, step.columns].nonzero().squeeze(-1)
-        states = step.hidden_states
-        return replace(
-            step,
-            candidates=candidates,
-            probabilities=None if step.probabilities is None else step.probabilities[kept],
-            known_scores={name: scores[kept] for name, scores in step.known_scores.items()},
-            tokens=step.tokens[kept],
-            hidden_states=None if states is None else states[kept.to(states.device)],
-            known_index=None,
-        )
 
 
 @dataclass(frozen=True)

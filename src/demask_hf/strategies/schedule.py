@@ -83,7 +83,7 @@ class ScheduleStrategy(UnmaskingStrategy):
         score = ALGORITHMS[self.algorithm]
         if score is None:
             return step.candidates & (step.at_positions(step.noise(stream=1), 1.0) < shares[:, None])
-        counts = (step.candidates.sum(dim=-1).float() * shares).long()
+        counts = (step.num_masked.float() * shares).long()
         scores = position_scores(step, score)
         if self.alg_temp:
             # The largest values of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.

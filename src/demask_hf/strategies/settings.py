@@ -18,8 +18,10 @@ class DecodingSettings(Sampling):
         max_steps (`int`, *optional*): Cap on the steps of a row.
         scores (`str`): "model" or "sampled": the distributions that strategy and head read.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
+        eos_penalty (`float`): Subtracted from the logits of `ending_token_ids` in what the strategy reads.
+        ending_token_ids (`list[int]`): End-of-sequence tokens that it holds for, whether they end an answer or not.
         pad_token_id (`int`, *optional*): Token written after the end.
-        cache (`str`): "none", "prefix" or "dual".
+        block_cache (`str`): "none", "prefix" or "dual".
         cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
         cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
         batch_invariant (`bool`): Compute every row in the shapes that it has alone.
@@ -33,8 +35,10 @@ class DecodingSettings(Sampling):
     max_steps: int | None = None
     scores: str = "model"
     eos_token_ids: list[int] = field(default_factory=list)
+    eos_penalty: float = 0.0
+    ending_token_ids: list[int] = field(default_factory=list)
     pad_token_id: int | None = None
-    cache: str = "none"
+    block_cache: str = "none"
     cache_refresh_interval: int | None = None
     cache_commits_first: bool = False
     batch_invariant: bool = False

@@ -1,6 +1,6 @@
 """What a strategy sees of one denoising step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -67,6 +67,10 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
+        postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
+            Candidates that the loop keeps from the strategy in this step, see `eos_penalty` of `generate`.
+        known_num_masked (`torch.LongTensor` of shape `(batch,)`, *optional*):
+            Candidates of each row before some were left out; read `num_masked`.
         known_index ([`CandidateIndex`], *optional*):
             Places of the candidates, if known; read `index`, which computes them otherwise.
         known_scores (`dict[str, torch.Tensor]`, *optional*):
@@ -88,6 +92,8 @@ class DenoisingStep:
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
+    postponed: torch.Tensor | None = None
+    known_num_masked: torch.Tensor | None = None
     known_index: CandidateIndex | None = None
     known_scores: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -96,6 +102,11 @@ class DenoisingStep:
         """Which columns are not left padding, shape `(batch, length)`."""
         columns = torch.arange(self.positions.shape[1], device=self.positions.device)
         return columns >= columns.numel() - 1 - self.positions[:, -1:]
+
+    @property
+    def num_masked(self) -> torch.Tensor:
+        """Masked positions of each row's block, those that must wait included, shape `(batch,)`."""
+        return self.candidates.sum(dim=-1) if self.known_num_masked is None else self.known_num_masked
 
     @cached_property
     def index(self) -> CandidateIndex:
@@ -156,6 +167,27 @@ class DenoisingStep:
         spread = torch.full(self.candidates.shape, fill, dtype=values.dtype, device=values.device)
         spread[self.rows, self.columns] = values
         return spread
+
+    def among(self, candidates: torch.Tensor) -> "DenoisingStep":
+        """Return the step with fewer candidates; their places are looked up, which waits for the device.
+
+        Args:
+            candidates (`torch.BoolTensor` of shape `(batch, length)`):
+                A subset of the candidates.
+        """
+        kept = candidates[self.rows, self.columns].nonzero().squeeze(-1)
+        states = self.hidden_states
+        return replace(
+            self,
+            candidates=candidates,
+            probabilities=None if self.probabilities is None else self.probabilities[kept],
+            known_scores={name: scores[kept] for name, scores in self.known_scores.items()},
+            tokens=self.tokens[kept],
+            hidden_states=None if states is None else states[kept.to(states.device)],
+            postponed=None if self.postponed is None else self.postponed[kept],
+            known_num_masked=self.num_masked,
+            known_index=None,
+        )
 
     def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
         """Select the candidates with the highest scores in each row; ties go to the earlier position.
