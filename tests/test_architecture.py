@@ -26,7 +26,7 @@ LEVELS = [
     ("models/*",),
     ("training/*", "tasks/*", "evaluation/*"),
     ("bound/*", "tiny/*"),
-    ("cli/*", "harness/*", "custom_generate", "__init__", "__main__"),
+    ("cli/*", "harness/*", "custom_generate", "transformers", "__init__", "__main__"),
 ]
 # Rooms of one level that may import each other all the same, (importing, imported).
 NEIGHBOURS = {("evaluation", "tasks"), ("__main__", "cli"), ("custom_generate", "__init__"), ("cli", "__init__")}

@@ -1,0 +1,22 @@
+"""The command line of transformers with the classes of this package: `python -m demask_hf.transformers serve MODEL`.
+
+It looks classes up by name in the package transformers, and has no other way to learn of more.
+"""
+
+import transformers
+
+from .models.dream.modeling_dream import DreamModel
+from .models.llada.modeling_llada import LLaDAModelLM
+
+
+def main() -> None:
+    """Run the command line of transformers; `serve` and `chat` need `pip install transformers[serving]`."""
+    from transformers.cli.transformers import app
+
+    for model_class in (DreamModel, LLaDAModelLM):
+        setattr(transformers, model_class.__name__, model_class)
+    app()
+
+
+if __name__ == "__main__":
+    main()
