@@ -12,20 +12,33 @@ def check_interval(
     high: float = float("inf"),
     open_low: bool = False,
     open_high: bool = False,
+    infinite: bool = False,
 ) -> None:
-    """Raise a `ValueError` unless `value` is a number in [low, high]; open ends are excluded."""
+    """Raise a `ValueError` unless `value` is a number in [low, high]; open ends are excluded.
+
+    Infinity is excluded, too, unless `infinite` allows it.
+    """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_above = is_number and (low < value if open_low else low <= value)
+    open_high = open_high or (high == float("inf") and not infinite)
     if not (is_above and (value < high if open_high else value <= high)):
-        ends = "(" if open_low else "[", ")" if open_high or high == float("inf") else "]"
+        ends = "(" if open_low else "[", ")" if open_high else "]"
         interval = f"{ends[0]}{low}, {high}{ends[1]}"
         raise ValueError(f"`{field}` must be a number in {interval}, got {value!r}.")
 
 
 def check_count(field: str, value: Any, lowest: int = 1) -> None:
-    """Raise a `ValueError` unless `value` is an integer of at least `lowest`."""
+    """Raise a `ValueError` unless `value` is an integer of at least `lowest` that has 64 bits."""
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
         raise ValueError(f"`{field}` must be an integer of at least {lowest}, got {value!r}.")
+    if value >= 1 << 63:
+        raise ValueError(f"`{field}` must be below 2^63, got {value}.")
+
+
+def check_flag(field: str, value: Any) -> None:
+    """Raise a `ValueError` unless `value` is `True` or `False`."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{field}` must be True or False, got {value!r}.")
 
 
 def check_choice(field: str, value: Any, choices: Collection[str]) -> None:

@@ -176,8 +176,8 @@ def test_measured_dependencies_are_those_of_what_the_strategy_reads(scripted):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"eos_penalty": -1}, r"`eos_penalty` must be a number in \[0, inf\), got -1"),
-        ({"eos_penalty": "last"}, r"`eos_penalty` must be a number in \[0, inf\), got 'last'"),
+        ({"eos_penalty": -1}, r"`eos_penalty` must be a number in \[0, inf\], got -1"),
+        ({"eos_penalty": "last"}, r"`eos_penalty` must be a number in \[0, inf\], got 'last'"),
         ({"confidence_eos_eot_inf": True}, r"`confidence_eos_eot_inf` must be given as `eos_penalty=float\('inf'\)`"),
         ({"logits_eos_inf": True}, "`logits_eos_inf` must be given as `suppress_tokens` with the ids of the end"),
     ],

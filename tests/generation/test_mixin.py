@@ -1111,7 +1111,7 @@ def test_a_gpu_gives_the_same_answers(make_dream, make_head):
         ),
         (
             {"strategy": "demask", "dependencies": "exact", "dependency_bound": -1},
-            r"`dependency_bound` must be a number in \[0, inf\), got -1\.",
+            r"`dependency_bound` must be a number in \[0, inf\], got -1\.",
         ),
         ({"strategy": "greedy"}, r"`strategy` must be a registered name, got 'greedy'; known: .*klass.*threshold"),
         ({"strategy": "klas"}, r"`strategy` must be a registered name, got 'klas'; nearest: klass\."),

@@ -230,8 +230,8 @@ def test_missing_head_message_says_how_to_get_one(scripted):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dependency_bound": -0.1}, r"`dependency_bound` must be a number in \[0, inf\), got -0\.1\."),
-        ({"dependency_bound": float("nan")}, r"`dependency_bound` must be a number in \[0, inf\), got nan\."),
+        ({"dependency_bound": -0.1}, r"`dependency_bound` must be a number in \[0, inf\], got -0\.1\."),
+        ({"dependency_bound": float("nan")}, r"`dependency_bound` must be a number in \[0, inf\], got nan\."),
         ({"rule": "sum"}, rf"`rule` must be one of {', '.join(RULES)}, got 'sum'\."),
         ({"order": "random"}, rf"`order` must be one of {', '.join(ORDERS)}, got 'random'\."),
         ({"confidence_threshold": 2}, r"`confidence_threshold` must be a number in \[0, 1\], got 2\."),

@@ -52,5 +52,5 @@ def test_rows_are_independent(make_step):
 
 
 def test_a_negative_bound_is_refused():
-    with pytest.raises(ValueError, match=r"`entropy_bound` must be a number in \[0, inf\), got -0\.1\."):
+    with pytest.raises(ValueError, match=r"`entropy_bound` must be a number in \[0, inf\], got -0\.1\."):
         make_strategy("entropy_bound", entropy_bound=-0.1)

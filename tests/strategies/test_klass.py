@@ -55,7 +55,7 @@ def test_kl_is_taken_of_the_prediction_now_against_the_one_before(make_step):
 def test_the_threshold_itself_is_not_below_it(make_step):
     # A prediction that stays has a KL of exactly 0, so any limit above 0 lets it pass; the limit must be above 0.
     assert _run(make_step, [[0.99, 0.98]] * 3, kl_threshold=1e-300)[2] == [0, 1]
-    with pytest.raises(ValueError, match=r"`kl_threshold` must be a number in \(0, inf\), got 0\."):
+    with pytest.raises(ValueError, match=r"`kl_threshold` must be a number in \(0, inf\], got 0\."):
         make_strategy("klass", kl_threshold=0)
 
 
@@ -91,7 +91,7 @@ def test_each_block_starts_its_own_history(scripted):
     ("fields", "message"),
     [
         ({"confidence_threshold": 1.5}, r"`confidence_threshold` must be a number in \[0, 1\], got 1\.5\."),
-        ({"kl_threshold": -0.1}, r"`kl_threshold` must be a number in \(0, inf\), got -0\.1\."),
+        ({"kl_threshold": -0.1}, r"`kl_threshold` must be a number in \(0, inf\], got -0\.1\."),
         ({"history_length": 0}, r"`history_length` must be an integer of at least 1, got 0\."),
         ({"history_length": 1.5}, r"`history_length` must be an integer of at least 1, got 1\.5\."),
     ],

@@ -92,7 +92,7 @@ def test_forward_passes_by_hand(scripted):
     [
         ({"confidence_threshold": 1.1}, r"`confidence_threshold` must be a number in \[0, 1\], got 1\.1\."),
         ({"confidence_threshold": -0.1}, r"`confidence_threshold` must be a number in \[0, 1\], got -0\.1\."),
-        ({"factor": -1}, r"`factor` must be a number in \[0, inf\), got -1\."),
+        ({"factor": -1}, r"`factor` must be a number in \[0, inf\], got -1\."),
     ],
 )
 def test_limits_outside_their_interval_are_refused(fields, message):

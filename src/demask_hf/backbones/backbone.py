@@ -88,6 +88,11 @@ class Backbone:
             return None
         return None if module is self.model else module
 
+    @property
+    def vocab_size(self) -> int | None:
+        """Number of token ids, according to the model's config; `None` if it does not say."""
+        return getattr(getattr(self.model, "config", None), "vocab_size", None)
+
     def takes(self, name: str) -> bool:
         """Return whether the model's forward has an argument of this name."""
         return name in inspect.signature(type(self.model).forward).parameters

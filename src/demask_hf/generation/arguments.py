@@ -1,7 +1,6 @@
 """From the arguments of `generate` to a resolved config, checked prompts and seeds."""
 
 import copy
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -127,74 +126,6 @@ def _settle_sampling(config: DemaskGenerationConfig, asked: set[str]) -> None:
         config.temperature = 1.0
     if config.do_sample is False:
         config.temperature = 0.0
-
-
-def check_inputs(input_ids: torch.Tensor | None, inputs: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the prompts, which transformers calls by two names.
-
-    Raises:
-        ValueError: if they are given by both.
-    """
-    if input_ids is not None and inputs is not None:
-        raise ValueError("`inputs` must be None when `input_ids` is given, got both.")
-    return inputs if input_ids is None else input_ids
-
-
-def check_prompts(input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Return the prompts after checking that they are a left-padded batch of token ids.
-
-    Raises:
-        TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` no tensor.
-        ValueError: if a prompt is empty, or the attention mask has another shape or is not left-padded.
-    """
-    if not isinstance(input_ids, torch.Tensor) or input_ids.is_floating_point():
-        raise TypeError(f"`input_ids` must be a tensor of token ids, got {type(input_ids).__name__}.")
-    if input_ids.ndim != 2 or input_ids.numel() == 0:
-        shape = tuple(input_ids.shape)
-        raise ValueError(f"`input_ids` must have shape (batch, prompt_length) with at least one token, got {shape}.")
-    if attention_mask is not None:
-        if not isinstance(attention_mask, torch.Tensor):
-            raise TypeError(f"`attention_mask` must be a tensor, got {type(attention_mask).__name__}.")
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
-                f"got {tuple(attention_mask.shape)}."
-            )
-        is_real = attention_mask.bool()
-        if not is_real.any(dim=-1).all():
-            row = int((~is_real.any(dim=-1)).nonzero()[0])
-            raise ValueError(f"`attention_mask` must leave at least one token in every prompt, got none in row {row}.")
-        if (is_real[:, :-1] & ~is_real[:, 1:]).any():
-            raise ValueError(
-                "`attention_mask` must be padded on the left, got a 0 after a 1: use a tokenizer with "
-                "`padding_side='left'`."
-            )
-    return input_ids.long()
-
-
-def row_seeds(
-    seed: int | list[int] | None, generator: torch.Generator | None, num_prompts: int, num_answers: int = 1
-) -> torch.Tensor:
-    """Return one seed per row, shape `(num_prompts * num_answers,)`: the given ones, or drawn from the generator.
-
-    Raises:
-        ValueError: if both are given, there are not as many seeds as prompts or rows, or one has more than 64 bits.
-    """
-    batch = num_prompts * num_answers
-    if seed is None:
-        device = generator.device if generator is not None else "cpu"
-        return torch.randint(1 << 62, (batch,), generator=generator, device=device)
-    if generator is not None:
-        raise ValueError("`seed` must be None when a `generator` is given, got both.")
-    seeds: list[Any] = list(seed) if isinstance(seed, list | tuple) else [seed] * num_prompts
-    if len(seeds) not in (num_prompts, batch) or not all(isinstance(one, Integral) for one in seeds):
-        raise ValueError(f"`seed` must be one integer or one for each of the {num_prompts} rows, got {seed!r}.")
-    if len(seeds) < batch:
-        seeds = [one + number for one in seeds for number in range(num_answers)]
-    for one in seeds:
-        if not -(1 << 63) <= one < 1 << 63:
-            raise ValueError(f"`seed` must be in [-2^63, 2^63), got {one}.")
-    return torch.tensor([int(one) for one in seeds], dtype=torch.long)
 
 
 def _check_options(config: GenerationConfig | None) -> None:

@@ -1,14 +1,16 @@
 """Settings of `generate`: `DemaskGenerationConfig`."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from transformers import GenerationConfig
 from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
-from ..validation import check_choice, check_count, check_interval, nearest
-from .checks import check_compile, check_processing, check_sampling, check_stop_strings
+from ..validation import check_choice, check_count, check_flag, check_interval, nearest
+from .checks import check_compile, check_sampling, check_special_token, check_texts, check_tokens, check_words
 from .foreign import WithoutOptions, without_foreign
 
 
@@ -18,14 +20,25 @@ CACHES = ("none", "prefix", "dual")
 SCORES = ("model", "sampled")
 # Names in the generation_config.json of Dream's Hub repositories, and ours.
 _DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
-_LOWEST_COUNTS = {
-    "max_new_tokens": 0,
-    "max_length": 1,
-    "block_length": 1,
-    "max_denoising_steps": 1,
-    "top_k": 0,
-    "cache_refresh_interval": 1,
-    "num_return_sequences": 1,
+#: The check of each setting that is set, called with its name and value.
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("max_new_tokens", "top_k"), partial(check_count, lowest=0)),
+    **dict.fromkeys(("max_length", "block_length", "max_denoising_steps", "cache_refresh_interval"), check_count),
+    "num_return_sequences": check_count,
+    **dict.fromkeys(("do_sample", "stop_at_eos", "batch_invariant", "cache_commits_first"), check_flag),
+    **dict.fromkeys(("return_dict_in_generate", "output_history"), check_flag),
+    **dict.fromkeys(("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id"), check_special_token),
+    "block_cache": partial(check_choice, choices=CACHES),
+    "scores": partial(check_choice, choices=SCORES),
+    "temperature": partial(check_interval, low=0),
+    "top_p": partial(check_interval, low=0, high=1, open_low=True),
+    "repetition_penalty": partial(check_interval, low=0, open_low=True),
+    "eos_penalty": partial(check_interval, low=0, infinite=True),
+    "max_time": partial(check_interval, low=0),
+    "suppress_tokens": check_tokens,
+    "bad_words_ids": check_words,
+    "stop_strings": check_texts,
+    "compile": check_compile,
 }
 _METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "transformers_version")
 # Names of the settings that came from the caller of `generate` and not from the checkpoint.
@@ -216,24 +229,9 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         Raises:
             ValueError: if a value is outside its range.
         """
-        for name, lowest in _LOWEST_COUNTS.items():
+        for name, check in _CHECKS.items():
             if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), lowest)
-        if self.block_cache is not None:
-            check_choice("block_cache", self.block_cache, CACHES)
-        if self.scores is not None:
-            check_choice("scores", self.scores, SCORES)
-        check_compile(self.compile)
-        if self.temperature is not None:
-            check_interval("temperature", self.temperature, 0)
-        if self.top_p is not None:
-            check_interval("top_p", self.top_p, 0, 1, open_low=True)
-        if self.eos_penalty is not None:
-            check_interval("eos_penalty", self.eos_penalty, 0)
-        if self.max_time is not None:
-            check_interval("max_time", self.max_time, 0)
-        check_processing(self.repetition_penalty, self.bad_words_ids, self.suppress_tokens)
-        check_stop_strings(self.stop_strings)
+                check(name, getattr(self, name))
 
     @staticmethod
     def _get_default_generation_params() -> dict[str, Any]:

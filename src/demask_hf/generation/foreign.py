@@ -113,7 +113,9 @@ def _is_foreign(name: str, value: Any) -> bool:
     if name not in _INSTEAD and name not in _defaults():
         return False
     neutral = (None, False, *_defaults().get(name, ()))
-    if any(value is one or (type(value) in (int, float, str) and value == one) for one in neutral):
+    # 0 is not False here, and 1 is 1.0.
+    equal = (one for one in neutral if isinstance(one, bool) == isinstance(value, bool))
+    if any(value is one or (type(value) in (int, float, str) and value == one) for one in equal):
         return True
     plain = next((one for one in neutral[2:] if one is not None), None)
     instead = _INSTEAD.get(name, "decoding by unmasking does not have it")

@@ -20,10 +20,11 @@ from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
 from .adapters import check_adapters, check_around
-from .arguments import check_inputs, resolve_config
+from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer, criteria_of
 from .checkpoint import load_settings
 from .configuration import DemaskGenerationConfig
+from .inputs import check_inputs, check_objects
 from .loop import DenoisingLoop
 from .preparation import prepare
 from .processors import check_processors, processors_of
@@ -231,6 +232,9 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer")
         )
         input_ids = check_inputs(input_ids, overrides.pop("inputs", None))
+        check_objects(
+            generation_config, streamer, logits_processor, stopping_criteria, generator, tokenizer, token_type_ids
+        )
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         check_processors(logits_processor)
         criteria = criteria_of(config, stopping_criteria, tokenizer)

@@ -66,7 +66,6 @@ class Predictor:
         self._scores_of = self.backbone.compiled(scores_of)
         # Rows whose distributions were lowered in the last step, shape `(batch,)`.
         self._is_lowered: torch.Tensor | None = None
-        self._vocab_size = getattr(getattr(self.backbone.model, "config", None), "vocab_size", None)
 
     def probe(self, sequences: torch.Tensor, rows: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         """Return the predictions for other sequences; logits processors are not applied.
@@ -186,7 +185,7 @@ class Predictor:
             active,
             with_hidden_states="hidden_states" in self.needs,
             attention_layers=layers,
-            part_size=None if is_whole or needs_context else part_size_of(self._vocab_size),
+            part_size=None if is_whole or needs_context else part_size_of(self.backbone.vocab_size),
         )
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {}

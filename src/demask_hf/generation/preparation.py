@@ -1,6 +1,7 @@
 """From a resolved config to the loop and its first state; all checks run here, before the model runs."""
 
 import functools
+import os
 from dataclasses import replace
 
 import torch
@@ -12,9 +13,9 @@ from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
-from .arguments import check_prompts, row_seeds
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
+from .inputs import check_prompts, check_vocabulary, row_seeds
 from .loop import DenoisingLoop
 from .state import DecodingState
 
@@ -64,7 +65,9 @@ def prepare(
             f"rows, got {config.compile!r}."
         )
     input_ids = check_prompts(input_ids, attention_mask)
+    _check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids)
+    _check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
     _hint_at_equal_answers(config, input_ids, attention_mask)
     repeats = len(seeds) // len(input_ids)
@@ -90,6 +93,41 @@ def _with_written_end(backbone: Backbone, config: DemaskGenerationConfig) -> Bac
     ends = set(_eos_token_ids(backbone, config)) if "eos_token_id" in config._asked else set()
     kept = tuple(token for token in backbone.quirks.special_token_ids if token not in ends)
     return replace(backbone, quirks=replace(backbone.quirks, special_token_ids=kept))
+
+
+def _check_tokens(backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor) -> None:
+    """Refuse token ids outside the vocabulary, and a mask token that is the end or the padding, too."""
+    vocab_size = backbone.vocab_size
+    check_vocabulary("input_ids", prompts, vocab_size)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "suppress_tokens", "bad_words_ids"):
+        check_vocabulary(name, getattr(config, name), vocab_size)
+    for name in ("pad_token_id", "eos_token_id"):
+        tokens = _special_token(backbone, config, name)
+        if backbone.mask_token_id in (tokens if isinstance(tokens, list | tuple) else [tokens]):
+            raise ValueError(f"`{name}` must not be the mask token, got {backbone.mask_token_id}.")
+
+
+def _check_memory(backbone: Backbone, settings: DecodingSettings, num_rows: int) -> None:
+    """Refuse sizes whose token ids and final hidden states alone exceed the memory of the device."""
+    config, device = getattr(backbone.model, "config", None), backbone.device
+    num_bytes = 4 * torch.long.itemsize + torch.half.itemsize * (getattr(config, "hidden_size", None) or 0)
+    needed = num_rows * (settings.prompt_length + settings.num_new_tokens) * num_bytes
+    available = _memory_of(device)
+    if available is not None and needed > available:
+        raise ValueError(
+            f"`max_new_tokens` must leave room in memory, got {settings.num_new_tokens} for {num_rows} rows, which "
+            f"need at least {needed / 2**30:,.0f} GiB of {available / 2**30:,.0f}."
+        )
+
+
+def _memory_of(device: torch.device | None) -> int | None:
+    """Return the bytes that a device has; `None` if nobody knows."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _hint_at_equal_answers(

@@ -10,7 +10,7 @@ from ..functional.dependency import RULES, low_dependency_subset
 from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
-from ..validation import check_choice, check_count, check_interval
+from ..validation import check_choice, check_count, check_flag, check_interval
 from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
@@ -93,8 +93,9 @@ class DemaskStrategy(UnmaskingStrategy):
 
     def __post_init__(self):
         if self.dependency_bound is not None:
-            check_interval("dependency_bound", self.dependency_bound, 0)
+            check_interval("dependency_bound", self.dependency_bound, 0, infinite=True)
         check_choice("rule", self.rule, RULES)
+        check_flag("symmetric", self.symmetric)
         check_choice("order", self.order, ORDERS)
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         check_choice("dependencies", self.dependencies, tuple(_SOURCES))

@@ -49,7 +49,7 @@ class EntropyBoundStrategy(UnmaskingStrategy):
     needs = frozenset({"entropy"})
 
     def __post_init__(self):
-        check_interval("entropy_bound", self.entropy_bound, 0)
+        check_interval("entropy_bound", self.entropy_bound, 0, infinite=True)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         # Rounding can produce an entropy just below 0, which must not make room for other positions.

@@ -54,7 +54,7 @@ class KlassStrategy(UnmaskingStrategy):
 
     def __post_init__(self):
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
-        check_interval("kl_threshold", self.kl_threshold, 0, open_low=True)
+        check_interval("kl_threshold", self.kl_threshold, 0, open_low=True, infinite=True)
         check_count("history_length", self.history_length)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:

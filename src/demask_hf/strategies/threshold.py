@@ -59,7 +59,7 @@ class ThresholdStrategy(UnmaskingStrategy):
     def __post_init__(self):
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         if self.factor is not None:
-            check_interval("factor", self.factor, 0)
+            check_interval("factor", self.factor, 0, infinite=True)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         confidence = step.score("token_probability")
