@@ -1183,6 +1183,44 @@ def test_nan_from_the_model_is_refused(make_dream):
             model.generate(PROMPT, max_new_tokens=2, **kwargs)
 
 
+@pytest.mark.parametrize("mask_token_id", [0, 1])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_position_without_a_possible_token_is_refused(make_dream, mask_token_id, temperature):
+    model = make_dream(mask_token_id=mask_token_id, pad_token_id=3)
+
+    def only_masks(ids, scores):
+        others = torch.arange(scores.shape[1]) != mask_token_id
+        return scores.masked_fill(others, float("-inf"))
+
+    message = "`logits` must leave a token other than the mask at every position, got a position without one from"
+    for arguments in ({"logits_processor": [only_masks]}, {"suppress_tokens": list(range(24))}):
+        with pytest.raises(ValueError, match=message):
+            model.generate(PROMPT, max_new_tokens=3, strategy="sequential", temperature=temperature, **arguments)
+
+
+@pytest.mark.parametrize("strategy", sorted({*strategy_names()} - {"demask"}))
+def test_a_vocabulary_of_two_tokens_decodes(make_dream, strategy):
+    model = make_dream(vocab_size=2, mask_token_id=0, pad_token_id=1, eos_token_id=None, bos_token_id=None)
+    assert model.generate(torch.tensor([[1]]), max_new_tokens=3, strategy=strategy).tolist() == [[1, 1, 1, 1]]
+
+
+def test_a_vocabulary_of_the_mask_alone_is_refused(make_dream):
+    model = make_dream(vocab_size=1, mask_token_id=0, pad_token_id=None, eos_token_id=None, bos_token_id=None)
+    with pytest.raises(ValueError, match="`vocab_size` of the model must be at least 2, a mask and a token, got 1"):
+        model.generate(torch.tensor([[0]]), max_new_tokens=3)
+
+
+def test_a_plan_of_far_more_steps_than_tokens_is_refused(dream):
+    message = "`max_denoising_steps` must be at most 100 for each of the 4 tokens, got 401: steps beyond"
+    with pytest.raises(ValueError, match=message):
+        dream.generate(PROMPT, strategy="schedule", max_new_tokens=4, max_denoising_steps=401)
+
+
+def test_sizes_that_no_machine_holds_are_refused(dream):
+    with pytest.raises(ValueError, match=r"`max_new_tokens` must leave room in memory, got 10{9} for 10 rows, which"):
+        dream.generate(PROMPT, max_new_tokens=10**9, num_return_sequences=10)
+
+
 def test_nan_from_a_logits_processor_is_refused(dream):
     processors = LogitsProcessorList([lambda ids, scores: scores * float("nan")])
     with pytest.raises(ValueError, match="`logits` must not hold NaN"):

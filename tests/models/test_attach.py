@@ -18,8 +18,8 @@ import demask_hf
 from demask_hf import BackboneQuirks, DemaskGenerationConfig, DemaskGenerationMixin, declare_backbone
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
+from demask_hf.generation import limits
 from demask_hf.generation import mixin as generation
-from demask_hf.generation import preparation
 from demask_hf.models import attach as attaching
 
 
@@ -525,7 +525,7 @@ def test_two_names_of_the_mask_token_are_said_once(brackets, warnings_of):
 
 @pytest.mark.parametrize(("name", "positions"), [("Bert", 12), ("Roberta", 11), ("EuroBert", 12)])
 def test_texts_longer_than_the_positions_are_refused_or_said_once(brackets, warnings_of, name, positions):
-    said = warnings_of(preparation)
+    said = warnings_of(limits)
     model = demask_hf.attach(build(name, max_position_embeddings=12), tokenizer=brackets)
     ids = torch.tensor([[CLS, *[5] * 5, SEP]])
     padded = {"input_ids": torch.nn.functional.pad(ids, (4, 0)), "attention_mask": torch.tensor([[0] * 4 + [1] * 7])}

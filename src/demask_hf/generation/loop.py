@@ -65,7 +65,7 @@ class DenoisingLoop:
             is_open = self.open_positions(state)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
             candidates, is_last = self._candidates(state, is_open)
-            index = _index(candidates, state.has_nan)
+            index = _index(candidates, state.faults)
             if not index.host_active:
                 return
             # 3. One forward. 4. The token that each candidate would get.
@@ -142,9 +142,15 @@ class DenoisingLoop:
         return step.candidates & ~waits
 
 
-def _index(candidates: torch.Tensor, has_nan: torch.Tensor) -> CandidateIndex:
-    """Return the places of the candidates; the one transfer per step also reports a NaN of the previous step."""
-    on_host = torch.cat([has_nan, candidates.flatten()]).cpu()
-    if on_host[0]:
+def _index(candidates: torch.Tensor, faults: torch.Tensor) -> CandidateIndex:
+    """Return the places of the candidates; the one transfer per step also reports faults of the previous step."""
+    on_host = torch.cat([faults, candidates.flatten()]).cpu()
+    if on_host[:2].any():
+        # Where nothing is possible, the probabilities are NaN, too.
+        if on_host[1]:
+            raise ValueError(
+                "`logits` must leave a token other than the mask at every position, got a position without one from "
+                "the model, a logits processor or `suppress_tokens`."
+            )
         raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
-    return CandidateIndex.of(candidates, on_host[1:].view(candidates.shape))
+    return CandidateIndex.of(candidates, on_host[2:].view(candidates.shape))

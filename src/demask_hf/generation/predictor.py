@@ -104,7 +104,7 @@ class Predictor:
 
         Args:
             state ([`DecodingState`]):
-                The state; `has_nan` is set in it.
+                The state; `faults` are set in it.
             candidates (`torch.BoolTensor` of shape `(batch, length)`):
                 Positions that may be unmasked.
             index ([`CandidateIndex`]):
@@ -133,7 +133,7 @@ class Predictor:
                 ids = ids.masked_fill(is_padding, self.backbone.mask_token_id)
             return logits_processor(ids, logits)
 
-        tokens, scores, probabilities, postponed, state.has_nan = self._scored(
+        tokens, scores, probabilities, postponed, state.faults = self._scored(
             prediction, processed, noise, index.rows, len(candidates), is_whole
         )
         return DenoisingStep(
@@ -221,13 +221,13 @@ class Predictor:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
 
-        Then which candidates wait, and, of shape `(1,)`, whether a distribution contains NaN. The logits of the
+        Then which candidates wait, and the faults, see [`DecodingState`]. The logits of the
         prediction are consumed, one part of the candidates at a time if only scores are kept.
         """
         is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
         names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
         tokens: list[torch.Tensor] = []
-        has_nan, waits, read, read_lowered = [], [], [], []
+        faults, waits, read, read_lowered = [], [], [], []
 
         def values_of(probabilities: torch.Tensor) -> list[torch.Tensor]:
             # Whole distributions come in one part only.
@@ -241,7 +241,9 @@ class Predictor:
             drawn = probabilities if is_same or noise is None else self.sampling.probabilities(logits)
             tokens.append(draw_tokens(logits, drawn, self.backbone.mask_token_id, part_noise))
             del drawn
-            has_nan.append(probabilities[:, 0].isnan().any())
+            is_mask = tokens[-1] == self.backbone.mask_token_id
+            has_no_token = is_mask | logits.gather(-1, tokens[-1][:, None]).squeeze(-1).isneginf()
+            faults.append(torch.stack([probabilities[:, 0].isnan().any(), has_no_token.any()]))
             read.append(values_of(probabilities))
             if self.ending is not None:
                 lowered = self.ending.lowered(logits)
@@ -260,7 +262,7 @@ class Predictor:
             pairs = zip(_joined(read_lowered), values, strict=True)
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
         scores = {} if is_whole else dict(zip(names, values, strict=True))
-        return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(has_nan).any()[None]
+        return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(faults).any(dim=0)
 
 
 def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -1,7 +1,6 @@
 """From a resolved config to the loop and its first state; all checks run here, before the model runs."""
 
 import functools
-import os
 from dataclasses import replace
 
 import torch
@@ -15,13 +14,16 @@ from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
-from .inputs import check_prompts, check_vocabulary, row_seeds
+from .inputs import check_prompts, row_seeds
+from .limits import check_memory, check_positions, check_tokens, special_token
 from .loop import DenoisingLoop
 from .state import DecodingState
 
 
 logger = logging.get_logger(__name__)
 _DEFAULT_NEW_TOKENS = 256
+# Dream's users plan at most one; what is beyond this can only be a mistake.
+_MAX_STEPS_PER_TOKEN = 100
 
 
 def prepare(
@@ -65,9 +67,9 @@ def prepare(
             f"rows, got {config.compile!r}."
         )
     input_ids = check_prompts(input_ids, attention_mask)
-    _check_tokens(backbone, config, input_ids)
+    check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids)
-    _check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
+    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
     _hint_at_equal_answers(config, input_ids, attention_mask)
     repeats = len(seeds) // len(input_ids)
@@ -93,41 +95,6 @@ def _with_written_end(backbone: Backbone, config: DemaskGenerationConfig) -> Bac
     ends = set(_eos_token_ids(backbone, config)) if "eos_token_id" in config._asked else set()
     kept = tuple(token for token in backbone.quirks.special_token_ids if token not in ends)
     return replace(backbone, quirks=replace(backbone.quirks, special_token_ids=kept))
-
-
-def _check_tokens(backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor) -> None:
-    """Refuse token ids outside the vocabulary, and a mask token that is the end or the padding, too."""
-    vocab_size = backbone.vocab_size
-    check_vocabulary("input_ids", prompts, vocab_size)
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "suppress_tokens", "bad_words_ids"):
-        check_vocabulary(name, getattr(config, name), vocab_size)
-    for name in ("pad_token_id", "eos_token_id"):
-        tokens = _special_token(backbone, config, name)
-        if backbone.mask_token_id in (tokens if isinstance(tokens, list | tuple) else [tokens]):
-            raise ValueError(f"`{name}` must not be the mask token, got {backbone.mask_token_id}.")
-
-
-def _check_memory(backbone: Backbone, settings: DecodingSettings, num_rows: int) -> None:
-    """Refuse sizes whose token ids and final hidden states alone exceed the memory of the device."""
-    config, device = getattr(backbone.model, "config", None), backbone.device
-    num_bytes = 4 * torch.long.itemsize + torch.half.itemsize * (getattr(config, "hidden_size", None) or 0)
-    needed = num_rows * (settings.prompt_length + settings.num_new_tokens) * num_bytes
-    available = _memory_of(device)
-    if available is not None and needed > available:
-        raise ValueError(
-            f"`max_new_tokens` must leave room in memory, got {settings.num_new_tokens} for {num_rows} rows, which "
-            f"need at least {needed / 2**30:,.0f} GiB of {available / 2**30:,.0f}."
-        )
-
-
-def _memory_of(device: torch.device | None) -> int | None:
-    """Return the bytes that a device has; `None` if nobody knows."""
-    if device is not None and device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _hint_at_equal_answers(
@@ -173,19 +140,17 @@ def _resolved_settings(
         raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
     num_blocks = max(num_new // block_length, 1)
     steps = config.max_denoising_steps
-    if steps is not None and rule.follows_schedule and "max_denoising_steps" not in config._asked:
-        # A checkpoint's plan is for answers of its own length: more steps than masks would unmask nothing.
-        num_masks = int((prompts == backbone.mask_token_id).sum(dim=-1).max())
-        steps = min(steps, max(num_new + num_masks, 1))
-    if rule.follows_schedule and steps is not None and steps < num_blocks:
-        raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
+    if steps is not None and rule.follows_schedule:
+        steps = _planned_steps(backbone, config, prompts, num_new)
+        if steps < num_blocks:
+            raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
     eos_token_ids = _eos_token_ids(backbone, config)
     if config.eos_penalty and not eos_token_ids:
         raise ValueError(
             f"`eos_penalty` must be 0 for a model without an end-of-sequence token, got {config.eos_penalty}: set "
             "`eos_token_id`."
         )
-    pad = _special_token(backbone, config, "pad_token_id")
+    pad = special_token(backbone, config, "pad_token_id")
     pad = pad[0] if isinstance(pad, list | tuple) else pad
     return DecodingSettings(
         prompt_length=prompt_length - num_closing,
@@ -208,6 +173,21 @@ def _resolved_settings(
         cache_commits_first=bool(config.cache_commits_first),
         batch_invariant=bool(config.batch_invariant),
     )
+
+
+def _planned_steps(backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor, num_new: int) -> int:
+    """Return the steps of a schedule: those that the caller asks for, or a checkpoint's, at most one for each mask."""
+    steps: int = config.max_denoising_steps  # type: ignore[assignment]
+    num_masks = max(num_new + int((prompts == backbone.mask_token_id).sum(dim=-1).max()), 1)
+    if "max_denoising_steps" not in config._asked:
+        # A checkpoint's plan is for answers of its own length: more steps than masks would unmask nothing.
+        return min(steps, num_masks)
+    if steps > _MAX_STEPS_PER_TOKEN * num_masks:
+        raise ValueError(
+            f"`max_denoising_steps` must be at most {_MAX_STEPS_PER_TOKEN} for each of the {num_masks} tokens, got "
+            f"{steps}: steps beyond one for each unmask nothing."
+        )
+    return steps
 
 
 def _first_state(
@@ -233,31 +213,8 @@ def _first_state(
         else:
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = left_padded_positions(attention_mask)
-    _check_length(backbone, positions)
+    check_positions(backbone, positions)
     return DecodingState(sequences, attention_mask, positions, torch.zeros_like(sequences[:, 0]), token_type_ids)
-
-
-def _check_length(backbone: Backbone, positions: torch.Tensor) -> None:
-    """Refuse a prompt and answer for which a table of positions is too short; warn where positions are computed."""
-    config = getattr(backbone.model, "config", None)
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:
-        return
-    if backbone.quirks.counts_positions:
-        # These models begin to count behind the padding token.
-        limit -= (getattr(config, "pad_token_id", None) or 0) + 1
-    # The device is waited for in long batches only, whose padding may make them look too long.
-    if positions.shape[1] <= limit or int(positions.max()) < limit:
-        return
-    if any(name.endswith("position_embeddings.weight") for name, _ in backbone.model.named_parameters()):
-        raise ValueError(
-            f"`input_ids` with `max_new_tokens` must not be longer than the {limit} positions of a "
-            f"{type(backbone.model).__name__}, got {int(positions.max()) + 1}."
-        )
-    logger.warning_once(
-        f"A {type(backbone.model).__name__} was made for {limit} positions, and a prompt with its answer is longer: "
-        "what it predicts behind them may mean nothing."
-    )
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
@@ -311,10 +268,5 @@ def _extended_types(
 
 
 def _eos_token_ids(backbone: Backbone, config: DemaskGenerationConfig) -> list[int]:
-    eos = _special_token(backbone, config, "eos_token_id")
+    eos = special_token(backbone, config, "eos_token_id")
     return list(eos) if isinstance(eos, list | tuple) else [] if eos is None else [eos]
-
-
-def _special_token(backbone: Backbone, config: DemaskGenerationConfig, name: str) -> int | list[int] | None:
-    value = getattr(config, name)
-    return value if value is not None else getattr(getattr(backbone.model, "config", None), name, None)

@@ -26,7 +26,8 @@ class DecodingState:
         block (`torch.LongTensor` of shape `(batch,)`): Block of each row; -1 before the first step.
         block_start (`torch.LongTensor` of shape `(batch,)`): Forward passes of the row when it entered its block.
         num_block_steps (`torch.LongTensor` of shape `(batch,)`): Steps planned for its block.
-        has_nan (`torch.BoolTensor` of shape `(1,)`): Whether the last predictions contained NaN.
+        faults (`torch.BoolTensor` of shape `(2,)`): Whether the last predictions contained NaN, and a position without
+            a token other than the mask.
     """
 
     sequences: torch.Tensor
@@ -41,7 +42,7 @@ class DecodingState:
     block: torch.Tensor = field(init=False)
     block_start: torch.Tensor = field(init=False)
     num_block_steps: torch.Tensor = field(init=False)
-    has_nan: torch.Tensor = field(init=False)
+    faults: torch.Tensor = field(init=False)
 
     def __post_init__(self):
         self.unmask_step = torch.full_like(self.sequences, -1)
@@ -52,7 +53,7 @@ class DecodingState:
         )
         self.block = torch.full_like(self.seeds, -1)
         self.block_start, self.num_block_steps = torch.zeros_like(self.seeds), torch.zeros_like(self.seeds)
-        self.has_nan = torch.zeros_like(self.seeds[:1], dtype=torch.bool)
+        self.faults = torch.zeros(2, dtype=torch.bool, device=self.seeds.device)
 
 
 # Called after every step with the state and a draft: the sequences with a token at every remaining candidate.
