@@ -31,6 +31,19 @@ def write_text(file: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_text(file: Path) -> str:
+    """Return the text of a file that this package did not write.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+        OSError: if it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} must be a text in UTF-8, got other bytes at {error.start}.") from None
+
+
 def write_json(file: Path, facts: dict[str, Any]) -> None:
     """Write facts of JSON types, completely or not at all."""
     write_text(file, json.dumps(facts, indent=2) + "\n")

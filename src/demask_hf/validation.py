@@ -5,6 +5,10 @@ from collections.abc import Collection
 from typing import Any
 
 
+# A list of more words is not read.
+_MAX_LISTED = 24
+
+
 def check_interval(
     field: str,
     value: Any,
@@ -48,8 +52,9 @@ def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """Return a clause that names the known words closest to a misspelt one, or all of them; empty if none."""
+    """Return a clause that names the known words closest to a misspelt one, or else some of them; empty if none."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     if close:
         return f"nearest: {', '.join(close)}"
-    return f"known: {', '.join(sorted(known))}" if known else ""
+    listed, rest = sorted(known)[:_MAX_LISTED], len(known) - _MAX_LISTED
+    return f"known: {', '.join(listed)}{f' and {rest} more' if rest > 0 else ''}" if known else ""

@@ -27,4 +27,4 @@ def test_demo_compares_strategies_and_shows_answers_step_by_step(capsys):
 @needs_checkpoint
 def test_demo_needs_at_least_one_example(capsys):
     assert main(["demo", "--num-examples", "0"]) == 2
-    assert "`num_examples` must be an integer of at least 1, got 0." in capsys.readouterr().err
+    assert "`--num-examples` must be an integer of at least 1, got 0." in capsys.readouterr().err

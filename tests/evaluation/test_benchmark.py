@@ -178,7 +178,7 @@ def test_prompts_of_a_file_are_split_between_choice_and_report(tmp_path, capsys)
         (["evaluate", "--task", "sudoko"], "`name` must be one of pairs,"),
         (["evaluate", "--task", "gsm8k"], "`path` must be given for gsm8k"),
         (["evaluate", "--task", "humaneval=x"], "`allow_code_execution` must be True for humaneval"),
-        (["evaluate", "--num-prompts", "0"], "`--num-prompts` must be at least 1, got 0"),
+        (["evaluate", "--num-prompts", "0"], "`--num-prompts` must be an integer of at least 1, got 0"),
         (["evaluate", "--split", "dev"], "`split` must be one of train, validation, test, got 'dev'"),
         (
             ["evaluate", "--strategy", "threshold:factor=1/2"],

@@ -138,7 +138,7 @@ def test_values_of_a_setting_make_a_grid():
     ("text", "message"),
     [
         ("demask:bound=1", "`bound` must be a field of strategy 'demask' or an argument of generate, got an unknown"),
-        ("demask:rule", "a field of a strategy must be given as FIELD=VALUE, got 'rule'"),
+        ("demask:rule", "`FIELD=VALUE` must be the form of a field of a strategy, got 'rule'"),
         ("dmask", "`strategy` must be a registered name, got 'dmask'"),
         ("demask:dependency_bound=0.1/-1", "`dependency_bound` must be a number in"),
         ("demask:block_cahce=dual", "`block_cahce` must be a field of strategy 'demask' or .*; nearest: block_cache"),

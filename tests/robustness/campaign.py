@@ -12,10 +12,12 @@ import argparse
 import re
 import signal
 import sys
+import tempfile
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -103,11 +105,12 @@ def table(results: list[Result]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def all_cases() -> list[Case]:
-    """Return the whole catalogue."""
+def all_cases(folder: Path) -> list[Case]:
+    """Return the whole catalogue; its files are written into an empty folder."""
+    import command_inputs
     import generate_inputs
 
-    return list(generate_inputs.cases(generate_inputs.make_model()))
+    return [*generate_inputs.cases(generate_inputs.make_model()), *command_inputs.cases(folder)]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--show", action="store_true", help="print what was not refused clearly")
     parser.add_argument("--kind", default="", help="only kinds that begin so")
     arguments = parser.parse_args(argv)
-    results = run(case for case in all_cases() if case.kind.startswith(arguments.kind))
+    with tempfile.TemporaryDirectory() as folder:
+        results = run(case for case in all_cases(Path(folder)) if case.kind.startswith(arguments.kind))
     if arguments.show:
         for result in results:
             if result.outcome != "clear":

@@ -11,6 +11,7 @@ import demask_hf
 from demask_hf.strategies import strategy_fields, strategy_names
 
 
+PROMPT = torch.tensor([[3, 4, 5]])
 NAN, INF = float("nan"), float("inf")
 _OBJECTS = ({}, {"a": 1}, object(), (), b"1", 1j)
 _NO_COUNTS = (-1, 1.5, "3", True, NAN, INF, [], [1], *_OBJECTS)
@@ -82,7 +83,7 @@ def _wrong_fields(value: Any) -> tuple[Any, ...]:
 
 
 def _prompts() -> Iterator[tuple[str, tuple[Any, ...]]]:
-    ids = torch.tensor([[3, 4, 5]])
+    ids = PROMPT
     yield from (
         ("none", (None,)),
         ("text", ("hello",)),
@@ -132,7 +133,7 @@ def _prompts() -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 def cases(model: torch.nn.Module) -> Iterator[Case]:
     """Yield calls of `generate` that must be refused before the model runs."""
-    ids = torch.tensor([[3, 4, 5]])
+    ids = PROMPT
     forwards: list[int] = []
     model.register_forward_pre_hook(lambda *unused: forwards.append(1))
     model.model.register_forward_pre_hook(lambda *unused: forwards.append(1))

@@ -11,7 +11,7 @@ from ..head.certificate import uncertify
 from ..validation import check_choice
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option, same_as
-from .prompts import ExampleOptions, family_examples, grouped_prompts
+from .prompts import ExampleOptions, family_examples, file_texts, grouped_prompts
 
 
 EXAMPLES = """examples:
@@ -80,12 +80,12 @@ def run(
     rule = rule_options.rule()
     if rule.dependencies != "head":
         raise ValueError(f"`dependencies` must be 'head' to calibrate a head, got {rule.dependencies!r}.")
-    examples = family_examples(source)
+    examples, texts = family_examples(source), file_texts(source)
     model, tokenizer = model_options.load(head)
     # An older certificate must not be used while a new one is made.
     if model.demask_head is not None:
         uncertify(model.demask_head)
-    prompts = [prompt for _, prompt in grouped_prompts(examples, source, tokenizer)]
+    prompts = [prompt for _, prompt in grouped_prompts(examples, texts, source, tokenizer)]
     rollouts = Rollouts(
         model,
         tokenizer,

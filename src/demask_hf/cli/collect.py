@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from ..evaluation.specs import strategy_of
 from ..functional.probes import TARGET_ESTIMATORS
 from ..generation.mixin import DemaskGenerationMixin
+from ..strategies import make_strategy
 from ..training.collection import collect
-from ..training.prompts import TokenizedPrompt
+from ..training.prompts import TokenizedPrompt, check_source
 from ..training.states import CollectionSettings
 from .options import ModelOptions
 from .parser import CommandParser, same_as
@@ -69,6 +70,9 @@ class StateOptions:
     state_batch_size: int = same_as(CollectionSettings, "batch_size")
     states_per_shard: int = same_as(CollectionSettings, "states_per_shard")
 
+    def __post_init__(self) -> None:
+        make_strategy(**strategy_of(self.strategy))
+
     def settings(
         self, model: DemaskGenerationMixin, prompts: Sequence[TokenizedPrompt], seed: int
     ) -> CollectionSettings:
@@ -110,6 +114,7 @@ def make_parser() -> CommandParser:
 
 def run(options: CollectOptions, data: DataOptions, states: StateOptions, model_options: ModelOptions) -> None:
     """Measure dependencies in states of a backbone and write them to a folder."""
+    check_source(options.data, data.split)
     model, tokenizer = model_options.load(model_options.head, is_shared=True)
     prompts = training_prompts(options.data, data, tokenizer)
     settings = states.settings(model, prompts, options.seed)

@@ -103,6 +103,9 @@ class DecodingOptions:
     batch_invariant: bool | None = same_as(DemaskGenerationConfig, "batch_invariant", action=Switch)
     compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")
 
+    def __post_init__(self) -> None:
+        DemaskGenerationConfig(**self.settings())
+
     def settings(self) -> dict[str, Any]:
         """Return the given settings as arguments of `generate`."""
         values = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
@@ -137,6 +140,11 @@ class StrategyOptions:
     strategy: str | None = option(metavar="SPEC")
     set: list[str] = repeated("FIELD=VALUE")
 
+    def __post_init__(self) -> None:
+        if self.strategy is not None:
+            make_strategy(**strategy_of(self.strategy))
+        dict(map(field_of, self.set))
+
 
 @dataclass(frozen=True)
 class RuleOptions:
@@ -150,6 +158,9 @@ class RuleOptions:
     _argument_group_name = "rule"
 
     set: list[str] = repeated("FIELD=VALUE")
+
+    def __post_init__(self) -> None:
+        self.rule()
 
     def rule(self) -> DemaskStrategy:
         """Return the strategy.

@@ -15,6 +15,8 @@ from transformers import HfArgumentParser
 
 from demask_hf_command import COMMANDS, RaisingParser
 
+from .limits import check_options
+
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X"}
 
@@ -156,7 +158,7 @@ class CommandParser(RaisingParser, HfArgumentParser):
         """Return an instance of each dataclass, and the positional arguments by name.
 
         Raises:
-            ValueError: if an argument is unknown or wrong.
+            ValueError: if an argument is unknown or wrong, or a number outside its limits.
         """
         *found, unknown = self.parse_args_into_dataclasses(
             list(arguments), return_remaining_strings=True, look_for_args_file=False
@@ -164,6 +166,8 @@ class CommandParser(RaisingParser, HfArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         positionals = dict(vars(found.pop())) if len(found) > len(list(self.dataclass_types)) else {}
+        for options in found:
+            check_options(options)
         return found, positionals
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..files import read_text
 from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, Task, TaskExample, load_task
@@ -119,8 +120,7 @@ def read_texts(prompts: Sequence[str], options: PromptOptions) -> list[str]:
     if prompts:
         texts = list(prompts)
     elif options.file not in (None, "-"):
-        with open(options.file, encoding="utf-8") as file:
-            texts = [line.removesuffix("\n") for line in file if line.strip()]
+        texts = [line for line in read_text(Path(options.file)).split("\n") if line.strip()]
     else:
         lines: Iterable[str] = [] if sys.stdin.isatty() else sys.stdin
         texts = [line.removesuffix("\n") for line in lines if line.strip()]
@@ -169,14 +169,18 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
     return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
 
 
+def file_texts(options: ExampleOptions) -> list[str]:
+    """Return the prompts of the file, see [`read_texts`]; none where the prompts come from families."""
+    return [] if options.file is None else read_texts([], options)
+
+
 def grouped_prompts(
-    examples: Sequence[TaskExample], options: ExampleOptions, tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[TaskExample], texts: Sequence[str], options: ExampleOptions, tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, Prompt]]:
-    """Return group and prompt of the examples, or else of the file."""
-    if examples or options.file is None:
+    """Return group and prompt of the examples, or else of the texts of the file."""
+    if options.file is None:
         return [(example.family, example.prompt) for example in examples]
-    name = Path(options.file).name
-    return [(name, prompt) for prompt in model_prompts(read_texts([], options), tokenizer, options)]
+    return [(Path(options.file).name, prompt) for prompt in model_prompts(texts, tokenizer, options)]
 
 
 def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 0) -> list[Task]:

@@ -1,11 +1,12 @@
 """`demask-hf train`: train a head, or an adapter of one."""
 
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers import TrainingArguments
 
 from ..backbones.backbone import backbone_facts, check_head_facts
 from ..evaluation.specs import field_of
@@ -15,9 +16,11 @@ from ..head.modeling_demask import DemaskHead
 from ..head.publishing import FIT_COLUMNS, fit_rows
 from ..tables import text_lines
 from ..training.metrics import LARGE_DEPENDENCY
+from ..training.prompts import check_source
 from ..training.states import MeasuredStates
 from ..training.store import StoredExamples
 from ..training.trainer import best_kept, new_head, split_by_prompt, train_head, write_training_record
+from ..validation import nearest
 from .collect import StateOptions
 from .options import ModelOptions
 from .parser import AnyNumber, CommandParser, option, repeated, same_as, switch
@@ -103,6 +106,14 @@ class OptimizerOptions:
     report_to: str | None = None
     set: list[str] = repeated("FIELD=VALUE")
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = [each.name for each in fields(TrainingArguments) if each.init]
+        for name in dict(map(field_of, self.set)):
+            if name not in known:
+                raise ValueError(
+                    f"`--set` must name a field of TrainingArguments, got {name!r}; {nearest(name, known)}."
+                )
 
     def training_arguments(self) -> dict[str, Any]:
         """Return arguments of `TrainingArguments`; those of --set come last."""
@@ -220,6 +231,8 @@ def _measured(
     """Return training states that are measured on access, and held-out states that are measured now."""
     if options.eval_data is None:
         raise ValueError("`--on-the-fly` must be used with --eval-data, prompts that are not trained on.")
+    for source in (options.data, options.eval_data):
+        check_source(source, data.split)
     model, tokenizer = model_options.load(model_options.head)
     prompts = training_prompts(options.data, data, tokenizer)
     settings = states.settings(model, prompts, training.seed)

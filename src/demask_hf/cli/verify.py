@@ -14,7 +14,7 @@ from ..files import write_json
 from ..strategies import make_strategy
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option
-from .prompts import ExampleOptions, family_examples, grouped_prompts
+from .prompts import ExampleOptions, family_examples, file_texts, grouped_prompts
 
 
 EXAMPLES = """examples:
@@ -67,10 +67,10 @@ def run(
         _need_matplotlib()
     rule = rule_options.rule()
     walker = None if options.walk is None else make_strategy(**strategy_of(options.walk))
-    examples = family_examples(source)
+    examples, texts = family_examples(source), file_texts(source)
     head = model_options.head_or_shipped
     model, tokenizer = model_options.load(head)
-    prompts = grouped_prompts(examples, source, tokenizer)
+    prompts = grouped_prompts(examples, texts, source, tokenizer)
     chosen = decoding.settings()
     # Now the bound is known, which may be that of a certificate.
     rule.bind(model)

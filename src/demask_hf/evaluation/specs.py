@@ -154,8 +154,8 @@ def _parts(listed: str) -> list[str]:
 
 def _split(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"a field of a strategy must be given as FIELD=VALUE, got {text!r}.")
+    if not equals or not name.strip():
+        raise ValueError(f"`FIELD=VALUE` must be the form of a field of a strategy, got {text!r}.")
     return name.strip(), value
 
 

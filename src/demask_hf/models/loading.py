@@ -5,6 +5,8 @@ import os
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import is_accelerate_available
 
@@ -58,8 +60,8 @@ def load_model(
     ```
     """
     for argument, path in (("model", name), ("head", head)):
-        if path is not None and path.startswith(("/", ".")) and not os.path.isdir(path):
-            raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {path!r}, which does not exist.")
+        if path is not None and not os.path.isdir(path):
+            _check_repository(argument, path)
     if device is not None and device_map is not None:
         raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
     if device_map is not None and not is_accelerate_available():
@@ -77,6 +79,21 @@ def load_model(
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer
+
+
+def _check_repository(argument: str, name: str) -> None:
+    """Raise a `ValueError` unless a name that is no folder may be that of a Hub repository."""
+    if name.startswith(("/", ".")):
+        is_file = os.path.exists(name)
+        raise ValueError(
+            f"`{argument}` must be a folder or a Hub repository, got {name!r}, which "
+            f"{'is a file' if is_file else 'does not exist'}."
+        )
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {name!r}: {reason}") from None
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ..files import parsed_lines
+from ..files import parsed_lines, read_text
 from ..generation.encoding import encode
 from ..validation import check_choice
 
@@ -72,15 +72,42 @@ def read_prompts(
     return prompts
 
 
+def check_source(source: str | Path, split: str = "train") -> None:
+    """Raise the errors of [`read_prompts`] that need no tokenizer; a dataset of the Hub is not downloaded.
+
+    Args:
+        source (`str` or `Path`):
+            As in [`read_prompts`].
+        split (`str`, *optional*, defaults to "train"):
+            Split of a dataset that has several.
+    """
+    if not _is_local(source):
+        return
+    is_empty = True
+    for place, row in _rows(source, split, None):
+        is_empty = False
+        try:
+            _check_row(row)
+        except ValueError as error:
+            raise ValueError(f"{place} of {str(source)!r} {error}") from None
+    if is_empty:
+        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+
+
+def _is_local(source: str | Path) -> bool:
+    path = Path(source)
+    return path.exists() or path.suffix in (".jsonl", ".json") or str(source).startswith(("/", "."))
+
+
 def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tuple[str, Any]]:
     """Yield the records of a source, each with its place in words."""
     path = Path(source)
     if path.is_file():
-        with open(path, encoding="utf-8") as file:
-            yield from parsed_lines(file, path)
+        if split != "train":
+            raise ValueError(f"`split` must be left out for a file, which is one split, got {split!r}.")
+        yield from parsed_lines(read_text(path).split("\n"), path)
         return
-    is_local = path.suffix in (".jsonl", ".json") or str(source).startswith(("/", "."))
-    if is_local and not path.is_dir():
+    if _is_local(source) and not path.is_dir():
         raise OSError(
             f"`data` must be a file, a folder or a dataset of the Hub, got {str(source)!r}, which does not exist."
         )
@@ -101,16 +128,12 @@ def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tupl
 
 def _tokenized(row: Any, tokenizer: PreTrainedTokenizerBase, use_chat_template: bool) -> TokenizedPrompt:
     """Return a record's token ids; the message of an error continues after the name of the record."""
-    if not isinstance(row, dict):
-        raise ValueError(f"must be a JSON object, got {type(row).__name__}.")
+    _check_row(row)
     if row.get("messages") is not None:
-        messages = _checked_messages(row["messages"])
+        messages = row["messages"]
         if not use_chat_template:
             raise ValueError("must have `prompt` and `answer` where no chat template is used, got `messages`.")
     else:
-        for name in ("prompt", "answer"):
-            if not isinstance(row.get(name), str) or not row[name]:
-                raise ValueError(f"must have a text `{name}` of at least one character, got {row.get(name)!r}.")
         messages = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["answer"]}]
     if not use_chat_template:
         prompt, answer = (message["content"] for message in messages)
@@ -129,10 +152,21 @@ def _answer(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _checked_messages(messages: Any) -> list[dict[str, str]]:
+def _check_row(row: Any) -> None:
+    """Raise a `ValueError` unless a record has a prompt with an answer, or messages."""
+    if not isinstance(row, dict):
+        raise ValueError(f"must be a JSON object, got {type(row).__name__}.")
+    if row.get("messages") is not None:
+        _check_messages(row["messages"])
+        return
+    for name in ("prompt", "answer"):
+        if not isinstance(row.get(name), str) or not row[name]:
+            raise ValueError(f"must have a text `{name}` of at least one character, got {row.get(name)!r}.")
+
+
+def _check_messages(messages: Any) -> None:
     is_list = isinstance(messages, list) and len(messages) >= 2
     if not is_list or not all(isinstance(message, dict) and message.get("content") for message in messages):
         raise ValueError("must have at least two `messages` with a `role` and a `content` each.")
     if messages[-1].get("role") != "assistant":
         raise ValueError(f"must end with a message of the assistant, got {messages[-1].get('role')!r}.")
-    return messages
