@@ -4,7 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demask_hf.functional import dependency
-from demask_hf.functional.dependency import RULES, dependency_bound_of, low_dependency_subset, ranks
+from demask_hf.functional.dependency import (
+    RULES,
+    dependency_bound_of,
+    low_dependency_subset,
+    net_influence,
+    ranks,
+)
 
 
 # Multiples of 1/64 add up exactly in float32, so that comparisons with the bound cannot differ by rounding.
@@ -188,6 +194,22 @@ def test_half_precision_dependencies_are_summed_in_single():
     dependencies[0, 1:16, 17] = 1 / 4096
     scores, eligible = torch.arange(18, 0, -1.0)[None], torch.ones(1, 18, dtype=torch.bool)
     assert not low_dependency_subset(dependencies, scores, eligible, 1.0)[0, 17]
+
+
+def test_net_influence_by_hand():
+    # Position 0 moves the others, position 2 is moved by both; the diagonal and what is no position do not count.
+    dependencies = torch.tensor([[[0.9, 0.25, 0.5, 1.0], [0.0, 0.9, 0.25, 1.0], [0.125, 0.0, 0.9, 1.0], [1.0] * 4]])
+    is_position = torch.tensor([[True, True, True, False]])
+    assert net_influence(dependencies, is_position)[0].tolist() == [0.625, 0.0, -0.625, 0.0]
+
+
+@given(selections())
+def test_what_one_position_gives_another_receives(problem):
+    dependencies, _, is_position = problem[0] / UNIT, problem[1], problem[2]
+    influence = net_influence(dependencies, is_position)
+    assert influence.sum(dim=-1).tolist() == [0.0] * len(influence)
+    assert (influence[~is_position] == 0).all()
+    assert torch.equal(net_influence(dependencies.transpose(1, 2), is_position), -influence)
 
 
 def test_bound_counts_pairs_from_earlier_to_later():

@@ -27,6 +27,8 @@ VARIANTS = [
     ("demask", {"symmetric": True, "order": "entropy", "dependency_bound": 0.8}),
     ("demask", {"order": "margin", "confidence_threshold": 0.4, "dependency_bound": 1.0}),
     ("demask", {"order": "token_probability"}),
+    ("demask", {"order": "influence", "dependency_bound": 0.6}),
+    ("demask", {"order": "influence", "max_candidates": 3, "confidence_threshold": 0.2, "dependency_bound": 0.6}),
     ("demask", {"dependencies": "exact", "dependency_bound": 0.3}),
     ("demask", {"dependencies": "exact", "estimator": "argmax"}),
     ("dawn", {"confidence_threshold": 0.2, "anchor_threshold": 0.6, "induced_threshold": 0.3, "sink_threshold": 1.0}),

@@ -56,6 +56,17 @@ def test_rules_by_hand(scripted, scripted_head, fields, expected):
     assert output.sequences.tolist() == [[9, 5, 6, 7]]
 
 
+def test_influence_reveals_causes_before_their_effect(scripted, scripted_head):
+    # Positions 2 and 3 determine position 1, of which the model is surest.
+    model = scripted(SCRIPT, head=scripted_head(_table(4, d21=0.5, d31=0.5, d12=0.25, d13=0.25)))
+    assert _decode(model).unmask_step[0, 1:].tolist() == [0, 1, 1]
+    output = _decode(model, order="influence")
+    assert output.unmask_step[0, 1:].tolist() == [1, 0, 0]
+    # A threshold does not hold for the first of the walk; candidates are the most confident ones.
+    assert _decode(model, order="influence", confidence_threshold=0.95).unmask_step[0, 1:].tolist() == [2, 0, 1]
+    assert _decode(model, order="influence", max_candidates=2).unmask_step[0, 1:].tolist() == [2, 0, 1]
+
+
 def test_default_is_rule_token_at_the_default_bound(scripted, scripted_head):
     bound = DEFAULT_DEPENDENCY_BOUND
     assert strategy_fields("demask")["dependency_bound"] is None

@@ -25,6 +25,30 @@ def ranks(scores: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(order).scatter_(-1, order, places)
 
 
+def net_influence(dependencies: torch.Tensor, is_position: torch.Tensor) -> torch.Tensor:
+    """Return the summed dependencies of each position as a source minus its sum as a target.
+
+    A walk from high to low reveals causes before effects. It is not the order with the smallest sum of `D[i, j]` over
+    `i` before `j`, which bounds one set (see [`dependency_bound_of`]): that one is a minimum feedback arc set of the
+    matrix and puts targets first. What decides the number of passes is which sets remain afterwards. A revealed effect
+    makes its causes depend on each other, while causes that are independent are revealed together, and given them
+    their effects are independent, too.
+
+    Args:
+        dependencies (`torch.Tensor` of shape `(batch, positions, positions)`):
+            `D[source, target]`, in [0, 1]; the diagonal is ignored.
+        is_position (`torch.BoolTensor` of shape `(batch, positions)`):
+            Entries that stand for a position; others count nothing.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, positions)`, float64.
+    """
+    is_pair = is_position[:, :, None] & is_position[:, None, :]
+    is_pair &= ~torch.eye(is_position.shape[1], dtype=torch.bool, device=is_position.device)
+    counted = torch.where(is_pair, dependencies, 0.0).double()
+    return counted.sum(dim=2) - counted.sum(dim=1)
+
+
 def dependency_bound_of(dependencies: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Return the sum of dependencies from earlier to later positions of an ordered set.
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..functional.dependency import RULES, low_dependency_subset
+from ..functional.dependency import RULES, low_dependency_subset, net_influence
 from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
@@ -19,7 +19,7 @@ from .step import DenoisingStep
 
 # Used if neither the caller nor the checkpoint nor the head's certificate sets a bound.
 DEFAULT_DEPENDENCY_BOUND = 0.06
-ORDERS = ("confidence", "entropy", "margin", "token_probability")
+ORDERS = ("confidence", "entropy", "margin", "token_probability", "influence")
 
 
 @register_strategy("demask")
@@ -41,7 +41,8 @@ class DemaskStrategy(UnmaskingStrategy):
         symmetric (`bool`, *optional*, defaults to `False`):
             Use the larger of the two directions of a pair.
         order (`str`, *optional*, defaults to `"confidence"`):
-            Order of the walk: "confidence", "entropy", "margin" or "token_probability" (of the drawn token).
+            Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token), or
+            "influence": positions on which others depend first, see [`~dependency.net_influence`].
         confidence_threshold (`float`, *optional*, defaults to 0.0):
             Positions below it wait for a later step, except for the first one of the walk; in [0, 1].
         dependencies (`str`, *optional*, defaults to `"head"`):
@@ -50,8 +51,8 @@ class DemaskStrategy(UnmaskingStrategy):
         estimator (`str`, *optional*, defaults to `"expectation"`):
             For "exact": "expectation" over the tokens of the source, or "argmax", its most likely token only.
         max_candidates (`int`, *optional*):
-            Consider only this many positions of each row, the first ones of the walk; the others wait. The cost of the
-            dependencies grows with the square of their number.
+            Consider only this many positions of each row, the first ones of the walk, or with "influence" the most
+            confident ones; the others wait. The cost of the dependencies grows with the square of their number.
 
     Example:
 
@@ -89,7 +90,12 @@ class DemaskStrategy(UnmaskingStrategy):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return needs_of_order(self.order) | _SOURCES[self.dependencies].needs
+        return needs_of_order(self._order_before) | _SOURCES[self.dependencies].needs
+
+    @property
+    def _order_before(self) -> str:
+        """The order of positions while their dependencies are not known."""
+        return "confidence" if self.order == "influence" else self.order
 
     def __post_init__(self):
         if self.dependency_bound is not None:
@@ -152,17 +158,20 @@ class DemaskStrategy(UnmaskingStrategy):
         if self._source is None:
             raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
         if self.max_candidates is not None and step.index.width > self.max_candidates:
-            step = step.among(step.best(position_scores(step, self.order), self.max_candidates))
+            step = step.among(step.best(position_scores(step, self._order_before), self.max_candidates))
         # Rows with candidates, padded to the longest: entry k of a row is its k-th candidate.
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
-        scores = index.padded(position_scores(step, self.order))
+        dependencies = self._source(step, is_position)
+        if self.order == "influence":
+            scores = net_influence(dependencies, is_position)
+        else:
+            scores = index.padded(position_scores(step, self.order))
         eligible = is_position
         if self.confidence_threshold > 0:
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
-        dependencies = self._source(step, is_position)
         kept = self._walked(dependencies, scores, eligible, is_position)
         return step.at_positions(index.flat(kept), False)
 
