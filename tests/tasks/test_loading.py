@@ -146,7 +146,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(write_lines, tokenizer):
         (b"[3]", r"^record 1 of '.*' must be a JSON object, got int\.$"),
         (b'[{"question": "a"},\n 3', r"^line 2 of '.*' must continue the JSON list \("),
         (b"", r"^`path` must hold at least one record, got none in '.*'\.$"),
-        (b'{"question": "\xff"}', r"^`path` must be JSON Lines in UTF-8, got '.*' \("),
+        (b'{}\n{"question": "\xff"}', r"^line 2 of '.*' must be text in UTF-8 \("),
     ],
 )
 def test_broken_files_are_named_with_place_and_rule(content, message, tmp_path):
@@ -160,5 +160,7 @@ def test_files_that_are_not_there_or_not_zipped_are_named(tmp_path):
     with pytest.raises(OSError, match=r"^`path` must be a file, got '.*none.jsonl', which does not exist\.$"):
         load_task("gsm8k", tmp_path / "none.jsonl")
     (tmp_path / "data.gz").write_text("plain")
-    with pytest.raises(ValueError, match=r"^`path` must be JSON Lines in UTF-8, got '.*data.gz' \("):
+    with pytest.raises(
+        ValueError, match=r"^`path` must be a whole gzipped file if it ends in .gz, got '.*data.gz' \("
+    ):
         load_task("gsm8k", tmp_path / "data.gz")
