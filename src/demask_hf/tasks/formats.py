@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -176,10 +177,9 @@ def _content(path: Path) -> bytes:
         ValueError: if it is not gzipped although its name says so, is cut off, or holds more than `MAX_FILE_BYTES`.
         OSError: if it cannot be read.
     """
-    if "\0" in str(path) or not path.exists():
-        raise OSError(f"`path` must be a file, got {str(path)!r}, which does not exist.")
-    if not path.is_file():
-        raise OSError(f"`path` must be a file, got {str(path)!r}, which is none.")
+    if not os.path.isfile(path):
+        reason = "is none" if os.path.exists(path) else "does not exist"
+        raise OSError(f"`path` must be a file, got {str(path)!r}, which {reason}.")
     opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as file:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -60,8 +61,8 @@ def load_task(
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
             Its chat template is used for prompts; by default prompts are plain text.
         allow_code_execution (`bool` or `str`, *optional*, defaults to `False`):
-            Must be `True` for tasks that run the answers as programs: shut in, or not at all, see `isolation`.
-            "unconfined" runs them with limits on time and memory and your own rights, and warns.
+            Must be `True` for tasks that run the answers as programs, which are shut in, see `isolation`; with
+            "unconfined" they have your own rights.
 
     Returns:
         [`Task`]
@@ -86,22 +87,28 @@ def load_task(
     if num_examples is not None:
         check_count("num_examples", num_examples)
     if name in FAMILIES:
-        for argument, value in {"path": path, "num_shots": num_shots, "tokenizer": tokenizer}.items():
-            if value is not None:
-                shown = type(value).__name__ if argument == "tokenizer" else repr(value)
-                raise ValueError(f"`{argument}` must be left out for {name}, which is generated, got {shown}.")
+        _check_left_out(name, path=path, num_shots=num_shots, tokenizer=tokenizer)
         return FAMILIES[name].task(split, num_examples or NUM_GENERATED, seed)
     format_ = FORMATS[name]
     file = _checked_file(format_, path, split, tokenizer, allow_code_execution)
     questions = format_.questions(file)
     shots, questions = _split_shots(questions, format_.num_shots if num_shots is None else num_shots)
-    _check_different(questions)
     if num_examples is not None:
         questions = _drawn(questions, num_examples, seed)
     examples = tuple(format_.example(question, shots, tokenizer) for question in questions)
-    stop_strings = () if tokenizer is not None else format_.stop_strings
-    judge = _judge_of(format_, allow_code_execution)
+    judge, stop_strings = (
+        _judge_of(format_, allow_code_execution),
+        () if tokenizer is not None else format_.stop_strings,
+    )
     return Task(name, format_.description, examples, judge, format_.max_new_tokens, stop_strings)
+
+
+def _check_left_out(name: str, **given: Any) -> None:
+    """Raise a `ValueError` if a generated family is given an argument of files."""
+    for argument, value in given.items():
+        if value is not None:
+            shown = type(value).__name__ if argument == "tokenizer" else repr(value)
+            raise ValueError(f"`{argument}` must be left out for {name}, which is generated, got {shown}.")
 
 
 def _checked_file(
@@ -139,8 +146,10 @@ def _judge_of(format_: TaskFormat, allow_code_execution: bool | str) -> Callable
 
 
 def _split_shots(questions: list[Question], num_shots: int) -> tuple[list[Question], list[Question]]:
-    if not 0 <= num_shots < len(questions):
-        raise ValueError(f"`num_shots` must be in [0, {len(questions)}) for this file, got {num_shots}.")
+    """Return the worked examples and the questions that are asked, each of them once."""
+    if not isinstance(num_shots, int) or isinstance(num_shots, bool) or not 0 <= num_shots < len(questions):
+        raise ValueError(f"`num_shots` must be in [0, {len(questions)}) for this file, got {num_shots!r}.")
+    _check_different(questions[num_shots:])
     return questions[:num_shots], questions[num_shots:]
 
 

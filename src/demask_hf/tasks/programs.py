@@ -7,7 +7,7 @@ from typing import Any
 
 from .base import TaskExample, before_stop
 from .execution import run_program
-from .formats import Question, TaskFormat, text_of, texts_of
+from .formats import Question, TaskFormat, shown, text_of, texts_of
 
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -57,7 +57,7 @@ def mbpp_program(example: TaskExample, text: str) -> tuple[str, str]:
 def _read_humaneval(record: dict[str, Any], path: Path) -> Question:
     prompt, entry_point = text_of(record, "prompt"), text_of(record, "entry_point")
     if re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.MULTILINE) is None:
-        raise ValueError(f"must have a `prompt` that defines its `entry_point`, got {entry_point!r}.")
+        raise ValueError(f"must have a `prompt` that defines its `entry_point`, got {shown(entry_point)}.")
     metadata: dict[str, Any] = {"prompt": prompt, "entry_point": entry_point, "test": text_of(record, "test")}
     metadata["task_id"] = record.get("task_id")
     request = f"Complete this function. Answer with the whole function in a block of code.\n\n```python\n{prompt}```"
@@ -70,10 +70,10 @@ def _read_mbpp(record: dict[str, Any], path: Path) -> Question:
         raise ValueError(f"must have a `test_list` of at least one text, got {tests!r}.")
     imports, setup = texts_of(record, "test_imports"), record.get("test_setup_code") or ""
     if not isinstance(setup, str):
-        raise ValueError(f"must have a text `test_setup_code`, or none, got {setup!r}.")
-    shown = "\n".join(tests)
-    text = f"{task}\nThe code must pass these tests:\n{shown}\n[BEGIN]\n"
-    request = f"{task}\nThe code must pass these tests:\n```python\n{shown}\n```\nAnswer with one block of code."
+        raise ValueError(f"must have a text `test_setup_code`, or none, got {shown(setup)}.")
+    listed = "\n".join(tests)
+    text = f"{task}\nThe code must pass these tests:\n{listed}\n[BEGIN]\n"
+    request = f"{task}\nThe code must pass these tests:\n```python\n{listed}\n```\nAnswer with one block of code."
     metadata = {"tests": tests, "setup": setup, "imports": imports, "task_id": record.get("task_id")}
     return Question(text, f"{code.strip()}\n[DONE]", metadata, request)
 
