@@ -1,5 +1,7 @@
 import pytest
 
+from demask_hf.cli.parser import CommandParser
+from demask_hf.cli.prompts import TaskOptions, load_tasks
 from demask_hf.tasks import isolation, load_task, run_program
 from demask_hf.tasks.programs import humaneval_program, mbpp_program
 
@@ -173,3 +175,26 @@ def test_unconfined_is_a_word_of_its_own_and_warns(write_lines, monkeypatch):
     assert not task.check(task.examples[0], "    return 0\n")
     with pytest.raises(ValueError, match=r"^`allow_code_execution` must be False, True or 'unconfined', got 'yes'\.$"):
         load_task("humaneval", path, allow_code_execution="yes")
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [([], None), (["--allow-code-execution"], "confined"), (["--allow-code-execution", "unconfined"], "unconfined")],
+)
+def test_the_command_line_confines_unless_another_word_is_given(words, allowed, write_lines, monkeypatch):
+    monkeypatch.setattr("demask_hf.tasks.execution._obstacle", lambda: "no namespaces")
+    task = ["--task", f"humaneval={write_lines([FUNCTION])}"]
+    (options,), _ = CommandParser("evaluate", TaskOptions).parse([*task, *words])
+    assert options.allow_code_execution == allowed
+    if allowed == "unconfined":
+        with pytest.warns(UserWarning, match="run unconfined"):
+            load_tasks(options, "test", 1)
+    else:
+        refusal = (ValueError, "^`allow_code_execution` must be True") if allowed is None else (OSError, "be confined")
+        with pytest.raises(refusal[0], match=refusal[1]):
+            load_tasks(options, "test", 1)
+
+
+def test_the_command_line_knows_no_third_word():
+    with pytest.raises(ValueError, match=r"allow-code-execution.*'yes'"):
+        CommandParser("evaluate", TaskOptions).parse(["--allow-code-execution", "yes"])
