@@ -157,18 +157,16 @@ FORGERIES = {
     "    try: os.write(number, answer * 9)\n    except OSError: pass",
     "swallowed error": "class Odd(Exception): pass\ndef double(number): raise Odd",
     "another process": "import os\nif os.fork(): os._exit(90)\ndef double(number): return None",
-    "killed judge": "import os\ndef double(number):\n    for pid in range(2, 50000):\n"
-    "        try: os.kill(pid, 9)\n        except OSError: pass",
     "text that is too long": "def double(number): return 'x' * 2**25",
     "nested too deeply": "def double(number):\n    found = []\n"
     "    for _ in range(10**5): found = [found]\n    return found",
 }
 
 
-@needs_confinement
+@both_ways
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
-def test_forgeries_are_no_pass(forgery):
-    assert run_program(forgery, TESTS) == "failed"
+def test_forgeries_are_no_pass(forgery, confined):
+    assert run_program(forgery, TESTS, confined=confined) == "failed"
 
 
 @needs_confinement
@@ -470,6 +468,8 @@ def test_wrong_arguments_are_refused(monkeypatch):
     for wrong in (0, -1.0, float("nan"), float("inf"), "1", True):
         with pytest.raises(ValueError, match=r"`timeout_seconds` must be a number in \(0, inf\), got "):
             run_program("", timeout_seconds=wrong)
+    with pytest.raises(ValueError, match=r"`memory_bytes` must be an integer of at least 1, got 0\."):
+        run_program("", memory_bytes=0)
     monkeypatch.setattr("demask_hf.tasks.execution.os.name", "nt")
     with pytest.raises(OSError, match=r"programs must be run on a system with limits for processes, got nt\."):
         run_program("")

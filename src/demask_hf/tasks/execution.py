@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
 
-from ..validation import check_interval
+from ..validation import check_count, check_interval
 from . import confined
 from .confined.namespaces import NOT_CONFINED
 from .confined.roles import PASSED
@@ -116,7 +116,7 @@ def run_program(
         `str`: "passed" if program and tests ran to their last lines, "failed", or "timed out".
 
     Raises:
-        ValueError: if `timeout_seconds` is not above 0.
+        ValueError: if `timeout_seconds` is not above 0, or `memory_bytes` is below 1.
         OSError: if the system cannot confine programs, or has no limits for processes, such as Windows.
 
     Example:
@@ -128,6 +128,7 @@ def run_program(
     ```
     """
     check_interval("timeout_seconds", timeout_seconds, 0, open_low=True, open_high=True)
+    check_count("memory_bytes", memory_bytes)
     check_execution(True if confined else UNCONFINED)
     limits = {"cpu_seconds": math.ceil(timeout_seconds) + 1, "memory_bytes": memory_bytes, "is_confined": confined}
     with ExitStack() as stack:
