@@ -119,6 +119,22 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
+                yield f"line {number}", parsed_json(line)
+            except ValueError as error:
                 raise ValueError(f"line {number} of {str(path)!r} must be a JSON object ({error}).") from None
+
+
+def parsed_json(text: str) -> Any:
+    """Return the value of a JSON text that this package did not write.
+
+    Raises:
+        ValueError: if it is not JSON, holds NaN, infinity or a number with thousands of digits, or is nested deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -1,10 +1,13 @@
 """The moving picture: one frame for each forward pass, and a pause at the end."""
 
+from html import escape
+
 import pytest
 
 
 pytest.importorskip("matplotlib")
 
+import matplotlib
 from PIL import Image
 
 from demask_hf.evaluation.animation import AnimatedRow, decoding_animation, decoding_figure
@@ -38,3 +41,14 @@ def test_the_last_frame_is_a_figure(tmp_path):
     decoding_figure(ROWS, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size[0] == 1600
+
+
+@pytest.mark.parametrize("text", ["costs $x$", "$\\frac{", "$", "<b>&amp;</b>", "half \ud800 pair", r"\textbf{x}"])
+def test_texts_are_drawn_as_they_are(text, tmp_path):
+    row = AnimatedRow(text, text, Decoding(text, text, (3,), (0,), 1, 0, 0.1), [text])
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        decoding_figure([row], tmp_path / "x.svg", text)
+    page = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    # Prompt, note, title and token; a formula would be split into its parts.
+    assert page.count(f">{escape(text, quote=False)}</text>".replace("\ud800", "?")) == 4
+    decoding_animation([row], tmp_path / "x.gif", text)

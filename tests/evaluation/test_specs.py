@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from demask_hf.evaluation.specs import Setting, field_of, parse_settings, spec_of, strategy_of
@@ -175,3 +177,15 @@ def test_the_text_of_a_strategy_is_read_as_that_strategy(strategy, text):
     found = spec_of(strategy)
     assert text in (None, found)
     assert make_strategy(**strategy_of(found)) == make_strategy(**strategy)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/etc/x", "nul\0", ".hidden", "x" * 5_000, "a/b\\c", "*?[", "", "\ud800", "CON:"]
+)
+def test_no_name_of_a_strategy_is_a_path(name, tmp_path):
+    setting = Setting("row", "label", {"name": name})
+    assert re.fullmatch(r"\w{0,40}-[0-9a-f]{12}", setting.key, re.ASCII)
+    file = tmp_path / f"{setting.key}-0.jsonl"
+    file.touch()
+    assert list(tmp_path.iterdir()) == list(tmp_path.glob(f"{setting.key}-*.jsonl")) == [file]
+    assert Setting("row", "label", {"name": f"{name}_"}).key != setting.key

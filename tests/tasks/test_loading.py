@@ -1,5 +1,7 @@
 import gzip
 import json
+import tracemalloc
+import zlib
 
 import pytest
 
@@ -146,7 +148,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(write_lines, tokenizer):
         (b"[3]", r"^record 1 of '.*' must be a JSON object, got int\.$"),
         (b'[{"question": "a"},\n 3', r"^line 2 of '.*' must continue the JSON list \("),
         (b"", r"^`path` must hold at least one record, got none in '.*'\.$"),
-        (b'{"question": "\xff"}', r"^`path` must be JSON Lines in UTF-8, got '.*' \("),
+        (b'{}\n{"question": "\xff"}', r"^line 2 of '.*' must be text in UTF-8 \("),
     ],
 )
 def test_broken_files_are_named_with_place_and_rule(content, message, tmp_path):
@@ -160,5 +162,115 @@ def test_files_that_are_not_there_or_not_zipped_are_named(tmp_path):
     with pytest.raises(OSError, match=r"^`path` must be a file, got '.*none.jsonl', which does not exist\.$"):
         load_task("gsm8k", tmp_path / "none.jsonl")
     (tmp_path / "data.gz").write_text("plain")
-    with pytest.raises(ValueError, match=r"^`path` must be JSON Lines in UTF-8, got '.*data.gz' \("):
+    with pytest.raises(
+        ValueError, match=r"^`path` must be a whole gzipped file if it ends in .gz, got '.*data.gz' \("
+    ):
         load_task("gsm8k", tmp_path / "data.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(range(256)), r"line 2 of '.*' must be text in UTF-8 \(invalid start byte\)\.$"),
+        ('{"question": "ä"}'.encode("utf-16"), r"line 1 of '.*' must be text in UTF-8 \("),
+        (b'{"question": "a", "answer": "#### 1"}\n\n \n' + b"[" * 10**5, r"line 4 of '.*' .*\(nested too deeply\)\.$"),
+        (b"[" * 10**5, r"'.*' must continue the JSON list \(nested too deeply\)\.$"),
+        (b'{"question": ' + b"9" * 5_000 + b"}", r"line 1 of '.*' must be a JSON object \(Exceeds the limit"),
+        (b'\n{"question": NaN}', r"line 2 of '.*' must be a JSON object \(NaN is not JSON\)\.$"),
+        (b'[{"question": -Infinity}]', r"'.*' must continue the JSON list \(-Infinity is not JSON\)\.$"),
+        (b'{"question": "a"', r"line 1 of '.*' must be a JSON object \("),
+        (b"null\n", r"line 1 of '.*' must be a JSON object, got NoneType\.$"),
+        (b'{"question": 3, "answer": "#### 1"}', r"line 1 of '.*' must have a text `question` of .*, got 3\.$"),
+        (b'{"question": "", "answer": "#### 1"}', r"line 1 of '.*' must have a text `question` of .*, got ''\.$"),
+        (b'{"question": "a", "answer": ["#### 1"]}', r"line 1 of '.*' must have a text `answer` of .*, got \['####"),
+        (b" \n\n", r"`path` must hold at least one record, got none in '.*'\.$"),
+    ],
+)
+def test_damaged_files_get_one_sentence(content, message, tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        load_task("gsm8k", path)
+    assert len(str(error.value)) < 500
+
+
+def test_long_values_are_shortened_in_messages(write_lines):
+    record = {"question": "a", "answer": ["x" * 10**6]}
+    with pytest.raises(ValueError, match=r"got \['x+\.\.\.\.$") as error:
+        load_task("gsm8k", write_lines([record]))
+    assert len(str(error.value)) < 500
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_damage(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf\r\n" + b"\r\n \r\n".join(json.dumps(record).encode() for record in RECORDS))
+    assert len(load_task("gsm8k", path).examples) == 10
+    path.write_bytes(b"\n\n" + json.dumps(RECORDS).encode())
+    assert len(load_task("gsm8k", path).examples) == 10
+
+
+def test_a_question_is_asked_once(write_lines):
+    path = write_lines([*RECORDS, RECORDS[3]])
+    with pytest.raises(ValueError, match=r"^line 11 of '.*' must have a question of its own, got that of line 4 of '"):
+        load_task("gsm8k", path)
+    # It may also be a worked example.
+    assert len(load_task("gsm8k", path, num_shots=4).examples) == 7
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz"])
+def test_a_file_that_unpacks_to_too_much_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("demask_hf.tasks.formats.MAX_FILE_BYTES", 10_000)
+    path = tmp_path / name
+    content = b"\n" * 10_001
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(ValueError, match=r"^`path` must hold at most 10000 bytes once unpacked, got more in '.*data"):
+        load_task("gsm8k", path)
+
+
+def test_no_more_is_unpacked_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("demask_hf.tasks.formats.MAX_FILE_BYTES", 2**20)
+    path = tmp_path / "data.jsonl.gz"
+    part = zlib.compressobj(9, zlib.DEFLATED, 31)
+    packed = b"".join(part.compress(bytes(2**24)) for _ in range(4)) + part.flush()
+    path.write_bytes(packed)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"^`path` must hold at most 1048576 bytes once unpacked, got more in '"):
+            load_task("gsm8k", path)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzipped_file_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "data.jsonl.gz"
+    content = gzip.compress("".join(json.dumps(record) + "\n" for record in RECORDS).encode())
+    for damaged in (content[:-12], content[:20] + b"xxxx" + content[24:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"^`path` must (be a whole gzipped file|hold at least one record).* '.*data"
+        ):
+            load_task("gsm8k", path)
+
+
+def test_what_is_no_readable_file_is_named(tmp_path, monkeypatch):
+    for path in (tmp_path, "/dev/zero"):
+        with pytest.raises(OSError, match=r"^`path` must be a file, got '.*', which is none\.$"):
+            load_task("gsm8k", path)
+    for path in ("nul\0", "x" * 5_000):
+        with pytest.raises(OSError, match=r"^`path` must be a file, got '.*', which does not exist\.$"):
+            load_task("gsm8k", path)
+    (tmp_path / "data.jsonl").write_text("{}")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match=r"^`path` must be a readable file, got '.*data.jsonl' \(Permission denied\)\.$"):
+        load_task("gsm8k", tmp_path / "data.jsonl")
+
+
+@pytest.mark.parametrize("wrong", [True, "1", 1.0])
+def test_a_number_of_worked_examples_is_an_integer(wrong, write_lines):
+    with pytest.raises(ValueError, match=rf"^`num_shots` must be in \[0, 10\) for this file, got {wrong!r}\.$"):
+        load_task("gsm8k", write_lines(RECORDS), num_shots=wrong)

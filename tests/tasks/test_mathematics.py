@@ -134,7 +134,16 @@ def test_problems_are_judged_by_their_box(write_lines):
 @pytest.mark.parametrize(
     ("name", "record", "message"),
     [
-        ("gsm8k", {**WORD_PROBLEM, "answer": "7"}, r"an `answer` with a number after ####, got '7'\."),
+        (
+            "gsm8k",
+            {**WORD_PROBLEM, "answer": "7"},
+            r"an `answer` with a number of at most 1000 digits after ####, got '7'\.",
+        ),
+        (
+            "gsm8k",
+            {**WORD_PROBLEM, "answer": f"#### {10**1000}"},
+            r"an `answer` with .* 1000 digits after ####, got '0*'\.",
+        ),
         ("gsm8k", {"answer": "#### 7"}, r"a text `question` of at least one character, got None\."),
         ("math500", {**PROBLEM, "solution": "1"}, r"an `answer`, or a `solution` with a \\boxed one, got neither\."),
         ("math500", {**PROBLEM, "answer": 7}, r"a text `answer` of at least one character, got 7\."),
@@ -163,3 +172,25 @@ def test_a_solution_reads_the_same_as_its_answer(published):
         records = [json.loads(line) for line in file]
     answers = [last_boxed(record["solution"]) for record in records]
     assert all(are_equivalent(answer.replace(r"\frac", r"\dfrac").replace(" ", "  "), answer) for answer in answers)
+
+
+# More than Python reads, more than it computes in a moment, and more than any memory holds.
+EXTREME = ["9" * 5_000, "9" * 10**6, "10**10**10", "10^{10^{10}}", "1e10000000000", r"\frac{1}{" + "9" * 5_000 + "}"]
+
+
+@pytest.mark.parametrize("text", EXTREME)
+def test_extreme_numbers_are_compared_as_they_are_written(text, write_lines):
+    record = {"problem": "How many?", "solution": rf"\boxed{{{text}}}"}
+    task = load_task("math500", write_lines([record]))
+    assert task.check(task.examples[0], rf"\boxed{{{text}}}")
+    assert not task.check(task.examples[0], rf"\boxed{{{text}1}}")
+    assert not are_equivalent(text, "1")
+    assert not are_equivalent("1", text)
+
+
+@pytest.mark.parametrize("text", EXTREME)
+def test_extreme_numbers_in_answers_are_wrong(text, write_lines):
+    task = load_task("gsm8k", write_lines([WORD_PROBLEM]))
+    assert not task.check(task.examples[0], f"#### {text}")
+    assert not task.check(task.examples[0], rf"\boxed{{{text}}}")
+    assert not task.check(task.examples[0], f"{text} {text}")

@@ -100,6 +100,13 @@ def test_the_worked_examples_of_a_record_come_first(write_lines):
     [
         ({**COPY, "prompt": None}, "have a `prompt`, or task_config.yaml next to the file must have one"),
         ({**COPY, "metric": "grammar_score"}, "have as `metric` one of list_match_score, .*, got 'grammar_score'"),
+        ({**COPY, "metric": ["list_match_score"]}, r"have as `metric` one of list_match_score, .*, got \['list_m"),
+        ({**COPY, "prompt": "{context:>9999999999}"}, "have the fields of its prompt and its metric list_match_score"),
+        ({**COPY, "prompt": "{context.__class__}"}, "have the fields of its prompt and its metric list_match_score"),
+        ({**COPY, "prompt": "{context"}, "have the fields of its prompt and its metric list_match_score"),
+        ({**COPY, "input": {**COPY["input"], "icl_examples": [3]}}, "have the fields of its prompt and its metric"),
+        ({**COPY, "input": '{"a": ' + "[" * 10**5}, "have an object `input`, got '{"),
+        ({**SUDOKU, "input": {"puzzle": "12"}}, "have the fields of its prompt and its metric sudoku_score, got Val"),
         ({**COPY, "input": "x"}, "have an object `input`, got 'x'"),
         ({**COPY, "input": {"line": "x"}}, r"have the fields of its prompt and its metric list_match_score, got KeyE"),
         ({**COPY, "answer": {"example": LINE}}, r"have the fields of its prompt and its metric list_match_score"),

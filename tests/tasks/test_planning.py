@@ -126,3 +126,15 @@ def test_published_files_are_read_and_their_answers_count(name, file, num_asked,
     assert all(task.check(example, example.answer) for example in task.examples)
     shown = task.examples[0].answer
     assert not any(task.check(example, shown) for example in task.examples[1:20] if example.answer != shown)
+
+
+@pytest.mark.parametrize("number", ["9" * 21, "9" * 5_000])
+def test_numbers_that_are_too_long_are_refused(number, write_lines):
+    record = {"input": f"1,2,{number}", "output": "1+2=3"}
+    with pytest.raises(ValueError, match=r"^line 1 of '.*' must have an `input` of .* of at most 20 digits each"):
+        load_task("countdown", write_lines([record]), num_shots=0)
+
+
+@pytest.mark.parametrize("text", ["9" * 5_000, "3+" + "9" * 150, "(" * 200, "9" * 99 + "*" + "9" * 99, "3**5**7**15"])
+def test_extreme_answers_are_wrong(text):
+    assert not reaches([3, 5, 7], 15, text)

@@ -71,8 +71,9 @@ class TaskOptions:
             Prompts of each task.
         seeds (`int`, *optional*, defaults to 1):
             How often each prompt is decoded, each time with another seed.
-        allow_code_execution (`bool`, *optional*, defaults to `False`):
-            Run the programs that the model writes for a task.
+        allow_code_execution (`str`, *optional*):
+            Run the programs that the model writes for a task, shut in or not at all; with the word unconfined, run
+            them with your own rights.
     """
 
     _argument_group_name = "tasks"
@@ -80,7 +81,9 @@ class TaskOptions:
     task: list[str] | None = option(metavar="NAME[=FILE]")
     num_prompts: int = 100
     seeds: int = 1
-    allow_code_execution: bool = switch()
+    allow_code_execution: str | None = option(
+        nargs="?", const="confined", choices=("confined", "unconfined"), metavar="unconfined"
+    )
 
 
 @dataclass(frozen=True)
@@ -201,12 +204,14 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
     """
     _check_num_prompts(num_prompts)
     tasks = []
+    word = options.allow_code_execution
+    allowed: bool | str = word if word == "unconfined" else word is not None
     for spec in options.task or [name for name in FAMILIES if name != "parity"]:
         name, _, path = spec.partition("=")
         if not path:
             tasks.append(load_task(name, split=split, num_examples=num_prompts))
             continue
-        task = load_task(name, path, allow_code_execution=options.allow_code_execution)
+        task = load_task(name, path, allow_code_execution=allowed)
         tasks.append(dataclasses.replace(task, examples=task.examples[start : start + num_prompts]))
     return tasks
 

@@ -6,6 +6,7 @@ Needs matplotlib (`pip install demask-hf[plots]`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -98,12 +99,12 @@ def _draw_frame(figure: Figure, rows: Sequence[AnimatedRow], num_passes: int, no
     height = 100 * figure.get_figheight()
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0))
     axes.set_axis_off()
-    axes.text(_MARGIN, 24, rows[0].decoding.prompt, family="monospace", fontsize=14, color=_INK, va="center")
-    axes.text(_MARGIN, 50, note, fontsize=10, color=_SOFT, va="center")
+    _write(axes, _MARGIN, 24, rows[0].decoding.prompt, family="monospace", fontsize=14, color=_INK, va="center")
+    _write(axes, _MARGIN, 50, note, fontsize=10, color=_SOFT, va="center")
     for number, row in enumerate(rows):
         _draw_row(axes, row, _TOP + _ROW * number, num_passes)
     legend = "gray: still masked    strong color: written in this pass    number: the pass that wrote the token"
-    axes.text(_MARGIN, height - 18, legend, fontsize=9, color=_SOFT, va="center")
+    _write(axes, _MARGIN, height - 18, legend, fontsize=9, color=_SOFT, va="center")
 
 
 def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None:
@@ -111,8 +112,9 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
     is_done = num_passes >= needed
     state = f"{needed} forward passes" if is_done else f"pass {num_passes}"
     weight = "bold" if row.rule == "demask" else "normal"
-    axes.text(_MARGIN, top, row.title, fontsize=12, color=color, fontweight=weight, va="center")
-    axes.text(
+    _write(axes, _MARGIN, top, row.title, fontsize=12, color=color, fontweight=weight, va="center")
+    _write(
+        axes,
         _WIDTH - _MARGIN,
         top,
         state,
@@ -134,11 +136,16 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
         )
         if is_written:
             ink = "white" if is_new else _INK
-            axes.text(
-                middle, top + 29, token, fontsize=12 if len(token) < 3 else 7, color=ink, ha="center", va="center"
-            )
+            size = 12 if len(token) < 3 else 7
+            _write(axes, middle, top + 29, token, fontsize=size, color=ink, ha="center", va="center")
             # Tokens of the prompt have no pass.
-            axes.text(middle, top + 43, str(step + 1 or ""), fontsize=6.5, color=ink, ha="center", va="center")
+            _write(axes, middle, top + 43, str(step + 1 or ""), fontsize=6.5, color=ink, ha="center", va="center")
+
+
+def _write(axes: Axes, right: float, down: float, text: str, **style: Any) -> None:
+    """Write a text as it is, without formulas between dollar signs; half a surrogate pair becomes a question mark."""
+    shown = text.encode("utf-8", errors="replace").decode()
+    axes.text(right, down, shown, parse_math=False, usetex=False, **style)
 
 
 def _pale(color: str) -> tuple[float, ...]:

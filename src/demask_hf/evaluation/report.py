@@ -61,7 +61,8 @@ def write_report(file: Path, title: str, rows: Sequence[Row], facts: dict[str, A
         "<h2>Order of right and wrong answers: AFP, tau-b</h2>",
         *_table([COLUMNS[0], *map(_order_column, ("right", "wrong"))], chosen),
     ]
-    write_text(file, "\n".join(parts) + "\n")
+    # A prompt or an answer may hold half a surrogate pair, which no file can.
+    write_text(file, "\n".join(parts).encode("utf-8", errors="replace").decode() + "\n")
 
 
 def environment() -> dict[str, str]:

@@ -40,9 +40,11 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """Name for files: the strategy and a checksum of everything else."""
+        """Name for files: the strategy, as far as it is a word, and a checksum of everything."""
         text = json.dumps([self.strategy, self.options], sort_keys=True)
-        return f"{self.strategy['name']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        # Anything can be the name of a strategy of one's own, also a path.
+        word = re.sub(r"[^A-Za-z0-9_]", "_", self.strategy["name"])[:40]
+        return f"{word}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def build(self) -> UnmaskingStrategy:
         """Return the strategy."""

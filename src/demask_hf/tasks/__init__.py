@@ -2,7 +2,7 @@
 
 Read `base.py` first (a task, an example, a generated family), then one family, such as `orders.py`, and `loading.py`
 (tasks by name; the layouts of published files are in `formats.py`). `execution.py` runs programs written by a model,
-and `confined.py` is the process in which they run.
+and `confined` is what happens in the processes that it starts.
 """
 
 from .base import SPLITS, Task, TaskExample, TaskFamily, split_of

@@ -9,6 +9,8 @@ from .base import TaskExample
 from .formats import Question, TaskFormat, text_of
 
 
+#: Digits of the longest number that is read: Python takes long for longer ones, and refuses thousands of digits.
+MAX_DIGITS = 1000
 _NUMBER = r"-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 # Markup without influence on the value: layout, fonts and units.
 _REMOVED = re.compile(
@@ -19,12 +21,17 @@ _UNIT = re.compile(r"(?<=[\d})])" + _TEXT.pattern + r"(?:\^\{?\d\}?)?$")
 
 
 def final_number(text: str) -> Fraction | None:
-    r"""Return the number after the first `####` of a text, else in its last `\boxed`, else its last number."""
+    r"""Return the number after the first `####` of a text, else in its last `\boxed`, else its last number.
+
+    A number of more than `MAX_DIGITS` characters is none.
+    """
     marked = re.search(rf"####\s*({_NUMBER})", text)
     boxed = re.search(_NUMBER, last_boxed(text) or "")
     numbers = re.findall(_NUMBER, text)
     found = marked[1] if marked else boxed[0] if boxed else numbers[-1] if numbers else None
-    return None if found is None else Fraction(found.replace(",", "").replace("$", ""))
+    if found is None or len(found) > MAX_DIGITS:
+        return None
+    return Fraction(found.replace(",", "").replace("$", ""))
 
 
 def last_boxed(text: str) -> str | None:
@@ -81,7 +88,9 @@ def normalised(answer: str) -> str:
 
 
 def _rational(text: str) -> Fraction | None:
-    """Return the value of a decimal number or of a fraction of whole numbers."""
+    """Return the value of a decimal number or of a fraction of whole numbers, if it is not too long to compute."""
+    if len(text) > MAX_DIGITS:
+        return None
     fraction = re.fullmatch(r"(-?)\\frac\{(-?\d+)\}\{(-?\d+)\}", text)
     if fraction and int(fraction[3]):
         value = Fraction(int(fraction[2]), int(fraction[3]))
@@ -92,8 +101,10 @@ def _rational(text: str) -> Fraction | None:
 def _read_gsm8k(record: dict[str, Any], path: Path) -> Question:
     question, answer = text_of(record, "question"), text_of(record, "answer")
     number = re.search(rf"####\s*({_NUMBER})", answer)
-    if number is None:
-        raise ValueError(f"must have an `answer` with a number after ####, got {answer[-40:]!r}.")
+    if number is None or final_number(answer) is None:
+        raise ValueError(
+            f"must have an `answer` with a number of at most {MAX_DIGITS} digits after ####, got {answer[-40:]!r}."
+        )
     request = f"{question}\n\nReason step by step. Write the final number on a line of its own, after ####."
     return Question(f"Question: {question}\nAnswer:", f" {answer}", {"number": str(final_number(answer))}, request)
 

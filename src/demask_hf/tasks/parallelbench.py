@@ -4,8 +4,8 @@ Prompt and metric are in the record itself, as in the Hub's dataset, or in `task
 the file's name, as the benchmark writes them.
 """
 
-import json
 import re
+import string
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from ..files import parsed_json
 from .base import TaskExample
-from .formats import Question, TaskFormat
+from .formats import Question, TaskFormat, shown
 from .planning import first_grid
 from .sudoku import solves
 
@@ -87,7 +88,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         tasks = yaml.safe_load(config.read_text(encoding="utf-8"))
         found = [dict(task) for name, task in tasks.items() if name.split("/")[-1] == path.stem]
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError, OSError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ValueError(
             f"must have a {CONFIG} of tasks by name next to its file, got a broken one ({reason})."
@@ -100,8 +101,8 @@ def _unpacked(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("{"):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return parsed_json(value)
+    except ValueError:
         return value
 
 
@@ -111,28 +112,32 @@ def _read(record: dict[str, Any], path: Path) -> Question:
     template, metric = config.get("prompt"), config.get("metric")
     if not isinstance(template, str):
         raise ValueError(f"must have a `prompt`, or {CONFIG} next to the file must have one for it, got neither.")
-    if metric not in METRICS:
-        raise ValueError(f"must have as `metric` one of {', '.join(METRICS)}, got {metric!r}.")
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"must have as `metric` one of {', '.join(METRICS)}, got {shown(metric)}.")
     asked, answer = _unpacked(record.get("input")), _unpacked(record.get("answer"))
     if not isinstance(asked, dict):
-        raise ValueError(f"must have an object `input`, got {asked!r}.")
+        raise ValueError(f"must have an object `input`, got {shown(asked)}.")
     try:
         question = _question(template, metric, asked, answer)
         is_right = METRICS[metric](question.answer, asked, answer)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"must have the fields of its prompt and its metric {metric}, got {error!r}.") from None
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must have the fields of its prompt and its metric {metric}, got {shown(error)}.") from None
     if not is_right:
-        raise ValueError(f"must have an `answer` that its metric {metric} counts as right, got {answer!r}.")
+        raise ValueError(f"must have an `answer` that its metric {metric} counts as right, got {shown(answer)}.")
     return question
 
 
 def _question(template: str, metric: str, asked: dict[str, Any], answer: Any) -> Question:
     """Fill the template of a record, and of the worked examples in it."""
+    for _, name, form, conversion in string.Formatter().parse(template):
+        # Nothing but the fields themselves: "{context:>9999999999}" would fill the memory.
+        if name is not None and (name not in asked or form or conversion):
+            raise KeyError(name)
     text = template.format(**asked).replace("\\n", "\n")
-    shown = answer if isinstance(answer, str) else answer["example"]
+    right = answer if isinstance(answer, str) else answer["example"]
     shots = [_question(template, metric, shot["input"], shot["answer"]) for shot in asked.get("icl_examples") or ()]
     facts = {"metric": metric, "input": asked, "answer": answer}
-    return Question(f"{text}\n\n", shown, facts, text, tuple(shots))
+    return Question(f"{text}\n\n", right, facts, text, tuple(shots))
 
 
 def _judge(example: TaskExample, text: str) -> bool:

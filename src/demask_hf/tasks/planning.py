@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import TaskExample
-from .formats import Question, TaskFormat, text_of
+from .formats import Question, TaskFormat, shown, text_of
 from .sudoku import solves
 
 
@@ -35,10 +35,10 @@ def first_grid(text: str) -> str:
 def _read_sudoku(record: dict[str, Any], path: Path) -> Question:
     puzzle, answer = text_of(record, "input"), text_of(record, "output")
     if re.fullmatch(r"[0-4]{4}(\n[0-4]{4}){3}", puzzle) is None:
-        raise ValueError(f"must have an `input` of four lines of four digits 0 to 4, got {puzzle!r}.")
+        raise ValueError(f"must have an `input` of four lines of four digits 0 to 4, got {shown(puzzle)}.")
     cells = puzzle.replace("\n", "")
     if not solves(cells, first_grid(answer)):
-        raise ValueError(f"must have an `output` that solves its puzzle, got {answer!r}.")
+        raise ValueError(f"must have an `output` that solves its puzzle, got {shown(answer)}.")
     return Question(f"Input:\n{puzzle}\nOutput:\n", answer, {"puzzle": cells})
 
 
@@ -48,11 +48,14 @@ def _judge_sudoku(example: TaskExample, text: str) -> bool:
 
 def _read_countdown(record: dict[str, Any], path: Path) -> Question:
     listed, answer = text_of(record, "input"), text_of(record, "output")
-    if re.fullmatch(r"\d+(,\d+){2,}", listed) is None:
-        raise ValueError(f"must have an `input` of at least three numbers with commas between, got {listed!r}.")
+    if re.fullmatch(r"\d{1,20}(,\d{1,20}){2,}", listed) is None:
+        raise ValueError(
+            "must have an `input` of at least three numbers with commas between, of at most 20 digits each, "
+            f"got {shown(listed)}."
+        )
     *numbers, target = map(int, listed.split(","))
     if not reaches(numbers, target, answer):
-        raise ValueError(f"must have an `output` that reaches its target, got {answer!r}.")
+        raise ValueError(f"must have an `output` that reaches its target, got {shown(answer)}.")
     return Question(f"Input: {listed}\nOutput: ", answer, {"numbers": numbers, "target": target})
 
 

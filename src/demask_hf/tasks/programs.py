@@ -7,7 +7,7 @@ from typing import Any
 
 from .base import TaskExample, before_stop
 from .execution import run_program
-from .formats import Question, TaskFormat, text_of
+from .formats import Question, TaskFormat, shown, text_of, texts_of
 
 
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
@@ -23,36 +23,41 @@ def code_of(text: str) -> str | None:
     return match[1] if match else None
 
 
-def humaneval_program(example: TaskExample, text: str) -> str:
-    """Return the program that tests an answer: a continuation of the prompt, or a fenced block with the function.
+def humaneval_program(example: TaskExample, text: str) -> tuple[str, str]:
+    """Return the program of an answer, which is a continuation of the prompt or a fenced block, and its tests.
 
     A continuation ends where something else starts, such as another function. Imports and helpers before the function
-    in the prompt are also put before a fenced block.
+    in the prompt are also put before a fenced block, and before the tests.
     """
     prompt, entry_point = example.metadata["prompt"], example.metadata["entry_point"]
     block = code_of(text)
     start = re.compile(rf"^def {re.escape(entry_point)}\b", re.MULTILINE)
+    before = start.split(prompt)[0]
     if block is None:
         solution = prompt + before_stop(text, _ENDS)
     elif start.search(block):
-        solution = start.split(prompt)[0] + "\n" + block
+        solution = before + "\n" + block
     else:
         solution = prompt + block
-    return f"{solution}\n\n{example.metadata['test']}\n\ncheck({entry_point})\n"
+    return solution, f"{before}\n{example.metadata['test']}\n\ncheck({entry_point})\n"
 
 
-def mbpp_program(example: TaskExample, text: str) -> str:
-    """Return the program that tests an answer: code up to [DONE], or a fenced block."""
+def mbpp_program(example: TaskExample, text: str) -> tuple[str, str]:
+    """Return the program of an answer, which is code up to [DONE] or a fenced block, and its tests.
+
+    Imports for the tests are also put before the program; the setup of the tests may use what the program defines.
+    """
     solution = code_of(text)
     if solution is None:
         solution = before_stop(text, ("[DONE]", "\n```"))
-    return "\n".join([example.metadata["setup"], solution, *example.metadata["tests"], ""])
+    imports, setup, tests = (example.metadata[name] for name in ("imports", "setup", "tests"))
+    return "\n".join([*imports, solution]), "\n".join([*imports, setup, *tests])
 
 
 def _read_humaneval(record: dict[str, Any], path: Path) -> Question:
     prompt, entry_point = text_of(record, "prompt"), text_of(record, "entry_point")
     if re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.MULTILINE) is None:
-        raise ValueError(f"must have a `prompt` that defines its `entry_point`, got {entry_point!r}.")
+        raise ValueError(f"must have a `prompt` that defines its `entry_point`, got {shown(entry_point)}.")
     metadata: dict[str, Any] = {"prompt": prompt, "entry_point": entry_point, "test": text_of(record, "test")}
     metadata["task_id"] = record.get("task_id")
     request = f"Complete this function. Answer with the whole function in a block of code.\n\n```python\n{prompt}```"
@@ -60,37 +65,40 @@ def _read_humaneval(record: dict[str, Any], path: Path) -> Question:
 
 
 def _read_mbpp(record: dict[str, Any], path: Path) -> Question:
-    task, code, tests = text_of(record, "text", "prompt"), text_of(record, "code"), record.get("test_list")
-    if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+    task, code, tests = text_of(record, "text", "prompt"), text_of(record, "code"), texts_of(record, "test_list")
+    if not tests:
         raise ValueError(f"must have a `test_list` of at least one text, got {tests!r}.")
-    imports = record.get("test_imports") or []
-    setup = "\n".join([record.get("test_setup_code") or "", *imports])
-    shown = "\n".join(tests)
-    text = f"{task}\nThe code must pass these tests:\n{shown}\n[BEGIN]\n"
-    request = f"{task}\nThe code must pass these tests:\n```python\n{shown}\n```\nAnswer with one block of code."
-    metadata = {"tests": tests, "setup": setup, "task_id": record.get("task_id")}
+    imports, setup = texts_of(record, "test_imports"), record.get("test_setup_code") or ""
+    if not isinstance(setup, str):
+        raise ValueError(f"must have a text `test_setup_code`, or none, got {shown(setup)}.")
+    listed = "\n".join(tests)
+    text = f"{task}\nThe code must pass these tests:\n{listed}\n[BEGIN]\n"
+    request = f"{task}\nThe code must pass these tests:\n```python\n{listed}\n```\nAnswer with one block of code."
+    metadata = {"tests": tests, "setup": setup, "imports": imports, "task_id": record.get("task_id")}
     return Question(text, f"{code.strip()}\n[DONE]", metadata, request)
 
 
-def _passes(program: Callable[[TaskExample, str], str]) -> Callable[[TaskExample, str], bool]:
-    """Return the checker that runs the program built from an example and an answer."""
-    return lambda example, text: run_program(program(example, text)) == "passed"
+def _judge(
+    program: Callable[[TaskExample, str], tuple[str, str]], confined: bool = True
+) -> Callable[[TaskExample, str], bool]:
+    """Return the judge that runs the program and the tests built from an example and an answer."""
+    return lambda example, text: run_program(*program(example, text), confined=confined) == "passed"
 
 
 HUMANEVAL = TaskFormat(
     name="humaneval",
     description="a Python function that passes its tests",
     read=_read_humaneval,
-    judge=_passes(humaneval_program),
+    judge=_judge(humaneval_program),
     max_new_tokens=768,
-    executes_code=True,
+    unconfined_judge=_judge(humaneval_program, confined=False),
 )
 MBPP = TaskFormat(
     name="mbpp",
     description="Python code that passes the tests it was shown",
     read=_read_mbpp,
-    judge=_passes(mbpp_program),
+    judge=_judge(mbpp_program),
     max_new_tokens=1024,
     num_shots=3,
-    executes_code=True,
+    unconfined_judge=_judge(mbpp_program, confined=False),
 )
