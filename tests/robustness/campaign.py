@@ -108,9 +108,14 @@ def table(results: list[Result]) -> str:
 def all_cases(folder: Path) -> list[Case]:
     """Return the whole catalogue; its files are written into an empty folder."""
     import command_inputs
+    import file_inputs
     import generate_inputs
 
-    return [*generate_inputs.cases(generate_inputs.make_model()), *command_inputs.cases(folder)]
+    commands, files = folder / "commands", folder / "files"
+    commands.mkdir()
+    files.mkdir()
+    arguments = generate_inputs.cases(generate_inputs.make_model())
+    return [*arguments, *command_inputs.cases(commands), *file_inputs.cases(files)]
 
 
 def main(argv: list[str] | None = None) -> int:
