@@ -9,6 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 from transformers.utils import is_accelerate_available
 
 from ..generation.mixin import DemaskGenerationMixin
+from ..head.weights import find, read_object, stored_files
 from .attach import attach, warn_of_another_mask
 
 
@@ -41,9 +42,9 @@ def load_model(
         `tuple`: the model, with the `generate` of this package, and its tokenizer.
 
     Raises:
-        ValueError: if a path does not exist, the device is unknown, or the head was made for another model. OSError:
-            if a repository, revision or file cannot be found. ImportError: if `device_map` is given and accelerate is
-            not installed.
+        ValueError: if a path does not exist, weights are not in safetensors files, the device is unknown, or the head
+            was made for another model. OSError: if a repository, revision or file cannot be found. ImportError: if
+            `device_map` is given and accelerate is not installed.
 
     Example:
 
@@ -66,8 +67,11 @@ def load_model(
         raise ImportError("`accelerate` must be installed for a `device_map`: pip install accelerate.")
     place = None if device_map is not None else checked_device(device)
     revision = revision or "main"
+    _check_files(name, revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    model = AutoModelForMaskedLM.from_pretrained(name, dtype=dtype, revision=revision, device_map=device_map)
+    model = AutoModelForMaskedLM.from_pretrained(
+        name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True
+    )
     if place is not None:
         model.to(place)
     if not isinstance(model, DemaskGenerationMixin):
@@ -77,6 +81,13 @@ def load_model(
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer
+
+
+def _check_files(name: str, revision: str) -> None:
+    """Refuse a damaged config, and weights of another format, which may run code, or of another folder."""
+    config = find(name, "config.json", {"revision": revision})
+    if config is not None:
+        stored_files("model", name, {"revision": revision}, read_object("model", config))
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
