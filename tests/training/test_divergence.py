@@ -73,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(collection, tmp_path, value):
     head, (training, held_out) = _head(collection), split_by_prompt(collection, 0.2, 0)
     _break_at(head, 5, lambda module: module.scorer.weight.data.fill_(value))
     message = (
-        rf"`learning_rate` must let the training converge, got a loss of (nan|inf) at step 5 with 0\.01; "
+        r"`learning_rate` must let the training converge, got a loss of (nan|inf) at step 5 with 0\.01; "
         r"the last good head is '.*checkpoint-4'\.$"
     )
     with pytest.raises(ValueError, match=message):
