@@ -134,6 +134,27 @@ def test_pickled_adapters_are_never_read(folder, trap, tmp_path):
 
 
 @both
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("{", r"must have a JSON object in its adapter_config\.json, got "),
+        ("[1]", r"must have a JSON object in its adapter_config\.json, got "),
+        ({"r": 4}, r"`peft_model_id` must be an adapter that fits a \w+, got "),
+        ({"r": "two"}, r"`peft_model_id` must be an adapter that fits a \w+, got "),
+        ({"target_modules": ["nothing"]}, r"`peft_model_id` must be an adapter that fits a \w+, got "),
+    ],
+)
+def test_damaged_adapters_are_refused(folder, tmp_path, fields, message):
+    peft = pytest.importorskip("peft")
+    adapter = tmp_path / "adapter"
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"])
+    peft.get_peft_model(AutoModel.from_pretrained(folder), config).save_pretrained(adapter)
+    file = adapter / "adapter_config.json"
+    file.write_text(fields if isinstance(fields, str) else json.dumps({**json.loads(file.read_text()), **fields}))
+    refused(adapter, message, AutoModel.from_pretrained(folder).load_adapter)
+
+
+@both
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_weights_are_floating_point_numbers(folder, dtype):
     tensors = load_file(folder / "model.safetensors")

@@ -15,8 +15,10 @@ logger = logging.get_logger(__name__)
 _FILE = "generation_config.json"
 _BAD = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 _TOKENS = ("mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id")
-_SWITCHES = ("stop_at_eos", "do_sample", "cache_commits_first", "batch_invariant")
-_SWITCHES += ("return_dict_in_generate", "output_history")
+_SWITCHES = (
+    *("stop_at_eos", "do_sample", "cache_commits_first", "batch_invariant"),
+    *("return_dict_in_generate", "output_history"),
+)
 
 
 def load_settings(location: Any, **kwargs: Any) -> DemaskGenerationConfig | None:

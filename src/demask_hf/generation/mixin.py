@@ -156,7 +156,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
 
         Raises:
             OSError: if the repository, the revision or a file does not exist.
-            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
+            ValueError: if a file is damaged or of another format than safetensors, the weights are incomplete or not
+                finite, or the head was made for another backbone.
         """
         head = load_head(name_or_path, **kwargs)
         self.set_demask_head(head)

@@ -116,7 +116,16 @@ class WholeCheckpointMixin(_Model):
             download = getattr(kwargs.get("load_config"), "download_kwargs", None) or {}
             given = (download, kwargs.get("download_kwargs"), kwargs.get("adapter_kwargs"), kwargs)
             adapter_files("peft_model_id", location, {name: one[name] for one in given if one for name in one})
-        info = super().load_adapter(*args, **kwargs)
+        try:
+            info = super().load_adapter(*args, **kwargs)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if location is None or str(error).startswith("`"):
+                raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+            raise ValueError(
+                f"`peft_model_id` must be an adapter that fits a {type(self).__name__}, got {str(location)!r} "
+                f"({reason})."
+            ) from error
         self._check_adapter(info.unexpected_keys, info.missing_keys)
         return info
 
