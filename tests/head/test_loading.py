@@ -295,3 +295,15 @@ def test_an_adapter_arrives_whole(adapter):
 def test_a_damaged_training_record_is_refused(folder, content):
     (folder / "training.json").write_text(content)
     refused(folder, r"`head` must have .* training\.json", trained_head)
+
+
+@pytest.mark.parametrize("name", [None, 5, ["head"]])
+def test_a_head_has_a_name(name):
+    with pytest.raises(ValueError, match=r"`head` must name a folder or Hub repository, got "):
+        load_head(name)
+
+
+def test_an_adapter_that_does_not_exist_is_refused():
+    refused(
+        "./missing/adapter", r"`adapter` must be a folder or Hub repository of an adapter, got '\./miss", load_merged
+    )

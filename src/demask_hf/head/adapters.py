@@ -91,7 +91,13 @@ def load_merged(adapter: str | Path, head: str | Path | None = None) -> DemaskHe
         OSError: if a folder, repository or file does not exist.
         ValueError: if a file is damaged or of another format than safetensors, or adapter and head do not fit.
     """
-    config, header = adapter_files("adapter", adapter, {})
+    try:
+        config, header = adapter_files("adapter", adapter, {})
+    except OSError as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".:")
+        raise OSError(
+            f"`adapter` must be a folder or Hub repository of an adapter, got {str(adapter)!r} ({reason})."
+        ) from error
     head = head or config.get("base_model_name_or_path")
     if not head or not isinstance(head, str | Path):
         raise ValueError(f"`head` must be given for an adapter that names none, got {str(adapter)!r}.")

@@ -1,5 +1,6 @@
 """Load a dependency head: from safetensors only, completely, and with a one-sentence error if it fails."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,6 +65,8 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
         ValueError: if it is not a head, a file is damaged, or the tensors are not those of the head that its
             configuration describes: missing, further, of other shapes, no floating-point numbers, or not finite.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"`head` must name a folder or Hub repository, got {name_or_path!r}.")
     name = repr(str(name_or_path))
     try:
         check_files(name_or_path, kwargs)
