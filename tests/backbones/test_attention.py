@@ -193,7 +193,11 @@ class Turns:
 
 
 @pytest.mark.parametrize("loaded_with", ["sdpa", "eager"])
-def test_threads_may_share_a_model(make_dream, make_head, loaded_with):
+@pytest.mark.parametrize("part_elements", [None, 48])
+def test_threads_may_share_a_model(make_dream, make_head, monkeypatch, loaded_with, part_elements):
+    if part_elements is not None:
+        # Two candidates of this vocabulary: the output layer runs again for the others.
+        monkeypatch.setattr("demask_hf.generation.predictor._MAX_PART_ELEMENTS", part_elements)
     model = make_dream(num_hidden_layers=3)
     model.set_demask_head(make_head(model))
     model.set_attn_implementation(loaded_with)

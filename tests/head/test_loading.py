@@ -173,6 +173,7 @@ def test_missing_tensors_are_refused(folder):
 def test_fields_that_contradict_the_weights_are_named(folder, field, value, stored):
     change_config(folder, **{field: value})
     refused(folder, rf"in its config\.json, got '.*', where `{field}` is {value} and the tensors say {stored}\.$")
+    refused(folder, r"`head` must (have|hold) .*, got '.*' with", DemaskHead.from_pretrained)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,9 @@ def test_damaged_indexes_are_refused(folder, how):
     damaged(folder / "model.safetensors.index.json", how)
     message = r"must have a JSON object in its model\.safetensors\.index\.json, got '.*', which "
     refused(folder, message)
+    if how != "directory":
+        message = r"`head` must have a `weight_map` in its index, got '.*', which is damaged \(\w+\)\.$"
+        refused(folder, message, DemaskHead.from_pretrained)
 
 
 @pytest.mark.parametrize("how", ["cut", "empty", "binary", "directory", "list", "huge"])

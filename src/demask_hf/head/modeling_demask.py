@@ -137,9 +137,16 @@ class DemaskHead(PreTrainedModel):
         )
         if index:
             # Before the files that it names are opened.
-            with open(index, encoding="utf-8") as file:
-                _check_weights(json.load(file)["weight_map"].values(), name_or_path)
-        return super().from_pretrained(*args, use_safetensors=True, **{**kwargs, "weights_only": True})
+            _check_weights(_indexed(index), name_or_path)
+        try:
+            return super().from_pretrained(*args, use_safetensors=True, **{**kwargs, "weights_only": True})
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"`head` must have tensors of the shapes in its config.json, got {str(name_or_path)!r} with other "
+                "shapes."
+            ) from error
 
     @staticmethod
     def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
@@ -252,6 +259,18 @@ class DemaskHead(PreTrainedModel):
         """Return the signed distance of each pair (source first) plus `max_distance`, clamped at both ends."""
         limit, positions = self.config.max_distance, positions.int()
         return (positions[:, None, :] + limit - positions[:, :, None]).clamp_(0, 2 * limit)
+
+
+def _indexed(file: str) -> list[Any]:
+    """Return the files that the index of a sharded head names."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return list(json.load(opened)["weight_map"].values())
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`head` must have a `weight_map` in its index, got {str(file)!r}, which is damaged "
+            f"({type(error).__name__})."
+        ) from None
 
 
 def _check_weights(names: Any, source: Any) -> None:
