@@ -185,6 +185,12 @@ def test_fields_that_contradict_the_weights_are_named(folder, field, value):
         ("architectures", 5, r"must have fields that fit together, got TypeError: "),
         ("id2label", 3, r"must have fields that fit together, got AttributeError: "),
         ("rope_parameters", [1], r"`rope_parameters` must be of type .*, got \[1\]\.$"),
+        (
+            "rope_parameters",
+            {"rope_type": "default", "rope_theta": "y"},
+            r"`rope_theta` must be a number in \(0, inf\), g",
+        ),
+        ("rms_norm_eps", "small", r"`rms_norm_eps` must be of type float, got 'small'\.$"),
     ],
 )
 @pytest.mark.parametrize("load", [AutoConfig.from_pretrained, AutoModel.from_pretrained])

@@ -1,6 +1,7 @@
 """Fields of a native model's config: of the right types and of possible sizes, or refused in one sentence."""
 
 import functools
+import math
 import reprlib
 from collections.abc import Callable
 from typing import Any
@@ -72,5 +73,8 @@ def _checked_fields(build: Callable[..., None]) -> Callable[..., None]:
                 raise FieldError(str(cause)) from error
             reason = " ".join(f"{type(cause).__name__}: {cause}".split()).rstrip(".")
             raise FieldError(f"`{type(config).__name__}` must have fields that fit together, got {reason}.") from error
+        theta = (getattr(config, "rope_parameters", None) or {}).get("rope_theta")
+        if theta is not None and not (isinstance(theta, int | float) and 0 < theta < math.inf):
+            raise FieldError(f"`rope_theta` must be a number in (0, inf), got {reprlib.repr(theta)}.")
 
     return checked
