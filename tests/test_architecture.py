@@ -39,7 +39,7 @@ LONG_FUNCTIONS = {
 NEEDED_PACKAGES = {"harness/model": "lm_eval"}
 # The two files of a head's Hub repository must work alone.
 HEAD_FILES = {"head/modeling_demask", "head/configuration_demask"}
-HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "math", "dataclasses", "typing"}
+HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "functools", "json", "math", "dataclasses", "typing"}
 
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}

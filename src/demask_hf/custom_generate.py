@@ -43,13 +43,32 @@ def generate(
     if not isinstance(model, demask_hf.DemaskGenerationMixin):
         demask_hf.attach(model)
     source, loaded = head or HEAD_REPOSITORY, model.demask_head
-    if source is None and loaded is None:
+    if source is not None:
+        access = {"revision": revision, "token": token}
+        loaded = _loaded(model, source, {name: value for name, value in access.items() if value is not None})
+    if loaded is None:
         raise ValueError(
             "`head` must name the folder or repository of the dependency head, got None and a model without a head."
         )
-    if source is not None and getattr(loaded, "_demask_source", None) != (source, revision):
-        access = {"revision": revision, "token": token}
-        loaded = model.load_demask_head(source, **{name: value for name, value in access.items() if value is not None})
-        # Stored, so that the next call does not load it again.
-        loaded._demask_source = (source, revision)
-    return model.generate(**{"strategy": "demask", **arguments})
+    with model.with_demask_head(loaded):
+        return model.generate(**{"strategy": "demask", **arguments})
+
+
+def _loaded(model: Any, source: str, access: dict[str, Any]) -> Any:
+    """Return the head of a folder or repository; a model without a head keeps the first one as its own.
+
+    Heads are kept with the model, so that the next call does not load them again. One that the model has is not
+    replaced: other calls may be using it.
+    """
+    from demask_hf.backbones import check_head
+    from demask_hf.head import load_head
+
+    heads = vars(model).setdefault("_demask_heads", {})
+    key = source, access.get("revision")
+    if key not in heads:
+        head = load_head(source, **access).eval()
+        check_head(model, head)
+        heads[key] = head
+        if model.demask_head is None:
+            model.set_demask_head(head)
+    return heads[key]

@@ -1,5 +1,6 @@
 """Attention weights of the last layers, against those that transformers returns with eager attention."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -156,18 +157,114 @@ def test_the_attention_implementation_is_restored_after_an_error(make_dream):
     assert torch.equal(model(IDS).logits, expected)
 
 
-def test_threads_may_share_a_model(make_dream):
-    model = make_dream()
-    prompts = [torch.tensor([[5 + index, 6, 7]]) for index in range(6)]
-    jobs = [(prompt, strategy) for prompt in prompts for strategy in ("dawn", "dapd", "threshold")]
+class Turns:
+    """Lets one thread of several run at a time; each passes on its turn before every layer of a model."""
+
+    def __init__(self, model, count):
+        self.waiting, self.changed, self.turn = list(range(count)), threading.Condition(), 0
+        self.local = threading.local()
+        self.hooks = [layer.register_forward_pre_hook(self.passed_on) for layer in model.model.layers]
+
+    def passed_on(self, *unused):
+        number = getattr(self.local, "number", None)
+        if number is not None:
+            self._to_the_next(number)
+            self._wait(number)
+
+    def run(self, number, call):
+        self.local.number = number
+        self._wait(number)
+        try:
+            return call()
+        finally:
+            self._to_the_next(number, leaves=True)
+
+    def _to_the_next(self, number, leaves=False):
+        with self.changed:
+            later = [other for other in self.waiting if other > number]
+            self.turn = (later or self.waiting)[0]
+            if leaves:
+                self.waiting.remove(number)
+            self.changed.notify_all()
+
+    def _wait(self, number):
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.turn == number, timeout=60)
+
+
+@pytest.mark.parametrize("loaded_with", ["sdpa", "eager"])
+@pytest.mark.parametrize("part_elements", [None, 48])
+def test_threads_may_share_a_model(make_dream, make_head, monkeypatch, loaded_with, part_elements):
+    if part_elements is not None:
+        # Two candidates of this vocabulary: the output layer runs again for the others.
+        monkeypatch.setattr("demask_hf.generation.predictor._MAX_PART_ELEMENTS", part_elements)
+    model = make_dream(num_hidden_layers=3)
+    model.set_demask_head(make_head(model))
+    model.set_attn_implementation(loaded_with)
+    strategies = ("dawn", "threshold", "dapd", "demask", "dawn", "klass", "schedule", "entropy_bound")
+    cache = {"demask": {"block_cache": "dual", "block_length": 2}}
+    jobs = [({"input_ids": IDS[:, index % 4 :]}, strategy) for index, strategy in enumerate(strategies)]
+    jobs += [({"input_ids": IDS, "attention_mask": ATTENTION_MASK}, strategy) for strategy in strategies]
 
     def decode(job):
-        return model.generate(job[0], max_new_tokens=6, strategy=job[1]).tolist()
+        output = model.generate(
+            **job[0], **cache.get(job[1], {}), max_new_tokens=4, strategy=job[1], return_dict_in_generate=True
+        )
+        return output.sequences.tolist(), output.unmask_step.tolist()
 
     expected = [decode(job) for job in jobs]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(decode, jobs)) == expected
-    assert model.config._attn_implementation == "sdpa"
+    turns = Turns(model, len(jobs))
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        found = list(pool.map(lambda number: turns.run(number, lambda: decode(jobs[number])), range(len(jobs))))
+    assert found == expected
+    assert model.config._attn_implementation == loaded_with
+
+
+@pytest.mark.parametrize("reading", ["dawn", "dapd"])
+@pytest.mark.parametrize("other", [None, "threshold", "dawn"])
+def test_a_forward_that_begins_while_another_thread_reads_is_as_it_is_alone(make_dream, reading, other):
+    """The other forward makes its mask while the first one reads, and ends after it."""
+    model = make_dream(num_hidden_layers=3)
+    model.set_attn_implementation("eager")
+    inputs = {"input_ids": IDS, "attention_mask": ATTENTION_MASK}
+
+    def answer(strategy):
+        if strategy is None:
+            return model(**inputs, output_attentions=True).logits
+        return model.generate(**inputs, max_new_tokens=1, max_denoising_steps=1, strategy=strategy)
+
+    expected = answer(reading), answer(other)
+    is_reading, is_masked, has_read, names = threading.Event(), threading.Event(), threading.Event(), {}
+
+    def meet(*unused):
+        names[threading.get_ident()] = model.config._attn_implementation
+        if threading.get_ident() == reader:
+            is_reading.set()
+            assert is_masked.wait(60)
+        else:
+            is_masked.set()
+            assert has_read.wait(60)
+
+    def read():
+        nonlocal reader
+        reader = threading.get_ident()
+        try:
+            return answer(reading)
+        finally:
+            has_read.set()
+
+    def run():
+        assert is_reading.wait(60)
+        return answer(other)
+
+    reader = None
+    handle = model.model.layers[0].register_forward_pre_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        found = [job.result() for job in (pool.submit(read), pool.submit(run))]
+    handle.remove()
+    assert len(names) == 2
+    assert other == "dawn" or sorted(names.values())[1] == "eager"
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize("name", ["Llada", "Bert", "ModernBert"])

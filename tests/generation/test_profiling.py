@@ -1,4 +1,5 @@
 import json
+import threading
 import time
 
 import pytest
@@ -48,6 +49,24 @@ def test_the_model_is_left_as_it_was(dream_with_head):
     profile_steps(dream_with_head, PROMPTS, num_runs=1, max_new_tokens=2)
     modules = [dream_with_head, dream_with_head.model, dream_with_head.demask_head]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+
+
+def test_the_forwards_of_other_threads_are_not_measured(make_dream, monkeypatch):
+    model, entered = make_dream(), []
+    enter = _Clock.enter
+    monkeypatch.setattr(
+        _Clock, "enter", lambda clock, part: (entered.append(threading.get_ident()), enter(clock, part))
+    )
+
+    def run_beside(*unused):
+        if threading.get_ident() == threading.main_thread().ident:
+            other = threading.Thread(target=lambda: model(PROMPTS))
+            other.start()
+            other.join(60)
+
+    model.model.layers[0].register_forward_hook(run_beside)
+    profile_steps(model, PROMPTS, num_runs=1, max_new_tokens=2, strategy="threshold")
+    assert set(entered) == {threading.main_thread().ident}
 
 
 def test_a_model_without_a_body_has_its_output_layer_in_the_backbone(scripted):

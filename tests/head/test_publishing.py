@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from transformers import AutoModel
 
 import demask_hf
 from demask_hf import DemaskHead
+from demask_hf.custom_generate import generate
 from demask_hf.head.adapters import add_lora
 from demask_hf.head.loading import load_head
 from demask_hf.head.publishing import export_head, model_card, push_head, read_training_record
@@ -334,6 +337,33 @@ def test_custom_generate_of_a_folder(make_dream, model, expected, metadata, tmp_
         fresh.generate(torch.tensor(IDS), **trusted)
     assert fresh.generate(torch.tensor(IDS), head=folder, **trusted).tolist() == expected
     assert fresh.generate(torch.tensor(IDS), **trusted).tolist() == expected
+
+
+def test_heads_of_several_calls_do_not_meet(make_dream, make_head, tmp_path):
+    model, folders = make_dream(), [str(tmp_path / name) for name in ("own", "second", "third")]
+    for seed, folder in enumerate(folders):
+        make_head(model, seed).save_pretrained(folder)
+    own = model.load_demask_head(folders[0])
+    # Both calls are in their first forward at the same time, after the heads were loaded.
+    used, meeting = {}, threading.Barrier(2)
+
+    def meet(*unused):
+        if threading.get_ident() not in used:
+            used[threading.get_ident()] = model.demask_head
+            meeting.wait(60)
+
+    handle = model.register_forward_pre_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(
+            pool.map(lambda folder: generate(model, torch.tensor(IDS), folder, max_new_tokens=8), folders[1:])
+        )
+    handle.remove()
+    assert len({id(head) for head in (own, *used.values())}) == 3
+    assert model.demask_head is own
+    for folder, answer in zip(folders[1:], answers, strict=True):
+        fresh = make_dream()
+        fresh.load_demask_head(folder)
+        assert torch.equal(fresh.generate(torch.tensor(IDS), strategy="demask", max_new_tokens=8), answer)
 
 
 @pytest.mark.parametrize(

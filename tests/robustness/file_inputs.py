@@ -84,7 +84,7 @@ def _tensor_damage() -> dict[str, Callable[[dict[str, torch.Tensor]], None]]:
         return torch.where(torch.arange(tensor.numel()).view_as(tensor) == 0, value, tensor)
 
     return {
-        "a missing tensor": lambda tensors: tensors.pop(first(tensors)) and None,
+        "a missing tensor": lambda tensors: tensors.__delitem__(first(tensors)),
         "no tensor": lambda tensors: tensors.clear(),
         "a foreign tensor": lambda tensors: tensors.update(foreign=torch.zeros(2)),
         "a wider tensor": partial(replaced, lambda tensor: torch.cat([tensor, tensor], dim=1)),

@@ -9,12 +9,12 @@ import torch
 from demask_hf.backbones.backbone import backbone_facts
 from demask_hf.head.modeling_demask import DemaskHead
 from demask_hf.training.collection import collect
+from demask_hf.training.divergence import last_checkpoint
 from demask_hf.training.prompts import TokenizedPrompt
 from demask_hf.training.states import CollectionSettings, MeasuredStates
 from demask_hf.training.store import StoredExamples
 from demask_hf.training.trainer import (
     best_kept,
-    last_checkpoint,
     new_head,
     split_by_prompt,
     train_head,

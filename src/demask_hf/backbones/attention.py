@@ -1,8 +1,10 @@
 """Attention weights of a model's last layers, with any attention implementation."""
 
+import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,17 +16,24 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 # An attention implementation for transformers: SDPA that also passes its inputs to the reader of the thread. The name
 # contains "sdpa", so that transformers refuses it where it refuses SDPA.
 _IMPLEMENTATION = "demask_readable_sdpa"
-_current = threading.local()
-# A second reader would find this implementation set, and would restore it at the end instead of the original one.
-_one_reader = threading.Lock()
+
+
+class _Current(threading.local):
+    """What a thread reads at the moment: the reader, and the configs that name the implementation above to it."""
+
+    reader: "AttentionReader | None" = None
+    configs: frozenset[int] = frozenset()
+
+
+_current = _Current()
 
 
 class AttentionReader:
     """Calls a model and keeps the attention of its last layers, averaged over heads and layers.
 
-    A transformers model that supports SDPA uses it during the call; its own implementation is restored afterwards,
-    also after an error. Weights are computed for the requested layers only, one layer at a time, in float32. Any other
-    model is called with `output_attentions`.
+    A transformers model that supports SDPA uses it during the call, in this thread only: others that run the model at
+    the same time use its own implementation. Weights are computed for the requested layers only, one layer at a time,
+    in float32. Any other model is called with `output_attentions`.
 
     Args:
         model (`torch.nn.Module`):
@@ -78,15 +87,8 @@ class AttentionReader:
         num_layers = model.config.num_hidden_layers
         num_read = min(self.layers(num_layers), num_layers)
         self.attentions, self._num_seen, self._first_read = None, 0, num_layers - num_read
-        with _one_reader:
-            before = model.config._attn_implementation
-            try:
-                model.set_attn_implementation(_IMPLEMENTATION)
-                _current.reader = self
-                outputs = model(**inputs)
-            finally:
-                _current.reader = None
-                model.set_attn_implementation(before)
+        with self._reading(model):
+            outputs = model(**inputs)
         if self._num_seen != num_layers or self.attentions is None:
             raise ValueError(
                 f"`model` must return the attention of each of its {num_layers} layers once to this strategy, got "
@@ -94,6 +96,20 @@ class AttentionReader:
             )
         self.attentions = self.attentions / num_read
         return outputs
+
+    @contextmanager
+    def _reading(self, model: PreTrainedModel) -> Iterator[None]:
+        """Let the model's configs name the readable implementation in this thread, and pass this reader to it."""
+        configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+        for config in configs:
+            config_class: Any = type(config)
+            _answer_by_thread(config_class)
+        before = _current.reader, _current.configs
+        _current.reader, _current.configs = self, frozenset(map(id, configs))
+        try:
+            yield
+        finally:
+            _current.reader, _current.configs = before
 
     def _ask(self, inputs: dict[str, Any]) -> Any:
         parameters = inspect.signature(type(self.model).forward).parameters
@@ -122,11 +138,27 @@ def _readable_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Compute SDPA, and pass the inputs to the reader of this thread."""
-    reader = getattr(_current, "reader", None)
+    reader = _current.reader
     if reader is not None:
         reader.see(query, key, attention_mask, scaling, kwargs.get("position_bias"))
     attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
     return attend(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+@functools.cache
+def _answer_by_thread(config_class: Any) -> None:
+    """Let configs of a class say which implementation the asking thread is to use.
+
+    Layers and masks ask the config, which threads share: a value written there would be used by all of them.
+    """
+    shared = config_class._attn_implementation
+
+    def own(config: Any) -> Any:
+        # Compiled models are never read, and their graphs must not depend on the thread that compiles them.
+        is_read = not torch.compiler.is_compiling() and id(config) in _current.configs
+        return _IMPLEMENTATION if is_read else shared.fget(config)
+
+    config_class._attn_implementation = property(own, shared.fset)
 
 
 AttentionInterface.register(_IMPLEMENTATION, _readable_attention)

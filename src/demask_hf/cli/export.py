@@ -1,10 +1,9 @@
 """`demask-hf export`: write a head as the folder of a Hub repository."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ..head.loading import load_head
+from ..head.loading import is_adapter, load_head
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import export_head, read_training_record
 from .parser import CommandParser, same_as
@@ -51,11 +50,15 @@ def run(options: PublishingOptions, destination: ExportOptions, out: str) -> Non
 
 def trained_head(path: str) -> tuple[DemaskHead, dict[str, Any]]:
     """Return a head, with its adapter merged, and its training record, empty if there is none."""
-    folder = Path(path)
-    if (folder / "adapter_config.json").is_file():
+    try:
+        has_adapter = is_adapter(path, {})
+    except OSError:
+        # Whatever it is, loading says why.
+        has_adapter = False
+    if has_adapter:
         from ..head.adapters import load_merged
 
-        head = load_merged(folder)
+        head = load_merged(path)
     else:
         head = load_head(path)
-    return head, read_training_record(folder)
+    return head, read_training_record(path)

@@ -135,6 +135,9 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         ValueError: if a keyword is unknown or a value is outside its range.
     """
 
+    #: What of a checkpoint's file could not be used, in words; it is not saved.
+    _left_out: str | None = None
+
     def __init__(self, **kwargs: Any):  # noqa: PLR0915, one line for each setting
         # The parent is deliberately not called: it would set the options of autoregressive decoding.
         self.max_new_tokens: int | None = kwargs.pop("max_new_tokens", None)
@@ -247,6 +250,12 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             "return_dict_in_generate": False,
             "output_history": False,
         }
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the settings, see [`~transformers.GenerationConfig.save_pretrained`]; warn of those that are lost."""
+        if self._left_out is not None:
+            logger.warning(f"{save_directory} is saved without what could not be used {self._left_out}.")
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are set."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,9 @@ class DemaskGenerationOutput(ModelOutput):
         return texts
 
 
+# A model and the head that it has in the running call only.
+_HEAD_OF_CALL: ContextVar[tuple[Any, DemaskHead] | None] = ContextVar("head of a call", default=None)
+
 if TYPE_CHECKING:
 
     class _Generative(PreTrainedModel, GenerationMixin):
@@ -107,7 +111,22 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
     @property
     def demask_head(self) -> DemaskHead | None:
         """The dependency head of the model; not part of its `state_dict`."""
-        return self.__dict__.get("_demask_head")
+        model, head = _HEAD_OF_CALL.get() or (None, None)
+        return head if model is self else self.__dict__.get("_demask_head")
+
+    @contextmanager
+    def with_demask_head(self, head: DemaskHead) -> Iterator[None]:
+        """Let the model have this head in the calls of this context; other threads see the one that it has.
+
+        Args:
+            head ([`DemaskHead`]):
+                A head for this model, in eval mode.
+        """
+        before = _HEAD_OF_CALL.set((self, head))
+        try:
+            yield
+        finally:
+            _HEAD_OF_CALL.reset(before)
 
     def set_demask_head(self, head: DemaskHead | None) -> None:
         """Attach a dependency head to the model; `None` removes it.
@@ -138,7 +157,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
 
         Raises:
             OSError: if the repository, the revision or a file does not exist.
-            ValueError: if the file is broken or incomplete, or the head was made for another backbone.
+            ValueError: if a file is damaged or of another format than safetensors, the weights are incomplete or not
+                finite, or the head was made for another backbone.
         """
         head = load_head(name_or_path, **kwargs)
         self.set_demask_head(head)

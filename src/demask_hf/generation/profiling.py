@@ -1,5 +1,6 @@
 """The time of a denoising step by part: backbone, output layer, dependency head, selection, and the rest."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,11 +157,21 @@ def _timed_modules(clock: _Clock, backbone: Backbone, head: torch.nn.Module | No
     body = backbone.states_module
     # For a model without a separate body, the output layer is included.
     parts = [(backbone.model, "backbone" if body is None else "lm_head"), (body, "backbone"), (head, "head")]
-    handles = []
+    handles, thread = [], threading.get_ident()
+
+    def entered(part: str) -> None:
+        # Another thread may run the same model, and its time is not measured here.
+        if threading.get_ident() == thread:
+            clock.enter(part)
+
+    def left(*unused: Any) -> None:
+        if threading.get_ident() == thread:
+            clock.leave()
+
     for module, part in parts:
         if module is not None:
-            handles.append(module.register_forward_pre_hook(lambda *unused, part=part: clock.enter(part)))
-            handles.append(module.register_forward_hook(lambda *unused: clock.leave()))
+            handles.append(module.register_forward_pre_hook(lambda *unused, part=part: entered(part)))
+            handles.append(module.register_forward_hook(left))
     try:
         yield
     finally:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import nn
 
 from ..validation import check_count, check_interval
 from .certificate import uncertify
+from .loading import check_finite, load_head
 from .modeling_demask import DemaskHead
+from .weights import adapter_files
 
 
 LORA_TARGETS = (
@@ -84,11 +86,35 @@ def load_merged(adapter: str | Path, head: str | Path | None = None) -> DemaskHe
 
     Returns:
         [`DemaskHead`]: an ordinary head, without PEFT.
+
+    Raises:
+        OSError: if a folder, repository or file does not exist.
+        ValueError: if a file is damaged or of another format than safetensors, or adapter and head do not fit.
     """
-    head = head or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-    if not head:
+    try:
+        config, header = adapter_files("adapter", adapter, {})
+    except OSError as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".:")
+        raise OSError(
+            f"`adapter` must be a folder or Hub repository of an adapter, got {str(adapter)!r} ({reason})."
+        ) from error
+    head = head or config.get("base_model_name_or_path")
+    if not head or not isinstance(head, str | Path):
         raise ValueError(f"`head` must be given for an adapter that names none, got {str(adapter)!r}.")
-    base = DemaskHead.from_pretrained(head, use_safetensors=True)
+    base = load_head(str(head))
     # The certificate was issued for the head without the adapter.
     uncertify(base)
-    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    try:
+        adapted = PeftModel.from_pretrained(base, str(adapter))
+        places = set(get_peft_model_state_dict(adapted))
+        merged = adapted.merge_and_unload()
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".:")
+        raise ValueError(f"`adapter` must fit the head {str(head)!r}, got {str(adapter)!r} ({reason}).") from error
+    if others := sorted(places ^ header.keys()):
+        raise ValueError(
+            f"`adapter` must hold the tensors of an adapter of the head {str(head)!r}, got {str(adapter)!r} with or "
+            f"without {others[0]}."
+        )
+    check_finite(merged, repr(str(adapter)))
+    return merged

@@ -1,9 +1,58 @@
 """Configuration of the dependency head."""
 
+import functools
+import math
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 
+# Far above every useful head, and far below what fills a memory while an empty head is built.
+_LARGEST = {
+    "backbone_hidden_size": 1 << 17,
+    "width": 1 << 13,
+    "num_attention_heads": 1 << 12,
+    "num_mixing_layers": 1 << 8,
+    "num_distance_buckets": 1 << 16,
+    "max_distance": 1 << 22,
+}
+
+
+class DemaskFieldError(StrictDataclassError, ValueError):
+    """A field of a head's config that cannot be used, in one sentence."""
+
+
+def _in_a_sentence(config_class: Any) -> Any:
+    """Say in one sentence, by a `ValueError`, that a field has another type than it must have."""
+    assign = config_class.__setattr__
+
+    @functools.wraps(assign)
+    def checked(config: Any, name: str, value: Any) -> None:
+        try:
+            assign(config, name, value)
+        except StrictDataclassError as error:
+            wanted = config.__dataclass_fields__[name].type
+            wanted, shown = getattr(wanted, "__name__", None) or str(wanted), repr(value)
+            shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+            raise DemaskFieldError(f"`{name}` must be of type {wanted}, got {shown}.") from error
+
+    build = config_class.__init__
+
+    @functools.wraps(build)
+    def built(config: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            build(config, *args, **kwargs)
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            raise DemaskFieldError(f"`config` must have fields of the right types, got {reason}.") from error
+
+    config_class.__setattr__, config_class.__init__ = checked, built
+    return config_class
+
+
+@_in_a_sentence
 @strict
 class DemaskConfig(PreTrainedConfig):
     """Describe a dependency head and the backbone it was made for.
@@ -49,7 +98,7 @@ class DemaskConfig(PreTrainedConfig):
             (`risk`, `epsilon`, `delta`, `num_prompts`) and the settings that it was chosen for.
 
     Raises:
-        ValueError: if a field is outside its range.
+        ValueError: if a field has another type or is outside its range.
 
     Example:
 
@@ -83,9 +132,26 @@ class DemaskConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for name in ("backbone_hidden_size", "width", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        self._check_sizes()
+        if self.logits_shift not in (0, 1):
+            raise ValueError(f"`logits_shift` must be 0 or 1, got {self.logits_shift}.")
+        if not 0.0 <= self.initializer_range < math.inf:
+            raise ValueError(f"`initializer_range` must be in [0, inf), got {self.initializer_range}.")
+        if not 0.0 < self.initial_dependency < 1.0:
+            raise ValueError(f"`initial_dependency` must be in (0, 1), got {self.initial_dependency}.")
+        if self.certificate is not None:
+            bound = self.certificate.get("dependency_bound")
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound >= 0:
+                raise ValueError(f"`certificate` must hold a `dependency_bound` of at least 0, got {bound!r}.")
+
+    def _check_sizes(self):
+        """Refuse sizes that no head has, or that do not fit each other."""
+        for name, largest in _LARGEST.items():
+            lowest = 0 if name == "num_mixing_layers" else 1
+            if getattr(self, name) < lowest:
+                raise ValueError(f"`{name}` must be at least {lowest}, got {getattr(self, name)}.")
+            if getattr(self, name) > largest:
+                raise ValueError(f"`{name}` must be at most {largest}, got {getattr(self, name)}.")
         if self.width % (2 * self.num_attention_heads):
             raise ValueError(
                 f"`width` must be a multiple of twice `num_attention_heads` ({self.num_attention_heads}), "
@@ -93,12 +159,13 @@ class DemaskConfig(PreTrainedConfig):
             )
         if self.num_distance_buckets < 4 or self.num_distance_buckets % 2:
             raise ValueError(f"`num_distance_buckets` must be even and at least 4, got {self.num_distance_buckets}.")
-        if not 0.0 < self.initial_dependency < 1.0:
-            raise ValueError(f"`initial_dependency` must be in (0, 1), got {self.initial_dependency}.")
-        if self.certificate is not None:
-            bound = self.certificate.get("dependency_bound")
-            if isinstance(bound, bool) or not isinstance(bound, int | float) or not bound >= 0:
-                raise ValueError(f"`certificate` must hold a `dependency_bound` of at least 0, got {bound!r}.")
+        # Nearer distances have buckets of their own.
+        num_exact = self.num_distance_buckets // 4
+        if self.max_distance <= num_exact:
+            raise ValueError(
+                f"`max_distance` must be above a quarter of `num_distance_buckets` ({num_exact}), "
+                f"got {self.max_distance}."
+            )
 
 
 __all__ = ["DemaskConfig"]

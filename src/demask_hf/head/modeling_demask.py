@@ -3,6 +3,7 @@
 This file and its configuration import only torch and transformers, so that both work alone in a Hub repository.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, cached_file
 
 from .configuration_demask import DemaskConfig
 
@@ -115,8 +116,61 @@ class DemaskHead(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, use_safetensors: bool | None = True, **kwargs: Any) -> "DemaskHead":
-        """Load a head, from safetensors only unless `use_safetensors=False` is passed."""
-        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
+        """Load a head, from safetensors only.
+
+        Raises:
+            ValueError: if another format is asked for, by an argument or by the files themselves, tensors are missing
+                or have no place in the head, or weights are not finite.
+        """
+        if not use_safetensors:
+            raise ValueError(f"`use_safetensors` must be True for a dependency head, got {use_safetensors!r}.")
+        name_or_path = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        names = ("subfolder", "revision", "token", "cache_dir", "local_files_only")
+        access = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        index = name_or_path and cached_file(
+            name_or_path,
+            "model.safetensors.index.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+            **access,
+        )
+        if index:
+            # Before the files that it names are opened.
+            _check_weights(_indexed(index), name_or_path)
+        try:
+            return super().from_pretrained(*args, use_safetensors=True, **{**kwargs, "weights_only": True})
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"`head` must have tensors of the shapes in its config.json, got {str(name_or_path)!r} with other "
+                "shapes."
+            ) from error
+
+    @staticmethod
+    def _load_pretrained_model(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse files of other formats; called for the head and for an adapter of it."""
+        _check_weights([str(file).replace("\\", "/").rpartition("/")[2] for file in checkpoint_files or ()], model)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+
+    def _adjust_missing_and_unexpected_keys(self, loading_info: Any) -> None:
+        """Refuse what is not a whole head; called when the tensors are read, before random numbers replace any."""
+        super()._adjust_missing_and_unexpected_keys(loading_info)
+        name = repr(str(self.name_or_path))
+        if missing := sorted(loading_info.missing_keys):
+            raise ValueError(
+                f"`head` must hold every tensor of a dependency head, got {name} without {len(missing)} of them, such "
+                f"as {missing[0]}."
+            )
+        if further := sorted(loading_info.unexpected_keys):
+            raise ValueError(
+                f"`head` must hold the tensors of a dependency head and no others, got {name} with {len(further)} "
+                f"without a place in it, such as {further[0]}."
+            )
+        for tensor, value in self.named_parameters():
+            if value.device.type != "meta" and not torch.isfinite(value).all():
+                raise ValueError(f"`head` must hold finite weights, got {name} with NaN or infinity in {tensor}.")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -205,6 +259,28 @@ class DemaskHead(PreTrainedModel):
         """Return the signed distance of each pair (source first) plus `max_distance`, clamped at both ends."""
         limit, positions = self.config.max_distance, positions.int()
         return (positions[:, None, :] + limit - positions[:, :, None]).clamp_(0, 2 * limit)
+
+
+def _indexed(file: str) -> list[Any]:
+    """Return the files that the index of a sharded head names."""
+    try:
+        with open(file, encoding="utf-8") as opened:
+            return list(json.load(opened)["weight_map"].values())
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`head` must have a `weight_map` in its index, got {str(file)!r}, which is damaged "
+            f"({type(error).__name__})."
+        ) from None
+
+
+def _check_weights(names: Any, source: Any) -> None:
+    """Refuse files with weights that are no safetensors files in the folder of the head: others may run code."""
+    for name in names:
+        if not isinstance(name, str) or not name.endswith(".safetensors") or {"/", "\\", ":"} & set(name):
+            place = getattr(source, "name_or_path", source)
+            raise ValueError(
+                f"`head` must have its weights in safetensors files of its own folder, got {name!r} in {str(place)!r}."
+            )
 
 
 def _distance_buckets(config: DemaskConfig) -> torch.Tensor:

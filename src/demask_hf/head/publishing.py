@@ -11,9 +11,10 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..files import read_json, write_json
+from ..files import write_json
 from ..tables import Column, Row, markdown_lines
 from .modeling_demask import DemaskHead
+from .weights import read_object
 
 
 _SOURCES = Path(__file__).parent
@@ -116,12 +117,22 @@ def read_training_record(folder: str | Path) -> dict[str, Any]:
     Args:
         folder (`str` or `Path`):
             Folder of the head, or a repository.
+
+    Raises:
+        ValueError: if the record is damaged.
     """
     file = Path(folder) / TRAINING_RECORD
-    record = read_json(file) if file.is_file() else {}
+    record = read_object("head", file) if file.is_file() else {}
     if "calibration" in record:
         # Name of the curve in older records.
         record["reliability"] = record.pop("calibration")
+    try:
+        _training_part(record)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`head` must have the training.json that `demask-hf train` wrote, or none, got {str(file)!r}, where the "
+            f"model card finds no use for what is there ({type(error).__name__}: {error})."
+        ) from None
     return record
 
 

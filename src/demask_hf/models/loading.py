@@ -5,12 +5,13 @@ import os
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import is_accelerate_available
 
 from ..generation.mixin import DemaskGenerationMixin
+from ..head.weights import find, read_object, stored_files
 from .attach import attach, warn_of_another_mask
 
 
@@ -43,9 +44,9 @@ def load_model(
         `tuple`: the model, with the `generate` of this package, and its tokenizer.
 
     Raises:
-        ValueError: if a path does not exist, the device is unknown, or the head was made for another model. OSError:
-            if a repository, revision or file cannot be found. ImportError: if `device_map` is given and accelerate is
-            not installed.
+        ValueError: if a path does not exist, weights are not in safetensors files, the device is unknown, or the head
+            was made for another model. OSError: if a repository, revision or file cannot be found. ImportError: if
+            `device_map` is given and accelerate is not installed.
 
     Example:
 
@@ -68,8 +69,11 @@ def load_model(
         raise ImportError("`accelerate` must be installed for a `device_map`: pip install accelerate.")
     place = None if device_map is not None else checked_device(device)
     revision = revision or "main"
+    _check_files(name, revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    model = AutoModelForMaskedLM.from_pretrained(name, dtype=dtype, revision=revision, device_map=device_map)
+    model = AutoModelForMaskedLM.from_pretrained(
+        name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True
+    )
     if place is not None:
         model.to(place)
     if not isinstance(model, DemaskGenerationMixin):
@@ -94,6 +98,21 @@ def _check_repository(argument: str, name: str) -> None:
     except HFValidationError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"`{argument}` must be a folder or a Hub repository, got {name!r}: {reason}") from None
+
+
+def _check_files(name: str, revision: str) -> None:
+    """Refuse a damaged config, and weights of another format, which may run code, or of another folder."""
+    config = find(name, "config.json", {"revision": revision})
+    if config is not None:
+        stored_files("model", name, {"revision": revision}, read_object("model", config))
+        try:
+            # The tokenizer would read it as the config of any model first, whose errors are none of ours.
+            AutoConfig.from_pretrained(name, revision=revision)
+        except StrictDataclassError as error:
+            if isinstance(error, ValueError):
+                raise
+            reason = " ".join(str(error).split())
+            raise ValueError(f"`model` must have a config whose fields fit together, got {reason}.") from error
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

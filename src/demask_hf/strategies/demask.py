@@ -1,5 +1,6 @@
 """DEMASK: a maximal set of positions whose predicted dependencies on each other stay below a bound."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,6 +21,8 @@ from .step import DenoisingStep
 # Used if neither the caller nor the checkpoint nor the head's certificate sets a bound.
 DEFAULT_DEPENDENCY_BOUND = 0.06
 ORDERS = ("confidence", "entropy", "margin", "token_probability", "influence")
+# Threads that share a head wait until it is moved as a whole.
+_MOVING = threading.Lock()
 
 
 @register_strategy("demask")
@@ -220,8 +223,9 @@ class _HeadDependencies:
         """Return dependencies of shape `(rows, positions, positions)`."""
         index, states = step.index, step.given("hidden_states")
         # If the backbone is spread over devices, the head moves to the device of the hidden states.
-        if next(self.head.parameters()).device != states.device:
-            self.head.to(states.device)
+        with _MOVING:
+            if next(self.head.parameters()).device != states.device:
+                self.head.to(states.device)
         inputs = {"positions": index.padded(step.positions[step.rows, step.columns])}
         if not index.is_full:
             inputs["is_position"] = is_position

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset, Subset
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 
 from ..files import write_json
 from ..head.certificate import uncertify
@@ -14,6 +14,7 @@ from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
 from ..validation import check_interval
+from .divergence import WatchedTrainer, last_checkpoint
 from .examples import Examples, collate_examples
 from .metrics import fit_of, predict_pairs, reliability_of
 from .store import StoredExamples
@@ -47,10 +48,14 @@ def train_head(
 
     Returns:
         `dict[str, float]`: the metrics of [`fit_of`].
+
+    Raises:
+        ValueError: if measured states are not finite, or the training diverges: loss, gradients or weights are NaN or
+            infinite. It stops at once, and the last good head stays in the newest checkpoint.
     """
     # The certificate was issued for the head before training.
     uncertify(head)
-    trainer = Trainer(
+    trainer = WatchedTrainer(
         model=head,
         args=TrainingArguments(
             output_dir=str(output_dir),
@@ -88,12 +93,6 @@ def best_kept(every_steps: int) -> dict[str, Any]:
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
     }
-
-
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """Return the newest complete checkpoint, or `None`."""
-    found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
-    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
 
 
 def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:

@@ -5,9 +5,11 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import Qwen2Config
 
+from ..fields import check_sizes, in_a_sentence
 from ..lookalikes import check_lookalike
 
 
+@in_a_sentence
 @strict
 class DreamConfig(Qwen2Config):
     """Describe a Dream backbone; the defaults are those of Dream-7B.
@@ -20,7 +22,8 @@ class DreamConfig(Qwen2Config):
             Id of the token at positions that are not unmasked yet.
 
     Raises:
-        ValueError: if the config describes another model under the same `model_type`.
+        ValueError: if the config describes another model under the same `model_type`, or a field has another type or
+            an impossible size.
 
     Example:
 
@@ -56,6 +59,7 @@ class DreamConfig(Qwen2Config):
         check_lookalike(type(self).model_type, self.architectures, kwargs)
         # The Hub's code does not run on transformers 5; a saved copy must not refer older versions to it.
         kwargs.pop("auto_map", None)
+        check_sizes(self)
         super().__post_init__(**kwargs)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from peft import PeftConfig
 
+from ...head.weights import ADAPTER_CONFIG, find, read_object
 from .names import LAYER_TENSOR_NAMES
 
 
@@ -34,8 +35,11 @@ def adapter_config(name_or_path: str, **kwargs: Any) -> PeftConfig:
         an adapter trained on our model is unchanged.
 
     Raises:
-        ValueError: if the targets are a pattern, in which names cannot be mapped.
+        ValueError: if the file is damaged, or the targets are a pattern, in which names cannot be mapped.
     """
+    file = find(name_or_path, ADAPTER_CONFIG, kwargs)
+    if file is not None:
+        read_object("name_or_path", file)
     config = PeftConfig.from_pretrained(name_or_path, **kwargs)
     for field in _LISTS:
         value = getattr(config, field, None)

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
+from ..fields import check_sizes, in_a_sentence
 from ..lookalikes import check_lookalike
 
 
@@ -38,6 +39,7 @@ _FIXED = {
 }
 
 
+@in_a_sentence
 @strict
 class LLaDAConfig(LlamaConfig):
     """Describe a LLaDA backbone; the defaults are those of LLaDA-8B.
@@ -51,8 +53,9 @@ class LLaDAConfig(LlamaConfig):
             Id of the token at positions that are not unmasked yet.
 
     Raises:
-        ValueError: if an option of the Hub's configs asks for an architecture that no LLaDA checkpoint has, or the
-            config describes another model under the same `model_type`, such as LLaDA-MoE.
+        ValueError: if an option of the Hub's configs asks for an architecture that no LLaDA checkpoint has, the config
+            describes another model under the same `model_type`, such as LLaDA-MoE, or a field has another type or an
+            impossible size.
 
     Example:
 
@@ -100,6 +103,7 @@ class LLaDAConfig(LlamaConfig):
                 setattr(self, ours, value)
             elif theirs == "mlp_hidden_size" and ratio is not None:
                 self.intermediate_size = ratio * self.hidden_size
+        check_sizes(self)
         super().__post_init__(**kwargs)
 
 
