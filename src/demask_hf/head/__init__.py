@@ -2,7 +2,8 @@
 
 Read `modeling_demask.py` first, the network in one file; with `configuration_demask.py` it is copied into every
 repository of a head and works there without this package. Then `loading.py` and `publishing.py` (to and from the Hub),
-`adapters.py` (PEFT; needs the extra "train") and `certificate.py` (the settings that a bound was calibrated for).
+`weights.py` (what files hold, seen before anything is built; native models use it, too), `adapters.py` (PEFT; needs
+the extra "train") and `certificate.py` (the settings that a bound was calibrated for).
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,8 @@
 
 Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`. A model
 that transformers has, such as BERT, gets `generate` from `attach.py`; `probing.py` runs one that nobody described.
-`lookalikes.py` and `checkpoint.py` refuse what is not a native model's own. `loading.py` loads a model with its head.
+`lookalikes.py`, `fields.py` and `checkpoint.py` refuse what is not a native model's own. `loading.py` loads a model
+with its head.
 """
 
 from typing import TYPE_CHECKING

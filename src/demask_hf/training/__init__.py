@@ -2,7 +2,8 @@
 
 Read in the order of the work: `prompts.py` (texts to token ids), `states.py` (which states are measured),
 `examples.py` (one state with its measured dependencies), `store.py` and `collection.py` (on disk, resumable),
-`trainer.py` (transformers' Trainer) and `metrics.py` (how well a head fits). Needs the extra "train".
+`trainer.py` and `divergence.py` (transformers' Trainer, and when it stops), `metrics.py` (how well a head fits). Needs
+the extra "train".
 """
 
 from typing import TYPE_CHECKING
