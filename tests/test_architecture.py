@@ -18,7 +18,7 @@ PACKAGE = Path(demask_hf.__file__).parent
 
 # Lowest level first. A file belongs to the first glob that fits, and imports its own room and lower levels only.
 LEVELS = [
-    ("files", "lazy", "validation", "tables", "assets/*"),
+    ("files", "schema", "lazy", "validation", "tables", "assets/*"),
     ("functional/*",),
     ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional", "models/lookalikes"),
     ("strategies/*",),

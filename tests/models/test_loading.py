@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import demask_hf
-from demask_hf.models.loading import checked_device, load_model, weights_fingerprint
+from demask_hf.models.fingerprints import weights_fingerprint
+from demask_hf.models.loading import checked_device, load_model
 
 
 PROMPT = torch.tensor([[5, 6, 7]])

@@ -11,12 +11,13 @@ import torch
 from tqdm import tqdm
 
 from ..backbones.backbone import backbone_facts
-from ..files import keep_facts
+from ..files import keep_facts, write_text
 from ..generation.mixin import DemaskGenerationMixin
+from ..models.fingerprints import model_facts
 from .examples import DependencyExample
 from .prompts import TokenizedPrompt
 from .states import CollectionSettings, MeasuredStates
-from .store import COLLECTION_FILE, StoredExamples, shard_path, write_shard
+from .store import COLLECTION_FILE, SHARDS, StoredExamples, shard_path, write_shard
 
 
 def collect(
@@ -50,17 +51,17 @@ def collect(
         [`StoredExamples`]: the whole collection; `None` on processes other than the first.
 
     Raises:
-        ValueError: if the folder holds another collection.
-        OSError: if the disk has too little space, or becomes full.
+        ValueError: if the folder holds another collection, or the model gives numbers that are not finite.
+        OSError: if the disk has too little space, or becomes full; the same call then resumes.
     """
     from accelerate import PartialState
 
     state = PartialState(cpu=model.device.type == "cpu")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    facts = _facts(model, prompts, settings, provenance or {})
     if state.is_main_process:
-        keep_facts(out / COLLECTION_FILE, facts, "collection")
+        facts = _facts(model, prompts, settings, provenance or {})
+        keep_facts(out / COLLECTION_FILE, facts, "collection", [SHARDS])
         missing = [index for index in range(settings.num_shards) if not shard_path(out, index).exists()]
         message = check_room(out, model.config.hidden_size, settings, len(missing))
         if is_verbose:
@@ -74,7 +75,7 @@ def collect(
     if not state.is_main_process:
         return None
     collection = StoredExamples(out)
-    (out / "README.md").write_text(dataset_card(collection), encoding="utf-8")
+    write_text(out / "README.md", dataset_card(collection))
     return collection
 
 
@@ -156,6 +157,7 @@ def _facts(model: Any, prompts: Sequence[TokenizedPrompt], settings: CollectionS
         "num_prompts": len(prompts),
         "prompts_sha256": digest.hexdigest(),
         "backbone": backbone_facts(model),
+        **model_facts(model),
     }
 
 

@@ -16,6 +16,8 @@ from .examples import DependencyExample
 
 
 COLLECTION_FILE = "collection.json"
+#: The files of a collection's states.
+SHARDS = "shard-*.safetensors"
 # Tensors with one entry per masked position, as described in `DependencyExample`.
 _PER_POSITION = ("hidden_states", "positions", "confidence", "entropy", "tokens")
 _INTEGERS = ("positions", "tokens")
