@@ -239,16 +239,14 @@ def parsed_lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def locked(place: Path, argument: str = "out", is_file: bool = False, is_shared: bool = False) -> Iterator[None]:
-    """Be the only process that writes to a folder, or a file, in this block; a process that dies gives it back.
+def locked(folder: Path, argument: str = "out", is_shared: bool = False) -> Iterator[None]:
+    """Be the only process that writes to a folder in this block; a process that dies gives it back.
 
     Args:
-        place (`Path`):
-            The folder, which is created if it does not exist, or the file.
+        folder (`Path`):
+            The folder, which is created if it does not exist.
         argument (`str`, *optional*, defaults to "out"):
             The argument that names it, for the message.
-        is_file (`bool`, *optional*, defaults to `False`):
-            Whether it is a file.
         is_shared (`bool`, *optional*, defaults to `False`):
             Whether the processes of one launch share the work: the first one then keeps others away for all of them.
 
@@ -259,18 +257,17 @@ def locked(place: Path, argument: str = "out", is_file: bool = False, is_shared:
     if is_shared and int(next((os.environ[name] for name in _RANKS if name in os.environ), 0)) > 0:
         yield
         return
-    folder, stem = (place.parent, f".{place.name}") if is_file else (place, ".writer")
-    # Apart from the lock, which some versions empty when they try it.
-    lock, holder = FileLock(folder / f"{stem}.lock", timeout=0), folder / f"{stem}.json"
-    with writing(place):
+    # Who holds the lock stands apart from it, because some versions empty its file when they try it.
+    lock, holder = FileLock(folder / ".writer.lock", timeout=0), folder / ".writer.json"
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder / f"{stem}.lock"):
+    with writing(folder / ".writer.lock"):
         try:
             lock.acquire()
         except Timeout:
             raise ValueError(
-                f"`{argument}` must be a {'file' if is_file else 'folder'} that no other process writes to, got "
-                f"{str(place)!r}, which {_holder(holder)} uses."
+                f"`{argument}` must be a folder that no other process writes to, got {str(folder)!r}, which "
+                f"{_holder(holder)} uses."
             ) from None
     try:
         write_json(holder, {"process": os.getpid(), "host": socket.gethostname()})

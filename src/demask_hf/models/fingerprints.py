@@ -17,7 +17,7 @@ _NUM_READERS = 4
 _NEUTRAL_SETTINGS = ("_name_or_path", "_commit_hash", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
-def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
+def weights_fingerprint(*modules: torch.nn.Module | None, without: str | None = None) -> str:
     """Return a checksum of all bytes of the weights of some modules, with their names, shapes and number formats.
 
     Tensors are read one by one, a few at the same time, so the modules are never copied. Weights that accelerate
@@ -27,13 +27,16 @@ def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
     Args:
         modules (`torch.nn.Module`, *optional*):
             Modules in a fixed order; `None` stands for a missing one.
+        without (`str`, *optional*):
+            Weights with this in their names do not count.
 
     Returns:
         `str`: 16 hexadecimal digits.
     """
     present = [(number, module) for number, module in enumerate(modules) if module is not None]
-    jobs = [(number, name, module) for number, module in present for name in sorted(module.state_dict())]
     states = {number: module.state_dict() for number, module in present}
+    jobs = [(number, name, module) for number, module in present for name in sorted(states[number])]
+    jobs = [job for job in jobs if without is None or without not in job[1]]
     digest = hashlib.sha256()
 
     def checksum(job: tuple[int, str, torch.nn.Module]) -> bytes:

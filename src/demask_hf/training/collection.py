@@ -1,7 +1,6 @@
 """Collect training examples for a head: measure dependencies in states of a backbone and write shards."""
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..files import keep_facts, write_text
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.fingerprints import model_facts
 from .examples import DependencyExample
-from .prompts import TokenizedPrompt
+from .prompts import TokenizedPrompt, prompts_digest
 from .states import CollectionSettings, MeasuredStates
 from .store import COLLECTION_FILE, SHARDS, StoredExamples, shard_path, write_shard
 
@@ -149,13 +148,12 @@ def dataset_card(collection: StoredExamples) -> str:
 
 
 def _facts(model: Any, prompts: Sequence[TokenizedPrompt], settings: CollectionSettings, provenance: dict) -> dict:
-    digest = hashlib.sha256(repr([(prompt.prompt, prompt.answer) for prompt in prompts]).encode())
     return {
         **provenance,
         **dataclasses.asdict(settings),
         "num_shards": settings.num_shards,
         "num_prompts": len(prompts),
-        "prompts_sha256": digest.hexdigest(),
+        "prompts_sha256": prompts_digest(prompts),
         "backbone": backbone_facts(model),
         **model_facts(model),
     }

@@ -1,22 +1,51 @@
 """Training of a dependency head with `transformers.Trainer`."""
 
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any, cast
+from zipfile import is_zipfile
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
-from ..files import write_json
+from ..files import code_version, keep_facts, read_json, write_json, writing
 from ..head.certificate import uncertify
 from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
+from ..models.fingerprints import model_facts, weights_fingerprint
 from ..validation import check_interval
 from .examples import Examples, collate_examples
 from .metrics import fit_of, predict_pairs, reliability_of
+from .prompts import prompts_digest
+from .states import MeasuredStates
 from .store import StoredExamples
+
+
+#: Name of the file beside the checkpoints with what a training was started with.
+TRAINING_FACTS = "run.json"
+# Arguments of `TrainingArguments` that change what is shown or kept, but no weight.
+_NEUTRAL_ARGUMENTS = (
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_steps",
+    "logging_strategy",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+)
+# Errors of a disk, and how torch and safetensors word them.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
+_DISK_SIGNS = ("inline_container", "Error while serializing")
 
 
 def train_head(
@@ -25,11 +54,13 @@ def train_head(
     held_out: Examples,
     output_dir: str | Path,
     patience: int | None = None,
+    data: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> dict[str, float]:
     """Train a head on measured dependencies and return its fit on held-out states.
 
-    An interrupted run resumes from its last checkpoint in `output_dir`.
+    An interrupted run resumes from its last checkpoint in `output_dir`. A folder holds one run: what it was started
+    with is stored there.
 
     Args:
         head ([`DemaskHead`]):
@@ -42,11 +73,17 @@ def train_head(
             Folder of the checkpoints.
         patience (`int`, *optional*):
             Stop when the held-out loss has not improved for this many evaluations.
+        data (`dict`, *optional*):
+            What identifies the states, of JSON types, such as [`identity_of`] both; by default their numbers.
         arguments:
             Arguments of `TrainingArguments`, such as `max_steps`, `learning_rate` or `seed`.
 
     Returns:
         `dict[str, float]`: the metrics of [`fit_of`].
+
+    Raises:
+        ValueError: if the folder holds a run with another head, other data or arguments.
+        OSError: if a checkpoint cannot be written, because the disk is full, say; the same call then resumes.
     """
     # The certificate was issued for the head before training.
     uncertify(head)
@@ -64,9 +101,56 @@ def train_head(
         data_collator=collate_examples,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
+    facts = {
+        "version": code_version(),
+        # Adapters start at random, and a resumed run reads them from its checkpoint.
+        "head": weights_fingerprint(head, without="lora_"),
+        "data": {"num_states": len(examples), "num_held_out_states": len(held_out), **(data or {})},
+        "arguments": {name: str(value) for name, value in arguments.items() if name not in _NEUTRAL_ARGUMENTS},
+        "patience": patience,
+        "batch_of_all_processes": trainer.args.train_batch_size * trainer.args.world_size,
+    }
+    folder = Path(output_dir)
+    with trainer.args.main_process_first(local=False):
+        if trainer.args.process_index == 0 and not any(folder.glob("checkpoint-*")):
+            # Of a run that left nothing to resume.
+            (folder / TRAINING_FACTS).unlink(missing_ok=True)
+        keep_facts(folder / TRAINING_FACTS, facts, "training", ["checkpoint-*"])
+    with _writing_checkpoints(folder):
+        trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
     head.eval()
     return fit_of(head, examples, held_out)
+
+
+def identity_of(examples: Examples) -> dict[str, Any]:
+    """Return what identifies states, without reading them: number, checksum of stored ones, and what is measured.
+
+    Args:
+        examples (`Sequence[DependencyExample]`):
+            The states; those in memory are known by their number alone.
+    """
+    stored = examples.dataset if isinstance(examples, Subset) else examples
+    facts: dict[str, Any] = {"num_states": len(examples)}
+    if isinstance(stored, MeasuredStates):
+        facts |= {"prompts": prompts_digest(stored.prompts), **asdict(stored.settings), **model_facts(stored.model)}
+    if isinstance(stored, StoredExamples):
+        facts["states"] = stored.fingerprint
+        if isinstance(examples, Subset):
+            facts["chosen"] = hashlib.sha256(repr(list(examples.indices)).encode()).hexdigest()[:16]
+    return facts
+
+
+@contextmanager
+def _writing_checkpoints(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into one sentence, also those that come as other errors from torch and safetensors."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        code, text = getattr(error, "errno", None), str(error)
+        if code not in _DISK_ERRORS and not any(sign in text for sign in _DISK_SIGNS):
+            raise
+        with writing(Path(getattr(error, "filename", None) or folder)):
+            raise OSError(code or errno.EIO, "a checkpoint could not be written") from None
 
 
 def _device_arguments() -> dict[str, Any]:
@@ -93,7 +177,20 @@ def best_kept(every_steps: int) -> dict[str, Any]:
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """Return the newest complete checkpoint, or `None`."""
     found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
-    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
+    ordered = sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    return next((str(path) for path in ordered if _is_complete(path)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """Return whether the files of a checkpoint can be read; one that was cut off cannot."""
+    try:
+        read_json(checkpoint / "trainer_state.json")
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return all(is_zipfile(file) for file in checkpoint.glob("*.pt*"))
 
 
 def new_head(backbone: dict[str, Any], seed: int, **fields: Any) -> DemaskHead:
