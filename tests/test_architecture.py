@@ -19,7 +19,7 @@ PACKAGE = Path(demask_hf.__file__).parent
 # Lowest level first. A file belongs to the first glob that fits, and imports its own room and lower levels only.
 LEVELS = [
     ("files", "schema", "lazy", "validation", "tables", "assets/*"),
-    ("functional/*",),
+    ("functional/*", "drawing"),
     ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional", "models/lookalikes"),
     ("strategies/*",),
     ("generation/*",),

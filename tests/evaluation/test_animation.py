@@ -38,3 +38,11 @@ def test_the_last_frame_is_a_figure(tmp_path):
     decoding_figure(ROWS, tmp_path / "x.png")
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size[0] == 1600
+
+
+def test_dollar_signs_are_no_formulas(tmp_path):
+    decoding = Decoding("a $$ b -> ", "$$", (3,), (0,), 1, 0, 0.1)
+    rows = [AnimatedRow("$$", "demask", decoding, ["$$"])]
+    decoding_figure(rows, tmp_path / "x.png", "$$")
+    decoding_animation(rows, tmp_path / "x.gif", "$$")
+    assert (tmp_path / "x.gif").exists()

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
+from ..drawing import plain_text, save_figure
+from ..files import replacing
 from .decoding import Decoding
 from .figures import color_of
 
@@ -65,7 +67,8 @@ def decoding_animation(rows: Sequence[AnimatedRow], file: str | Path, note: str 
     palette = frames[-1].quantize(64)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [*[_FRAME_MILLISECONDS] * (len(frames) - 1), _END_MILLISECONDS]
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    with replacing(Path(file)) as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "") -> None:
@@ -81,7 +84,7 @@ def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "
     """
     figure = _figure(rows)
     _draw_frame(figure, rows, _num_passes(rows) + 1, note)
-    figure.savefig(file, dpi=2 * figure.dpi)
+    save_figure(figure, file, dpi=2 * figure.dpi)
 
 
 def _num_passes(rows: Sequence[AnimatedRow]) -> int:
@@ -98,8 +101,10 @@ def _draw_frame(figure: Figure, rows: Sequence[AnimatedRow], num_passes: int, no
     height = 100 * figure.get_figheight()
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(height, 0))
     axes.set_axis_off()
-    axes.text(_MARGIN, 24, rows[0].decoding.prompt, family="monospace", fontsize=14, color=_INK, va="center")
-    axes.text(_MARGIN, 50, note, fontsize=10, color=_SOFT, va="center")
+    axes.text(
+        _MARGIN, 24, plain_text(rows[0].decoding.prompt), family="monospace", fontsize=14, color=_INK, va="center"
+    )
+    axes.text(_MARGIN, 50, plain_text(note), fontsize=10, color=_SOFT, va="center")
     for number, row in enumerate(rows):
         _draw_row(axes, row, _TOP + _ROW * number, num_passes)
     legend = "gray: still masked    strong color: written in this pass    number: the pass that wrote the token"
@@ -111,7 +116,7 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
     is_done = num_passes >= needed
     state = f"{needed} forward passes" if is_done else f"pass {num_passes}"
     weight = "bold" if row.rule == "demask" else "normal"
-    axes.text(_MARGIN, top, row.title, fontsize=12, color=color, fontweight=weight, va="center")
+    axes.text(_MARGIN, top, plain_text(row.title), fontsize=12, color=color, fontweight=weight, va="center")
     axes.text(
         _WIDTH - _MARGIN,
         top,
@@ -135,7 +140,13 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
         if is_written:
             ink = "white" if is_new else _INK
             axes.text(
-                middle, top + 29, token, fontsize=12 if len(token) < 3 else 7, color=ink, ha="center", va="center"
+                middle,
+                top + 29,
+                plain_text(token),
+                fontsize=12 if len(token) < 3 else 7,
+                color=ink,
+                ha="center",
+                va="center",
             )
             # Tokens of the prompt have no pass.
             axes.text(middle, top + 43, str(step + 1 or ""), fontsize=6.5, color=ink, ha="center", va="center")

@@ -101,25 +101,30 @@ def train_head(
         data_collator=collate_examples,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
+    states = {"num_states": len(examples), "num_held_out_states": len(held_out), **(data or {})}
+    _keep_training_facts(trainer, {"patience": patience, "arguments": arguments, "data": states})
+    with _writing_checkpoints(Path(output_dir)):
+        trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
+    head.eval()
+    return fit_of(head, examples, held_out)
+
+
+def _keep_training_facts(trainer: Trainer, facts: dict[str, Any]) -> None:
+    """Store what a run starts with beside its checkpoints, or refuse checkpoints of another run."""
+    folder, given = Path(cast(str, trainer.args.output_dir)), facts["arguments"]
     facts = {
+        **facts,
         "version": code_version(),
         # Adapters start at random, and a resumed run reads them from its checkpoint.
-        "head": weights_fingerprint(head, without="lora_"),
-        "data": {"num_states": len(examples), "num_held_out_states": len(held_out), **(data or {})},
-        "arguments": {name: str(value) for name, value in arguments.items() if name not in _NEUTRAL_ARGUMENTS},
-        "patience": patience,
+        "head": weights_fingerprint(trainer.model, without="lora_"),
+        "arguments": {name: str(value) for name, value in given.items() if name not in _NEUTRAL_ARGUMENTS},
         "batch_of_all_processes": trainer.args.train_batch_size * trainer.args.world_size,
     }
-    folder = Path(output_dir)
     with trainer.args.main_process_first(local=False):
         if trainer.args.process_index == 0 and not any(folder.glob("checkpoint-*")):
             # Of a run that left nothing to resume.
             (folder / TRAINING_FACTS).unlink(missing_ok=True)
         keep_facts(folder / TRAINING_FACTS, facts, "training", ["checkpoint-*"])
-    with _writing_checkpoints(folder):
-        trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
-    head.eval()
-    return fit_of(head, examples, held_out)
 
 
 def identity_of(examples: Examples) -> dict[str, Any]:
