@@ -58,9 +58,7 @@ def _read_fields(kind: Any, value: Any, name: str) -> Any:
         ("with the unknown", value.keys() - fields.keys()),
     ):
         if names:
-            raise ValueError(
-                f"must have the fields of a {kind.__name__}, got one {problem} {', '.join(sorted(names))}."
-            )
+            raise ValueError(f"must have the fields of {kind.__name__}, got one {problem} {', '.join(sorted(names))}.")
     return kind(**{key: _read(hint, value[key], key) for key, hint in fields.items()})
 
 

@@ -117,9 +117,9 @@ def test_a_changed_reference_answer_is_checked_anew(dream, tokenizer, tmp_path, 
         ),
         (
             lambda facts: {**facts, "extra": 1},
-            "must have the fields of a StoredRecord, got one with the unknown extra",
+            "must have the fields of StoredRecord, got one with the unknown extra",
         ),
-        (lambda facts: {"seed": 0}, "must have the fields of a StoredRecord, got one without answer, example, family"),
+        (lambda facts: {"seed": 0}, "must have the fields of StoredRecord, got one without answer, example, family"),
         (lambda facts: [facts], "must be a JSON object, got "),
     ],
 )
