@@ -127,12 +127,12 @@ def test_a_disk_that_refuses_is_one_sentence_and_leaves_what_was_there(tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-# Holds the lock until its input ends.
+# Holds the lock until its input ends; it loads one file of the package, which takes less time than the whole.
 HOLDER = """
 import sys
 from pathlib import Path
-from demask_hf.files import locked
-with locked(Path(sys.argv[1])):
+from runpy import run_path
+with run_path(sys.argv[2])["locked"](Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -142,7 +142,10 @@ with locked(Path(sys.argv[1])):
 def holder(tmp_path):
     """Return a process that writes to a folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, str(tmp_path / "out"), files.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "held\n"
     yield process

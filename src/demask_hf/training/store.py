@@ -168,7 +168,7 @@ class _ShardIndex:
         missing = {*_PER_STATE, *_INDEX} - set(file.keys())
         if missing:
             raise _DamageError(f"lacks {', '.join(sorted(missing))}")
-        metadata = json.loads((file.metadata() or {}).get(_IDENTITY, "{}"))
+        metadata = _metadata(file)
         if metadata.get("shard") != name:
             raise _DamageError(f"was written as {metadata.get('shard')}")
         if metadata.get("collection") != collection:
@@ -204,6 +204,15 @@ class _ShardIndex:
             uncovered_mass=self._uncovered[row],
             record=int(self.records[row]),
         )
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    """Return what a shard says that it is; nothing if it was not written by this package."""
+    try:
+        metadata = json.loads((file.metadata() or {}).get(_IDENTITY, "{}"))
+    except ValueError:
+        metadata = {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _slices(num_positions: torch.Tensor, num_sources: torch.Tensor) -> list[tuple[slice, slice, slice]]:
