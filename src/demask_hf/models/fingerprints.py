@@ -34,7 +34,7 @@ def weights_fingerprint(*modules: torch.nn.Module | None, without: str | None = 
         `str`: 16 hexadecimal digits.
     """
     present = [(number, module) for number, module in enumerate(modules) if module is not None]
-    states = {number: module.state_dict() for number, module in present}
+    states = {number: module.state_dict(keep_vars=True) for number, module in present}
     jobs = [(number, name, module) for number, module in present for name in sorted(states[number])]
     jobs = [job for job in jobs if without is None or without not in job[1]]
     digest = hashlib.sha256()
