@@ -50,6 +50,12 @@ def writing(file: Path) -> Iterator[None]:
         ) from None
 
 
+def disk_error(text: str) -> OSError:
+    """Return the error of a disk that a library reports in words only."""
+    code = next((code for code in _REASONS if os.strerror(code) in text), errno.EIO)
+    return OSError(code, os.strerror(code))
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Yield a temporary name to write to, and move the file into place at the end; after an error nothing changes.
@@ -171,12 +177,19 @@ def append_lines(file: Path, records: Iterable[dict[str, Any]]) -> None:
     lines = "".join(json.dumps(record) + "\n" for record in records).encode()
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            content = file.read_bytes()
-            if content and not content.endswith(b"\n"):
-                # Cut off when an earlier process was killed.
-                os.truncate(file, content.rfind(b"\n") + 1)
+        _remove_cut_line(file)
         _write(file, "ab", lines)
+
+
+def _remove_cut_line(file: Path) -> None:
+    """Remove what an earlier process had not finished writing when it ended."""
+    if not file.exists() or not file.stat().st_size:
+        return
+    with open(file, "rb+") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read() != b"\n":
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
 
 
 def _write(file: Path, mode: str, content: bytes) -> None:

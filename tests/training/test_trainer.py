@@ -170,7 +170,12 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_training_goes_on(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(place, failure)
-        with pytest.raises(WriteError, match="was not written to .* the same command, run again, resumes"):
+        reason = {_full: "the disk is full", _torn: "Input/output error", _cut: "the file is larger than this"}[
+            failure
+        ]
+        with pytest.raises(
+            WriteError, match=f"^{reason}.* was not written to .* the same command, run again, resumes"
+        ):
             train_head(_head(collection), *parts, tmp_path, **ARGUMENTS)
     head = _head(collection)
     train_head(head, *parts, tmp_path, **ARGUMENTS)

@@ -28,6 +28,7 @@ from ..training.trainer import (
     split_by_prompt,
     train_head,
     write_training_record,
+    writing_weights,
 )
 from .collect import StateOptions
 from .options import ModelOptions
@@ -205,7 +206,8 @@ def run(
         identity |= {"states": facts, "head": model_options.head, "adapter": asdict(adapter)}
         fit = train_head(head, examples, held_out, out / "checkpoints", training.patience, identity, **arguments)
         if PartialState().is_main_process:
-            head.save_pretrained(out)
+            with writing_weights(out):
+                head.save_pretrained(out)
             facts = {"data": facts, "arguments": arguments, "num_states": len(examples), "head": model_options.head}
             record = write_training_record(out, head, held_out, fit, facts)
             _print_fit(fit)

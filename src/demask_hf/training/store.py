@@ -1,6 +1,5 @@
 """Measured states on disk: sharded safetensors, written completely or not at all, read and checked state by state."""
 
-import errno
 import hashlib
 import json
 from bisect import bisect_right
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from ..files import read_json, replacing
+from ..files import disk_error, read_json, replacing
 from ..validation import check_count
 from .examples import DependencyExample
 
@@ -77,8 +76,7 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:
-            is_full = "No space left" in str(error)
-            raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error)) from None
+            raise disk_error(str(error)) from None
 
 
 class StoredExamples(Dataset):

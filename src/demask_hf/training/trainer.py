@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
-from ..files import code_version, keep_facts, read_json, write_json, writing
+from ..files import code_version, disk_error, keep_facts, read_json, write_json, writing
 from ..head.certificate import uncertify
 from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
@@ -103,7 +103,7 @@ def train_head(
     )
     states = {"num_states": len(examples), "num_held_out_states": len(held_out), **(data or {})}
     _keep_training_facts(trainer, {"patience": patience, "arguments": arguments, "data": states})
-    with _writing_checkpoints(Path(output_dir)):
+    with writing_weights(Path(output_dir)):
         trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
     head.eval()
     return fit_of(head, examples, held_out)
@@ -146,16 +146,24 @@ def identity_of(examples: Examples) -> dict[str, Any]:
 
 
 @contextmanager
-def _writing_checkpoints(folder: Path) -> Iterator[None]:
-    """Turn errors of the disk into one sentence, also those that come as other errors from torch and safetensors."""
+def writing_weights(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into one sentence, also those that torch and safetensors call something else.
+
+    Args:
+        folder (`Path`):
+            Where the block writes weights, for the message.
+
+    Raises:
+        WriteError: instead of another error of the disk.
+    """
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         code, text = getattr(error, "errno", None), str(error)
         if code not in _DISK_ERRORS and not any(sign in text for sign in _DISK_SIGNS):
             raise
-        with writing(Path(getattr(error, "filename", None) or folder)):
-            raise OSError(code or errno.EIO, "a checkpoint could not be written") from None
+        with writing(Path(getattr(error, "filename", None) or folder / "the weights")):
+            raise (error if isinstance(error, OSError) else disk_error(text)) from None
 
 
 def _device_arguments() -> dict[str, Any]:
