@@ -200,7 +200,9 @@ def _write(file: Path, mode: str, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def kept_lines(file: Path, parse: Callable[[Any], _Parsed] = lambda value: value) -> list[_Parsed]:
+def kept_lines(
+    file: Path, parse: Callable[[Any], _Parsed] = lambda value: value, is_ordered: bool = False
+) -> list[_Parsed]:
     """Return the records that [`append_lines`] wrote; a line without a line break was cut off and is ignored.
 
     Args:
@@ -209,6 +211,8 @@ def kept_lines(file: Path, parse: Callable[[Any], _Parsed] = lambda value: value
         parse (`Callable`, *optional*):
             Checks the value of a line and returns the record, or raises a `ValueError` that continues a sentence after
             the name of the line.
+        is_ordered (`bool`, *optional*, defaults to `False`):
+            Whether a line continues those before it, so that none of them can be removed alone.
 
     Raises:
         ValueError: if a line is broken; the message names its number and the file.
@@ -224,9 +228,13 @@ def kept_lines(file: Path, parse: Callable[[Any], _Parsed] = lambda value: value
                 raise ValueError(f"must be a JSON object, got {line[:40]!r}.") from None
             records.append(parse(value))
         except ValueError as error:
+            advice = (
+                "it and the lines after it, and the same command makes them"
+                if is_ordered
+                else ("the line, and the same command makes it")
+            )
             raise ValueError(
-                f"line {number} of {str(file)!r} {str(error).removesuffix('.')}: remove the line, and the same "
-                "command makes it anew."
+                f"line {number} of {str(file)!r} {str(error).removesuffix('.')}: remove {advice} anew."
             ) from None
     return records
 

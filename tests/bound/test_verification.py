@@ -119,7 +119,10 @@ def test_an_interrupted_verification_goes_on(
     ("change", "message"),
     [
         (lambda lines: lines[1:], "line 1 of .* must be of prompt 0 of 4, got 1"),
-        (lambda lines: [lines[0], lines[0]], "line 2 of .* must be of prompt 1 of 4, got 0"),
+        (
+            lambda lines: [lines[0], lines[0]],
+            "line 2 of .* must be of prompt 1 of 4, got 0: remove it and the lines after it",
+        ),
         (
             lambda lines: [{**lines[0], "state": {**lines[0]["state"], "prompt": "w9"}}],
             "must be of 'w5 w6 w7', got 'w9'",

@@ -192,7 +192,7 @@ class Rollouts:
                 losses.extend(stored.losses)
 
         if self._file is not None:
-            kept_lines(self._file, take)
+            kept_lines(self._file, take, is_ordered=True)
         if len(losses) > len(self.prompts):
             raise ValueError(
                 f"{str(self._file)!r} must hold at most {len(self.prompts)} losses of a bound, got {len(losses)}."

@@ -160,7 +160,7 @@ def _stored_states(file: Path, prompts: Sequence[str]) -> list[StoredState]:
             raise ValueError(f"must be of {prompts[stored.number]!r}, got {stored.state.prompt!r}.")
         found.append(stored)
 
-    kept_lines(file, take)
+    kept_lines(file, take, is_ordered=True)
     return found
 
 

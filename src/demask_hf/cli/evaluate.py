@@ -1,5 +1,6 @@
 """`demask-hf evaluate`: decode task prompts with one strategy and check the answers."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ def run(
     settings = parse_settings(spec, decoding.settings())
     if len(settings) > 1:
         raise ValueError(f"`--strategy` must be one setting, got {spec!r}; `benchmark --compare` takes several.")
+    if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "`--out` must be given where several processes share the work, a folder that all of them see."
+        )
     loaded = load_tasks(tasks, options.split, tasks.num_prompts)
     with tempfile.TemporaryDirectory() as temporary, locked(Path(options.out or temporary), is_shared=True):
         model, tokenizer = model_options.load(head, is_shared=True)

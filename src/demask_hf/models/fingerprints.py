@@ -120,7 +120,10 @@ def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
     settings = {"vocabulary": tokenizer.get_vocab(), "template": tokenizer.chat_template}
     settings["special"] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = {} if backend is None else json.loads(backend.to_str())
+    rules: dict[str, Any] = {}
+    # Rules that are written in Python cannot be turned into text.
+    with suppress(Exception):
+        rules = {} if backend is None else json.loads(backend.to_str())
     # The last call sets these.
     return settings | {"rules": {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}}
 
