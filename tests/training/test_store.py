@@ -170,6 +170,15 @@ def test_a_damaged_state_is_refused_when_it_is_read(folder, name):
         stored[1]
 
 
+def test_a_damaged_state_is_one_sentence_from_a_worker_process(folder):
+    _rewritten(shard_path(folder, 0), _set("entropy", -1, 1))
+    loader = torch.utils.data.DataLoader(StoredExamples(folder), batch_size=None, num_workers=1)
+    with pytest.raises(
+        ValueError, match=r"^`data` must hold complete shards, got .* in state 1: delete it and run .*\.$"
+    ):
+        list(loader)
+
+
 def test_a_shortened_tensor_is_refused(folder):
     _rewritten(shard_path(folder, 0), lambda tensors, _: tensors.update(hidden_states=tensors["hidden_states"][:2]))
     with pytest.raises(ValueError, match=r"shard-00000\.safetensors', which has .* in state 0: delete it"):

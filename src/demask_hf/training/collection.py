@@ -143,7 +143,7 @@ def dataset_card(collection: StoredExamples) -> str:
         "Each shard holds, state after state: `hidden_states` (bf16, one row per masked position), `positions`, "
         "`confidence`, `entropy` (nats), `tokens` (most likely), `sources` (indices into the positions), `targets` "
         "(one row of dependencies per source), `num_positions` and `num_sources` of each state, `uncovered_mass` "
-        "(probability that the estimator left out) and `records` (number of the prompt).\n"
+        "(probability that the estimator left out), `records` (number of the prompt) and `checksums`.\n"
     )
 
 

@@ -152,8 +152,16 @@ class _DamageError(Exception):
     """What is wrong with a shard; the message continues a sentence after its name."""
 
 
-def _broken(file: Path, damage: str) -> ValueError:
-    return ValueError(
+class DamagedShardError(ValueError):
+    """A shard is not as it was written; the message says which and what to do."""
+
+    def __init__(self, message: str):
+        # A worker of a data loader passes on its whole traceback, which ends with this message.
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
+
+
+def _broken(file: Path, damage: str) -> DamagedShardError:
+    return DamagedShardError(
         f"`data` must hold complete shards, got {str(file)!r}, which {damage}: delete it and run the same collect "
         "command again."
     )
