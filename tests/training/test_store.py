@@ -201,6 +201,14 @@ def test_shards_of_another_collection_are_refused(folder):
         StoredExamples(folder)
 
 
+def test_shards_of_another_machine_can_be_copied_into_the_folder(folder, tmp_path_factory):
+    # Only the first process of a launch writes the facts.
+    other = shard_path(tmp_path_factory.mktemp("other"), 1)
+    write_shard(other, EXAMPLES[:1], facts={"num_shards": 2, "seed": 1, "model": "at another place"})
+    shard_path(folder, 1).write_bytes(other.read_bytes())
+    _assert_equal(StoredExamples(folder)[2], EXAMPLES[0])
+
+
 @pytest.mark.parametrize("num_shards", [None, 0, -1, "2", True])
 def test_a_collection_must_say_how_many_shards_it_has(folder, num_shards):
     (folder / COLLECTION_FILE).write_text(json.dumps({"num_shards": num_shards}))

@@ -58,8 +58,9 @@ def collect(
     state = PartialState(cpu=model.device.type == "cpu")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    # In every process: without a common disk, only the first one sees the file.
+    facts = _facts(model, prompts, settings, provenance or {})
     if state.is_main_process:
-        facts = _facts(model, prompts, settings, provenance or {})
         keep_facts(out / COLLECTION_FILE, facts, "collection", [SHARDS])
         missing = [index for index in range(settings.num_shards) if not shard_path(out, index).exists()]
         message = check_room(out, model.config.hidden_size, settings, len(missing))
@@ -69,7 +70,7 @@ def collect(
     states = MeasuredStates(model, prompts, settings)
     own = range(state.process_index, settings.num_shards, state.num_processes)
     sizes = {index: len(states.numbers(index)) for index in own}
-    fill_shards(out, sizes, states.shard, is_shown=is_verbose and state.is_local_main_process)
+    fill_shards(out, sizes, states.shard, is_shown=is_verbose and state.is_local_main_process, facts=facts)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
@@ -84,6 +85,7 @@ def fill_shards(
     measure: Callable[[int], Iterable[list[DependencyExample]]],
     states_dtype: torch.dtype = torch.bfloat16,
     is_shown: bool = True,
+    facts: dict[str, Any] | None = None,
 ) -> None:
     """Measure and write the missing shards one by one.
 
@@ -98,6 +100,8 @@ def fill_shards(
             Precision of the hidden states on disk.
         is_shown (`bool`, *optional*, defaults to `True`):
             Show progress with the remaining time.
+        facts (`dict`, *optional*):
+            Facts of the collection; by default those in the folder.
     """
     missing = [index for index in sizes if not shard_path(out, index).exists()]
     total = sum(sizes[index] for index in missing)
@@ -107,7 +111,7 @@ def fill_shards(
             for batch in measure(index):
                 examples += batch
                 bar.update(len(batch))
-            write_shard(shard_path(out, index), examples, states_dtype)
+            write_shard(shard_path(out, index), examples, states_dtype, facts)
 
 
 def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_missing: int) -> str:

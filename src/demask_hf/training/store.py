@@ -39,7 +39,12 @@ def shard_path(folder: str | Path, index: int) -> Path:
     return Path(folder) / f"shard-{index:05d}.safetensors"
 
 
-def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype: torch.dtype = torch.bfloat16) -> None:
+def write_shard(
+    file: Path,
+    examples: Sequence[DependencyExample],
+    states_dtype: torch.dtype = torch.bfloat16,
+    facts: dict[str, Any] | None = None,
+) -> None:
     """Write examples to a temporary file and then move it into place, so that a shard is complete or missing.
 
     Args:
@@ -49,6 +54,8 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
             At least one example.
         states_dtype (`torch.dtype`, *optional*, defaults to `torch.bfloat16`):
             Precision of the hidden states on disk.
+        facts (`dict`, *optional*):
+            Facts of the collection that the shard belongs to; by default those in its folder.
 
     Raises:
         ValueError: if an example holds numbers that are not finite, or outside their range.
@@ -69,7 +76,8 @@ def write_shard(file: Path, examples: Sequence[DependencyExample], states_dtype:
         if problem is not None:
             raise ValueError(f"`model` must give finite numbers in their range, got a state with {problem}.")
     tensors["checksums"] = torch.tensor([_state_checksum(state) for state in states])
-    identity = {"shard": file.name, "collection": _collection_of(file.parent), "checksum": _index_checksum(tensors)}
+    collection = _collection_of(_facts_in(file.parent) if facts is None else facts)
+    identity = {"shard": file.name, "collection": collection, "checksum": _index_checksum(tensors)}
     # One entry, because several are written in any order.
     metadata = {_IDENTITY: json.dumps(identity)}
     with replacing(file) as temporary:
@@ -107,7 +115,7 @@ class StoredExamples(Dataset):
                 "run the same collect command again to resume."
             )
         self._open_files: dict[int, Any] = {}
-        collection = _collection_of(folder)
+        collection = _collection_of(self.facts)
         self._indices = [self._index(shard, collection) for shard in range(len(self._files))]
         self._ends = torch.tensor([len(index) for index in self._indices]).cumsum(0).tolist()
         #: Number of the prompt of every state, shape `(num_states,)`.
@@ -256,10 +264,13 @@ def _index_checksum(tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _collection_of(folder: Path) -> str:
-    """Return a checksum of the facts that the states of a collection depend on; its shards belong to these."""
+def _facts_in(folder: Path) -> dict[str, Any]:
     file = folder / COLLECTION_FILE
-    facts = read_json(file) if file.is_file() else {}
+    return read_json(file) if file.is_file() else {}
+
+
+def _collection_of(facts: dict[str, Any]) -> str:
+    """Return a checksum of the facts that the states of a collection depend on; its shards belong to these."""
     facts = {name: value for name, value in facts.items() if name not in _PROVENANCE}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
