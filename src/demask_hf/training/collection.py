@@ -16,7 +16,7 @@ from ..models.fingerprints import model_facts
 from .examples import DependencyExample
 from .prompts import TokenizedPrompt, prompts_digest
 from .states import CollectionSettings, MeasuredStates
-from .store import COLLECTION_FILE, SHARDS, StoredExamples, shard_path, write_shard
+from .store import COLLECTION_FILE, SHARDS, StoredExamples, check_shard, shard_path, write_shard
 
 
 def collect(
@@ -87,7 +87,7 @@ def fill_shards(
     is_shown: bool = True,
     facts: dict[str, Any] | None = None,
 ) -> None:
-    """Measure and write the missing shards one by one.
+    """Measure and write the missing shards one by one, after a check of those that are there.
 
     Args:
         out (`Path`):
@@ -104,6 +104,8 @@ def fill_shards(
             Facts of the collection; by default those in the folder.
     """
     missing = [index for index in sizes if not shard_path(out, index).exists()]
+    for index in sizes.keys() - missing:
+        check_shard(shard_path(out, index), facts)
     total = sum(sizes[index] for index in missing)
     with tqdm(total=total, unit="state", disable=not is_shown, desc=out.name) as bar:
         for index in missing:

@@ -116,7 +116,7 @@ class StoredExamples(Dataset):
             )
         self._open_files: dict[int, Any] = {}
         collection = _collection_of(self.facts)
-        self._indices = [self._index(shard, collection) for shard in range(len(self._files))]
+        self._indices = [_index_of(file, self._opened(shard), collection) for shard, file in enumerate(self._files)]
         self._ends = torch.tensor([len(index) for index in self._indices]).cumsum(0).tolist()
         #: Number of the prompt of every state, shape `(num_states,)`.
         self.records = torch.cat([index.records for index in self._indices])
@@ -143,17 +143,23 @@ class StoredExamples(Dataset):
 
     def _opened(self, shard: int) -> Any:
         if shard not in self._open_files:
-            try:
-                self._open_files[shard] = safe_open(self._files[shard], framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise _broken(self._files[shard], f"cannot be read ({str(error).splitlines()[0]})") from None
+            self._open_files[shard] = _open(self._files[shard])
         return self._open_files[shard]
 
-    def _index(self, shard: int, collection: str) -> "_ShardIndex":
-        try:
-            return _ShardIndex(self._opened(shard), self._files[shard].name, collection)
-        except _DamageError as damage:
-            raise _broken(self._files[shard], str(damage)) from None
+
+def check_shard(file: Path, facts: dict[str, Any] | None = None) -> None:
+    """Refuse a shard that is broken, or of another collection, without reading its states.
+
+    Args:
+        file (`Path`):
+            The shard.
+        facts (`dict`, *optional*):
+            Facts of the collection; by default those in its folder.
+
+    Raises:
+        DamagedShardError: if something is wrong.
+    """
+    _index_of(file, _open(file), _collection_of(_facts_in(file.parent) if facts is None else facts))
 
 
 class _DamageError(Exception):
@@ -173,6 +179,20 @@ def _broken(file: Path, damage: str) -> DamagedShardError:
         f"`data` must hold complete shards, got {str(file)!r}, which {damage}: delete it and run the same collect "
         "command again."
     )
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise _broken(file, f"cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _index_of(file: Path, opened: Any, collection: str) -> "_ShardIndex":
+    try:
+        return _ShardIndex(opened, file.name, collection)
+    except _DamageError as damage:
+        raise _broken(file, str(damage)) from None
 
 
 class _ShardIndex:
