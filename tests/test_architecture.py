@@ -18,8 +18,8 @@ PACKAGE = Path(demask_hf.__file__).parent
 
 # Lowest level first. A file belongs to the first glob that fits, and imports its own room and lower levels only.
 LEVELS = [
-    ("files", "lazy", "validation", "tables", "assets/*"),
-    ("functional/*",),
+    ("files", "schema", "lazy", "validation", "tables", "assets/*"),
+    ("functional/*", "drawing", "locking"),
     ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional", "models/lookalikes"),
     ("strategies/*",),
     ("generation/*",),

@@ -1,6 +1,11 @@
 """Files are whole or not there; facts that differ are refused by name; a cut line does not count."""
 
+import errno
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -68,3 +73,113 @@ def test_a_broken_line_is_named(tmp_path):
     assert next(parsed) == ("line 1", {"a": 1})
     with pytest.raises(ValueError, match=r"line 3 of '.*x\.jsonl' must be a JSON object"):
         next(parsed)
+
+
+def test_nested_facts_are_named(tmp_path):
+    files.keep_facts(tmp_path / "run.json", {"weights": {"model": "a", "head": "b"}}, "run")
+    with pytest.raises(ValueError, match=r"with weights\.head 'b' instead of 'c'\."):
+        files.keep_facts(tmp_path / "run.json", {"weights": {"model": "a", "head": "c"}}, "run")
+    with pytest.raises(ValueError, match=r"with weights\.head 'b' instead of None\."):
+        files.keep_facts(tmp_path / "run.json", {"weights": {"model": "a"}}, "run")
+
+
+def test_results_without_their_facts_are_refused(tmp_path):
+    files.append_lines(tmp_path / "test" / "x.jsonl", [{"a": 1}])
+    message = r"`out` must be a new folder or one of the same run, got .* with test/x\.jsonl but without run\.json"
+    with pytest.raises(ValueError, match=message):
+        files.keep_facts(tmp_path / "run.json", {"model": "a"}, "run", ["*.jsonl", "*/*.jsonl"])
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "JSON object"), ("[1]", "JSON object, got list"), ("", "object")])
+def test_broken_facts_are_named(tmp_path, text, message):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"'.*run\.json' must hold a {message}" if text else "must hold a JSON"):
+        files.keep_facts(tmp_path / "run.json", {"model": "a"}, "run")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EFBIG, "the file is larger than this process may write"),
+        (errno.EROFS, os.strerror(errno.EROFS)),
+    ],
+)
+@pytest.mark.parametrize("write", [files.write_text, lambda file, text: files.append_lines(file, [{"text": text}])])
+def test_a_disk_that_refuses_is_one_sentence_and_leaves_what_was_there(tmp_path, monkeypatch, code, reason, write):
+    file = tmp_path / "x.jsonl"
+    write(file, "before")
+    before = file.read_bytes()
+
+    def refuse(descriptor):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(files.WriteError) as error:
+        write(file, "after")
+    assert str(error.value) == (
+        f"{reason}: x.jsonl was not written to {str(tmp_path)!r}; what was complete is kept, and the same command, "
+        "run again, resumes."
+    )
+    assert file.read_bytes().startswith(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+# Holds the lock until its input ends; it loads one file of the package, which takes less time than the whole.
+HOLDER = """
+import sys
+from pathlib import Path
+from runpy import run_path
+with run_path(sys.argv[2])["locked"](Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Return a process that writes to a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "out"), files.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_writer_is_told_who_the_first_is(holder, tmp_path):
+    message = (
+        rf"`work` must be a folder that no other process writes to, got '.*out', which process {holder.pid} on "
+        rf"{socket.gethostname()} uses\."
+    )
+    with pytest.raises(ValueError, match=message), files.locked(tmp_path / "out", "work"):
+        pass
+    # Another process of the same launch.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "1")
+        with files.locked(tmp_path / "out", is_shared=True):
+            pass
+        with pytest.raises(ValueError, match="no other process writes to"), files.locked(tmp_path / "out"):
+            pass
+
+
+def test_a_killed_writer_gives_its_folder_back(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    for _ in range(2):
+        with files.locked(tmp_path / "out"):
+            holds = json.loads((tmp_path / "out" / ".writer.json").read_text())
+            assert holds == {"process": os.getpid(), "host": socket.gethostname()}
+    assert not (tmp_path / "out" / ".writer.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(files.WriteError, match="exists: file was not written to"), files.locked(tmp_path / "file"):
+        pass

@@ -62,3 +62,8 @@ def test_the_repeated_end_of_an_answer_is_shown_once(drawn):
 def test_figures_are_files(tmp_path):
     figures.tightness_figure({"selected": [1.0]}, tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_dollar_signs_are_no_formulas(tmp_path):
+    figures.dependency_figure(["$$", "$a$"], {"$$": torch.zeros(2, 2)}, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000

@@ -1,5 +1,6 @@
 """Losses of decoded prompts: their definitions, their seeds, and what is kept on disk."""
 
+import copy
 import json
 
 import numpy as np
@@ -104,6 +105,52 @@ def test_losses_of_other_settings_are_kept_apart(dream_with_wide_head, tokenizer
     for file in tmp_path.iterdir():
         records = [json.loads(line) for line in file.read_text().split("\n") if line]
         assert [record["bound"] for record in records] == [0.5]
+
+
+def test_losses_of_other_weights_and_settings_of_the_checkpoint_are_kept_apart(
+    dream_with_wide_head, tokenizer, tmp_path
+):
+    model = copy.deepcopy(dream_with_wide_head)
+    _rollouts(model, tokenizer, work=tmp_path)(0.5)
+    with torch.no_grad():
+        model.lm_head.weight.view(-1)[-1] += 1e-3
+    _rollouts(model, tokenizer, work=tmp_path)(0.5)
+    model.generation_config.block_length = 2
+    _rollouts(model, tokenizer, work=tmp_path)(0.5)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"losses": [0.5, 1.5]}, r"must have `losses` in \[0, 1\], got \[0\.5, 1\.5\]"),
+        ({"losses": []}, r"must have `losses` in \[0, 1\], got \[\]"),
+        ({"losses": [None]}, "must have a number as `losses`, got None"),
+        ({"first": 2}, "must continue with prompt 0 of bound 0.5, got 2"),
+        ({"first": "0"}, "must have an integer as `first`, got '0'"),
+        ({"bound": None}, "must have a number as `bound`, got None"),
+    ],
+)
+def test_broken_losses_are_named(dream_with_wide_head, tokenizer, tmp_path, change, message):
+    rollouts = _rollouts(dream_with_wide_head, tokenizer, work=tmp_path)
+    rollouts(0.5)
+    (file,) = tmp_path.iterdir()
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}) + "\n")
+    with pytest.raises(ValueError, match=rf"line 1 of '.*\.jsonl' {message}"):
+        rollouts(0.5)
+
+
+def test_losses_that_are_there_twice_are_refused(dream_with_wide_head, tokenizer, tmp_path):
+    rollouts = _rollouts(dream_with_wide_head, tokenizer, work=tmp_path)
+    rollouts(0.5)
+    (file,) = tmp_path.iterdir()
+    line = json.loads(file.read_text())
+    file.write_text(2 * (json.dumps(line) + "\n"))
+    with pytest.raises(ValueError, match="line 2 of .* must continue with prompt 3 of bound 0.5, got 0"):
+        rollouts(0.5)
+    file.write_text(json.dumps({**line, "losses": [0.1] * 4}) + "\n")
+    with pytest.raises(ValueError, match="must hold at most 3 losses of a bound, got 4"):
+        rollouts(0.5)
 
 
 def test_the_fingerprint_is_of_the_prompts_in_their_order(dream_with_wide_head, tokenizer):

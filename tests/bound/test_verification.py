@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
-from demask_hf import make_strategy
+from demask_hf import DemaskHead, make_strategy
+from demask_hf.bound import verification
 from demask_hf.bound.measurement import VerificationSettings
 from demask_hf.bound.summary import summaries_of, summarise_sets, summary_table
 from demask_hf.bound.verification import dependencies_before, verify
@@ -89,6 +91,68 @@ def test_at_temperature_0_the_bound_is_void(dream_with_wide_head, tokenizer):
         verify(dream_with_wide_head, tokenizer, PROMPTS, RULE, SETTINGS, **{**KWARGS, "temperature": 0.0})
 
 
+def _stored(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("num_kept", [0, 1, 3, 4])
+def test_an_interrupted_verification_goes_on(
+    dream_with_wide_head, tokenizer, verified, tmp_path, monkeypatch, num_kept
+):
+    monkeypatch.setattr("demask_hf.bound.verification._BATCH_SIZE", 2)
+    file = tmp_path / "states.jsonl"
+    whole = verify(dream_with_wide_head, tokenizer, PROMPTS, RULE, SETTINGS, file=file, **KWARGS)
+    assert whole == verified
+    lines = file.read_text().splitlines(keepends=True)
+    assert len(lines) == len(PROMPTS)
+    # The next one was cut off while it was written.
+    file.write_text("".join(lines[:num_kept]) + (lines[num_kept][:30] if num_kept < 4 else ""))
+    asked = []
+    measure = verification._measured
+    monkeypatch.setattr(verification, "_measured", lambda *args: asked.append(args) or measure(*args))
+    assert verify(dream_with_wide_head, tokenizer, PROMPTS, RULE, SETTINGS, file=file, **KWARGS) == whole
+    assert file.read_text().splitlines(keepends=True) == lines
+    assert len(asked) == sum(one["state"] is not None for one in _stored(file)[num_kept:])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[1:], "line 1 of .* must be of prompt 0 of 4, got 1"),
+        (
+            lambda lines: [lines[0], lines[0]],
+            "line 2 of .* must be of prompt 1 of 4, got 0: remove it and the lines after it",
+        ),
+        (
+            lambda lines: [{**lines[0], "state": {**lines[0]["state"], "prompt": "w9"}}],
+            "must be of 'w5 w6 w7', got 'w9'",
+        ),
+        (
+            lambda lines: [{**lines[0], "state": {**lines[0]["state"], "num_candidates": None}}],
+            "must have an integer as `num_candidates`, got None",
+        ),
+        (lambda lines: [_with_selected(lines[0], positions=[-1, 2])], "must have positions and costs of at least 0"),
+        (lambda lines: [_with_selected(lines[0], costs=[-0.5])], "must have positions and costs of at least 0"),
+        (lambda lines: [_with_selected(lines[0], terms=[])], "must have a term and a cost for each position"),
+        (
+            lambda lines: [_with_selected(lines[0], costs=[float("nan")])],
+            "must have a finite number as `costs`, got nan",
+        ),
+    ],
+)
+def test_a_broken_state_is_named(dream_with_wide_head, tokenizer, tmp_path, change, message):
+    file = tmp_path / "states.jsonl"
+    verify(dream_with_wide_head, tokenizer, PROMPTS, RULE, SETTINGS, file=file, **KWARGS)
+    lines = [json.dumps(line) + "\n" for line in change(_stored(file))]
+    file.write_text("".join(lines))
+    with pytest.raises(ValueError, match=message):
+        verify(dream_with_wide_head, tokenizer, PROMPTS, RULE, SETTINGS, file=file, **KWARGS)
+
+
+def _with_selected(line, **fields):
+    return {**line, "state": {**line["state"], "selected": {**line["state"]["selected"], **fields}}}
+
+
 @pytest.fixture
 def command(dream_with_wide_head, tokenizer, tmp_path, capsys):
     """Return a function that runs `demask-hf verify` on a file of prompts."""
@@ -118,6 +182,58 @@ def test_the_command_writes_table_measurements_and_figures(command, tmp_path):
     assert len(facts["states"]) == facts["summaries"]["selected"]["num_sets"]
     for name in ("bound", "tightness", "dependencies"):
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_command_resumes_in_a_folder_that_was_missing(command, tmp_path, monkeypatch):
+    out = tmp_path / "new" / "folder" / "found.json"
+    code, table, err = command("--out", out)
+    assert code == 0, err
+    whole = out.read_bytes()
+    out.unlink()
+    states = out.with_name("found.json.work") / "states.jsonl"
+    states.write_text("".join(states.read_text().splitlines(keepends=True)[:1]))
+    assert command("--out", out)[:2] == (0, table)
+    assert out.read_bytes() == whole
+
+
+def test_a_verification_belongs_to_its_settings_and_its_head(command, tmp_path):
+    out = tmp_path / "found.json"
+    assert command("--out", out)[0] == 0
+    whole = out.read_bytes()
+    for arguments, message in (
+        (("--num-draws", 11), "with settings.num_draws 10 instead of 11."),
+        (("--temperature", 0.5), "with generation.temperature 1.0 instead of 0.5."),
+        (("--walk", "threshold"), "with walk None instead of 'threshold'."),
+    ):
+        code, _, err = command("--out", out, *arguments)
+        assert code == 2
+        assert "`out` must be a new folder or one of the same verification, got " in err
+        assert err.splitlines()[-1].endswith(message)
+    head = DemaskHead.from_pretrained(tmp_path / "head")
+    with torch.no_grad():
+        next(head.parameters()).view(-1)[-1] += 1
+    head.save_pretrained(tmp_path / "head")
+    code, _, err = command("--out", out)
+    assert code == 2
+    assert "with weights.head '" in err
+    assert out.read_bytes() == whole
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("demask_hf.models.loading.AutoModelForMaskedLM", None)
+    code, out, err = command("--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(
+        f"demask-hf: error: `out` must be a file, got the folder {str(tmp_path)!r}."
+    )
+    (tmp_path / "file").write_text("")
+    code, out, err = command("--out", tmp_path / "file" / "found.json")
+    assert (code, out) == (2, "")
+    assert "was not written to" in err
+    pytest.importorskip("matplotlib")
+    code, out, err = command("--figures", tmp_path / "file")
+    assert (code, out) == (2, "")
+    assert "was not written to" in err
 
 
 def test_another_strategy_may_walk(command):

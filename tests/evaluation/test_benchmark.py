@@ -153,6 +153,13 @@ def test_evaluate_prints_a_line_for_each_task(capsys):
     assert lines[3].split()[1:3] == ["100.00%", "2.00"]
 
 
+def test_processes_that_share_the_work_need_a_folder(capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", "--task", "pairs"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("demask-hf: error: `--out` must be given where several processes share the work")
+
+
 def test_prompts_of_a_file_are_split_between_choice_and_report(tmp_path, capsys):
     file = tmp_path / "questions.jsonl"
     lines = [{"question": f"={index:02}, =01", "answer": f"#### {index}"} for index in range(5)]

@@ -108,3 +108,25 @@ def test_stored_results_can_be_tabulated_and_drawn(name, drawn):
     assert max(map(len, text_table(rows))) <= 100
     figures.frontier_figure(rows, "x.png")
     assert len(drawn) == 1
+
+
+def test_dollar_signs_are_no_formulas(tmp_path):
+    # A token of Dream's vocabulary; matplotlib reads an empty formula in it and fails.
+    figures.order_figure({"mine:sign=$$,a=1": ["$$", "$a$", "$"]}, {"mine:sign=$$,a=1": [0, 1, 2]}, tmp_path / "o.png")
+    rows = [_row("mine:sign=$$", f"mine:sign=$$,a={place}", place, 0.9) for place in (1, 2)]
+    figures.frontier_figure(rows, tmp_path / "f.png", "From $$ to $$")
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("o.png", "f.png"))
+
+
+def test_dollar_signs_are_shown(drawn):
+    figures.order_figure({"threshold": ["$$", "a"]}, {"threshold": [0, 1]}, "x.png")
+    assert r"\$\$" in [text.get_text() for text in drawn[0].axes[0].texts]
+
+
+def test_a_figure_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    def full(figure, file, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figures.Figure, "savefig", full)
+    with pytest.raises(OSError, match=r"the disk is full: f\.png was not written to '.*'; what was complete is kept"):
+        figures.frontier_figure(ROWS, tmp_path / "f.png")

@@ -1,6 +1,7 @@
 """Records on disk: none is lost, none is made twice, and they do not depend on how the work was split."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,6 +71,91 @@ def test_an_interrupted_run_goes_on_and_a_torn_line_is_written_anew(dream, token
     assert kept[:5] == lines[:5]
     assert len(kept) == len(lines)
     assert all(json.loads(line) for line in kept[:-1])
+
+
+def test_another_seed_draws_other_samples_and_the_same_seed_the_same(dream, tokenizer, tmp_path):
+    def tokens(folder, seed):
+        run = Run([TASK], 1, tmp_path / folder, seed=seed)
+        run.decode(dream, tokenizer, SETTING, is_shown=False)
+        return [row[0].tokens for row in run.records(SETTING)]
+
+    default = [row[0].tokens for row in _decoded(tmp_path / "default", dream, tokenizer, num_seeds=1).records(SETTING)]
+    assert tokens("zero", 0) == default
+    assert tokens("seven", 7) == tokens("seven again", 7) != default
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(TASK, examples=(replace(EXAMPLES[0], answer="w5"), *EXAMPLES[1:])),
+        replace(TASK, examples=(replace(EXAMPLES[0], metadata={"target": 5}), *EXAMPLES[1:])),
+    ],
+)
+def test_a_changed_reference_answer_is_checked_anew(dream, tokenizer, tmp_path, changed):
+    _decoded(tmp_path, dream, tokenizer)
+    run = Run([replace(changed, judge=lambda example, answer: example != EXAMPLES[0])], 2, tmp_path)
+    with pytest.raises(ValueError, match="got 2 missing ones"):
+        run.records(SETTING)
+    run.decode(dream, tokenizer, SETTING, is_shown=False)
+    assert [record.is_correct for record in run.records(SETTING)[0]] == [True, True]
+    # What was asked for before is still there.
+    assert len(Run([TASK], 2, tmp_path).records(SETTING)) == len(EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: {**facts, "num_forward_passes": -1}, "must have at least 0 as `num_forward_passes`, got -1"),
+        (lambda facts: {**facts, "seed": True}, "must have an integer as `seed`, got True"),
+        (lambda facts: {**facts, "seconds": float("nan")}, "must have a finite number as `seconds`, got nan"),
+        (lambda facts: {**facts, "answer": None}, "must have a text as `answer`, got None"),
+        (lambda facts: {**facts, "tokens": [3]}, "must have as many `unmask_steps` as `tokens`"),
+        (lambda facts: {**facts, "tokens": "w3"}, "must have a list as `tokens`, got 'w3'"),
+        (
+            lambda facts: {**facts, "unmask_steps": [-2] * len(facts["tokens"])},
+            "must have `unmask_steps` of at least -1, got -2",
+        ),
+        (
+            lambda facts: {**facts, "extra": 1},
+            "must have the fields of StoredRecord, got one with the unknown extra",
+        ),
+        (lambda facts: {"seed": 0}, "must have the fields of StoredRecord, got one without answer, example, family"),
+        (lambda facts: [facts], "must be a JSON object, got "),
+    ],
+)
+def test_a_broken_record_is_named(dream, tokenizer, tmp_path, change, message):
+    run = _decoded(tmp_path, dream, tokenizer)
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], json.dumps(change(json.loads(lines[1]))), *lines[2:]]) + "\n")
+    expected = re.escape(f"line 2 of {str(file)!r} {message}") + ".*: remove the line, and the same command makes it"
+    with pytest.raises(ValueError, match=expected):
+        run.records(SETTING)
+
+
+@pytest.mark.parametrize("line", ["", '{"prompt": "w3', "\x00\x00"])
+def test_a_blank_or_cut_line_in_the_middle_is_named(dream, tokenizer, tmp_path, line):
+    run = _decoded(tmp_path, dream, tokenizer)
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:3], line, *lines[4:]]) + "\n")
+    with pytest.raises(ValueError, match=r"line 4 of '.*\.jsonl' must be a JSON object, got b"):
+        run.records(SETTING)
+
+
+def test_a_repeated_record_counts_once_and_must_not_contradict(dream, tokenizer, tmp_path):
+    run = _decoded(tmp_path, dream, tokenizer)
+    expected = run.records(SETTING)
+    (file,) = tmp_path.glob("*.jsonl")
+    again = {**json.loads(file.read_text().splitlines()[0]), "seconds": 9.0}
+    other = tmp_path / f"{SETTING.key}-1.jsonl"
+    other.write_text(json.dumps(again) + "\n")
+    assert run.records(SETTING) == expected
+    other.write_text(json.dumps({**again, "is_correct": not again["is_correct"]}) + "\n")
+    with pytest.raises(
+        ValueError, match=rf"line 1 of {str(other)!r} contradicts an earlier record of run 0 of 'w3 w4'"
+    ):
+        run.records(SETTING)
 
 
 def test_more_prompts_and_seeds_keep_the_records_of_the_fewer(dream, tokenizer, tmp_path):

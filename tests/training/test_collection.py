@@ -112,6 +112,17 @@ def test_another_seed_does_not_continue_a_collection(dream, whole):
         collect(dream, PROMPTS, whole, other, {"model": "tiny"}, is_verbose=False)
 
 
+def test_a_broken_shard_is_refused_before_another_is_measured(dream, whole, tmp_path, monkeypatch):
+    for path in whole.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard_path(tmp_path, 0).unlink()
+    shard_path(tmp_path, 1).write_bytes(shard_path(whole, 2).read_bytes())
+    monkeypatch.setattr(collection, "write_shard", None)
+    message = r"shard-00001\.safetensors', which was written as shard-00002\.safetensors: delete it and run the same"
+    with pytest.raises(ValueError, match=message):
+        collect(dream, PROMPTS, tmp_path, SETTINGS, {"model": "tiny"}, is_verbose=False)
+
+
 def test_size_is_estimated_and_room_is_checked(tmp_path, monkeypatch):
     settings = CollectionSettings(num_states=1000, answer_length=512, num_sources=8)
     message = check_room(tmp_path, 3584, settings, 4)

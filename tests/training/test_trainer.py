@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -5,8 +6,10 @@ import time
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from demask_hf.backbones.backbone import backbone_facts
+from demask_hf.files import WriteError
 from demask_hf.head.modeling_demask import DemaskHead
 from demask_hf.training.collection import collect
 from demask_hf.training.divergence import last_checkpoint
@@ -125,6 +128,77 @@ def test_a_killed_training_goes_on_to_the_same_weights(trained, collection, part
     fit = train_head(head, *parts, tmp_path, **ARGUMENTS)
     _assert_same_weights(head, trained[1])
     assert fit == trained[2]
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"])
+def test_a_cut_checkpoint_is_not_resumed_from(collection, parts, trained, tmp_path, damaged):
+    arguments = {**ARGUMENTS, "save_total_limit": 3}
+    train_head(_head(collection), *parts, tmp_path, **arguments)
+    file = tmp_path / "checkpoint-12" / damaged
+    file.write_bytes(file.read_bytes()[:-20])
+    assert last_checkpoint(tmp_path).endswith("checkpoint-8")
+    again = _head(collection)
+    train_head(again, *parts, tmp_path, **arguments)
+    _assert_same_weights(again, trained[1])
+
+
+def _full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _torn(*args, **kwargs):
+    # What torch says of a file that cannot grow.
+    raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+
+def _cut(*args, **kwargs):
+    raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+
+
+@pytest.mark.parametrize(
+    ("place", "failure"),
+    [
+        ("transformers.trainer.Trainer._save_optimizer_and_scheduler", _torn),
+        ("transformers.trainer.Trainer._save_rng_state", _full),
+        ("transformers.trainer_callback.TrainerState.save_to_json", _full),
+        ("transformers.trainer.Trainer.save_model", _cut),
+        ("demask_hf.files._write", _full),
+    ],
+)
+def test_a_disk_that_is_full_is_one_sentence_and_the_training_goes_on(
+    collection, parts, trained, tmp_path, monkeypatch, place, failure
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(place, failure)
+        reason = {_full: "the disk is full", _torn: "Input/output error", _cut: "the file is larger than this"}[
+            failure
+        ]
+        with pytest.raises(
+            WriteError, match=f"^{reason}.* was not written to .* the same command, run again, resumes"
+        ):
+            train_head(_head(collection), *parts, tmp_path, **ARGUMENTS)
+    head = _head(collection)
+    train_head(head, *parts, tmp_path, **ARGUMENTS)
+    _assert_same_weights(head, trained[1])
+
+
+def test_an_error_of_the_training_itself_is_not_taken_for_one_of_the_disk(collection, parts, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(DemaskHead, "forward", fail)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        train_head(_head(collection), *parts, tmp_path, **ARGUMENTS)
+
+
+def test_checkpoints_of_another_head_or_rate_are_not_resumed_from(trained, collection, parts):
+    folder = trained[0]
+    with pytest.raises(ValueError, match=r"with arguments\.learning_rate '0\.005' instead of '0\.1'"):
+        train_head(_head(collection), *parts, folder, **{**ARGUMENTS, "learning_rate": 0.1})
+    with pytest.raises(ValueError, match="`out` must be a new folder or one of the same training, got .* with head '"):
+        train_head(new_head(collection.facts["backbone"], 1, width=16), *parts, folder, **ARGUMENTS)
+    with pytest.raises(ValueError, match=r"with data\.num_states "):
+        train_head(_head(collection), collection, parts[1], folder, **ARGUMENTS)
 
 
 def test_early_stopping(collection, parts, tmp_path):

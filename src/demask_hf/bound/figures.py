@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..drawing import plain_text, save_figure
 from ..evaluation.figures import RULE_COLORS, short_token
 from ..evaluation.labels import Label, place_labels
 from .measurement import SetMeasurement
@@ -55,7 +56,7 @@ def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasure
                 labels.append(Label(f"{kind} sets", larger, _COLORS[kind], size=10, is_line=False))
         place_labels(axes, labels, drawn)
     panels[0].set(ylabel="measured total variation")
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file, dpi=110)
 
 
 def tightness_figure(ratios: dict[str, Sequence[float]], file: str | Path) -> None:
@@ -85,7 +86,7 @@ def tightness_figure(ratios: dict[str, Sequence[float]], file: str | Path) -> No
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(y=0.12)
     place_labels(axes, labels)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file, dpi=110)
 
 
 def dependency_figure(labels: Sequence[str], maps: dict[str, torch.Tensor], file: str | Path) -> None:
@@ -103,17 +104,18 @@ def dependency_figure(labels: Sequence[str], maps: dict[str, torch.Tensor], file
     """
     size = _shown_size(labels, maps)
     shown = [short_token(label) for label in labels[:size]]
+    texts = [plain_text(label) for label in shown]
     figure = Figure(figsize=(0.6 + 4.8 * len(maps), 4.6), layout="constrained")
     panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (name, matrix) in zip(panels, maps.items(), strict=True):
         image = axes.imshow(matrix[:size, :size].cpu().numpy(), vmin=0, vmax=1, cmap="magma_r")
-        axes.set(title=name, xlabel="target")
-        axes.set_xticks(range(size), shown, fontsize=8, rotation=90 if max(map(len, shown)) > 2 else 0)
-        axes.set_yticks(range(size), shown, fontsize=8)
+        axes.set(title=plain_text(name), xlabel="target")
+        axes.set_xticks(range(size), texts, fontsize=8, rotation=90 if max(map(len, shown)) > 2 else 0)
+        axes.set_yticks(range(size), texts, fontsize=8)
         axes.tick_params(length=0)
     panels[0].set(ylabel="source")
     figure.colorbar(image, ax=panels, label="dependency (total variation)", shrink=0.8)
-    figure.savefig(file, dpi=110)
+    save_figure(figure, file, dpi=110)
 
 
 def _shown_size(labels: Sequence[str], maps: dict[str, torch.Tensor]) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,8 @@ from ..evaluation.records import evaluate
 from ..files import append_lines, kept_lines
 from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
-from ..models.loading import weights_fingerprint
+from ..models.fingerprints import model_facts
+from ..schema import from_json
 from ..strategies import DemaskStrategy, make_strategy
 from ..tasks import TaskExample
 from ..validation import check_choice, check_count
@@ -27,6 +29,25 @@ from .visits import drawing_predictor, visit
 
 # Prompts decoded together; it does not change the losses.
 _BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class StoredLosses:
+    """The losses of a batch as they are stored.
+
+    Args:
+        bound (`float`): The candidate.
+        first (`int`): Number of the first prompt of the batch.
+        losses (`tuple[float, ...]`): The loss of each prompt, in [0, 1].
+    """
+
+    bound: float
+    first: int
+    losses: tuple[float, ...]
+
+    def __post_init__(self):
+        if not self.losses or not all(0 <= loss <= 1 for loss in self.losses):
+            raise ValueError(f"must have `losses` in [0, 1], got {list(self.losses)[:3]}.")
 
 
 class Rollouts:
@@ -147,19 +168,35 @@ class Rollouts:
 
     def _digest(self) -> str:
         """Return a name for everything that the losses depend on, except the bound."""
-        config = getattr(self.model, "config", None)
-        weights = weights_fingerprint(self.model, self.model.demask_head)
         rule = {**self.rule.to_dict(), "dependency_bound": None}
-        facts = [self.risk, self.num_draws, self.seed, self.fingerprint, rule, self.generate_kwargs, weights]
-        facts += [getattr(config, "model_type", None), getattr(config, "_commit_hash", None)]
+        facts = [self.risk, self.num_draws, self.seed, self.fingerprint, rule, self.generate_kwargs]
+        facts += [model_facts(self.model, self.tokenizer), [str(example) for example in self.examples]]
+        facts += [getattr(getattr(self.model, "config", None), "_commit_hash", None)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _stored(self, bound: float) -> list[float]:
-        """Return the stored losses of an earlier run, which are those of the first prompts."""
+        """Return the stored losses of an earlier run, which are those of the first prompts.
+
+        Raises:
+            ValueError: if a stored batch is broken, missing, or there twice.
+        """
         losses: list[float] = []
-        for record in kept_lines(self._file) if self._file is not None else ():
-            if record["bound"] == bound and record["first"] == len(losses):
-                losses += record["losses"]
+
+        def take(value: Any) -> None:
+            stored = from_json(StoredLosses, value)
+            if stored.bound == bound:
+                if stored.first != len(losses):
+                    raise ValueError(
+                        f"must continue with prompt {len(losses)} of bound {bound:g}, got {stored.first}."
+                    )
+                losses.extend(stored.losses)
+
+        if self._file is not None:
+            kept_lines(self._file, take, is_ordered=True)
+        if len(losses) > len(self.prompts):
+            raise ValueError(
+                f"{str(self._file)!r} must hold at most {len(self.prompts)} losses of a bound, got {len(losses)}."
+            )
         return losses
 
     def _store(self, bound: float, losses: list[float]) -> None:

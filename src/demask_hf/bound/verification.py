@@ -1,7 +1,8 @@
 """Does the bound hold? Measure sets that the rule selects in visited states, and random sets for comparison."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..files import append_lines, kept_lines
 from ..generation.encoding import Prompt, text_of
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
+from ..schema import from_json
 from ..strategies import DemaskStrategy, UnmaskingStrategy
 from .joint import OrderedSet
 from .measurement import SetMeasurement, VerificationSettings, measure_set, measured_among, predicted_among
@@ -42,6 +45,30 @@ class VerifiedState:
 
 
 @dataclass(frozen=True)
+class StoredState:
+    """What was found for one prompt, as it is stored.
+
+    Args:
+        number (`int`): Number of the prompt, from 0.
+        sequence (`tuple[int, ...]`, *optional*): Token ids of its state; `None` if there is none.
+        state (`VerifiedState`, *optional*): The measurements; `None` if there is no state, or it occurred before.
+    """
+
+    number: int
+    sequence: tuple[int, ...] | None
+    state: VerifiedState | None
+
+    def __post_init__(self):
+        if self.state is None:
+            return
+        for one in filter(None, (self.state.selected, self.state.random)):
+            if min(one.positions) < 0 or min(*one.costs, *(one.head_costs or ()), one.uncovered_mass) < 0:
+                raise ValueError("must have positions and costs of at least 0.")
+            if len(one.terms) != len(one.costs) or len(one.costs) != len(one.positions) - 1:
+                raise ValueError("must have a term and a cost for each position but the first.")
+
+
+@dataclass(frozen=True)
 class StateDependencies:
     """All dependencies of one state, positions from left to right.
 
@@ -55,7 +82,7 @@ class StateDependencies:
     maps: dict[str, torch.Tensor]
 
 
-def verify(
+def verify(  # noqa: PLR0913, the facts of a verification
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[str, Prompt]],
@@ -63,6 +90,7 @@ def verify(
     settings: VerificationSettings | None = None,
     walker: UnmaskingStrategy | None = None,
     is_verbose: bool = True,
+    file: Path | None = None,
     **generate_kwargs: Any,
 ) -> list[VerifiedState]:
     """Measure the selected set and a random set in one random state of each prompt's decoding.
@@ -85,6 +113,8 @@ def verify(
             The strategy that decodes; by default the rule.
         is_verbose (`bool`, *optional*, defaults to `True`):
             Show progress with the remaining time.
+        file (`Path`, *optional*):
+            JSON Lines in which the states are stored one by one, so that the same call resumes after an interruption.
         generate_kwargs:
             Further arguments of `generate`, such as `temperature`, which must be above 0.
 
@@ -92,23 +122,49 @@ def verify(
         `list[VerifiedState]`, in the order of the prompts.
 
     Raises:
-        ValueError: if the temperature is 0, the rule looks at drawn tokens, or another argument is wrong.
+        ValueError: if the temperature is 0, the rule looks at drawn tokens, another argument is wrong, or the file is
+            broken.
     """
     settings = settings or VerificationSettings()
     predictor = drawing_predictor(model, rule, generate_kwargs)
-    verified, seen = [], set()
-    with tqdm(total=len(prompts), unit="state", disable=not is_verbose, desc="verify") as bar:
-        for group, text, state in _drawn_states(model, tokenizer, prompts, rule, settings, walker, generate_kwargs):
-            key = None if state is None else tuple(state.sequence.tolist())
-            if state is not None and key not in seen:
-                seen.add(key)
-                sets = _measured(predictor, state, settings)
-                verified.append(VerifiedState(text, group, len(state.candidates), *sets))
+    found = [] if file is None else _stored_states(file, [text_of(prompt) for _, prompt in prompts])
+    seen = {one.sequence for one in found}
+    drawn = _drawn_states(model, tokenizer, prompts, rule, settings, walker, generate_kwargs, len(found))
+    with tqdm(total=len(prompts), initial=len(found), unit="state", disable=not is_verbose, desc="verify") as bar:
+        for group, text, state in drawn:
+            sequence = None if state is None else tuple(state.sequence.tolist())
+            verified = None
+            if state is not None and sequence not in seen:
+                seen.add(sequence)
+                verified = VerifiedState(text, group, len(state.candidates), *_measured(predictor, state, settings))
+            found.append(StoredState(len(found), sequence, verified))
+            if file is not None:
+                append_lines(file, [asdict(found[-1])])
             bar.update()
-    return verified
+    return [one.state for one in found if one.state is not None]
 
 
-def _drawn_states(
+def _stored_states(file: Path, prompts: Sequence[str]) -> list[StoredState]:
+    """Return what an earlier run found for the first prompts.
+
+    Raises:
+        ValueError: if a line is broken, missing, there twice, or of another prompt.
+    """
+    found: list[StoredState] = []
+
+    def take(value: Any) -> None:
+        stored = from_json(StoredState, value)
+        if stored.number != len(found) or stored.number >= len(prompts):
+            raise ValueError(f"must be of prompt {len(found)} of {len(prompts)}, got {stored.number}.")
+        if stored.state is not None and stored.state.prompt != prompts[stored.number]:
+            raise ValueError(f"must be of {prompts[stored.number]!r}, got {stored.state.prompt!r}.")
+        found.append(stored)
+
+    kept_lines(file, take, is_ordered=True)
+    return found
+
+
+def _drawn_states(  # noqa: PLR0913, the arguments of `verify`
     model: DemaskGenerationMixin,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[str, Prompt]],
@@ -116,9 +172,13 @@ def _drawn_states(
     settings: VerificationSettings,
     walker: UnmaskingStrategy | None,
     generate_kwargs: dict[str, Any],
+    first: int,
 ) -> Iterator[tuple[str, str, VisitedState | None]]:
-    """Yield group and text of each prompt with one of its states; `None` if the rule never selects two positions."""
-    for start in range(0, len(prompts), _BATCH_SIZE):
+    """Yield group and text of each prompt from `first` on with one of its states.
+
+    The state is `None` if the rule never selects two positions.
+    """
+    for start in range(first // _BATCH_SIZE * _BATCH_SIZE, len(prompts), _BATCH_SIZE):
         batch = prompts[start : start + _BATCH_SIZE]
         visited = visit(
             model, tokenizer, [prompt for _, prompt in batch], rule, walker, settings.seed + start, **generate_kwargs
@@ -126,7 +186,8 @@ def _drawn_states(
         for number, ((group, prompt), states) in enumerate(zip(batch, visited, strict=True), start=start):
             eligible = [state for state in states if len(state.selected) >= 2]
             random = Random(f"{settings.seed}/state/{number}")
-            yield group, text_of(prompt), random.choice(eligible) if eligible else None
+            if number >= first:
+                yield group, text_of(prompt), random.choice(eligible) if eligible else None
 
 
 def _measured(

@@ -17,9 +17,10 @@ from ..evaluation.runs import Run
 from ..evaluation.specs import parse_settings
 from ..files import write_text
 from ..generation.mixin import DemaskGenerationMixin
+from ..locking import locked
 from ..strategies.demask import DemaskStrategy
 from .evaluate import keep_run_facts, run_facts
-from .options import ModelOptions, SeededDecodingOptions
+from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as, switch
 from .prompts import TaskOptions, load_tasks
 
@@ -63,14 +64,14 @@ class BenchmarkOptions:
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
     parser = CommandParser(
-        "benchmark", BenchmarkOptions, TaskOptions, SeededDecodingOptions, ModelOptions, epilog=EXAMPLES
+        "benchmark", BenchmarkOptions, TaskOptions, SampledDecodingOptions, ModelOptions, epilog=EXAMPLES
     )
     parser.set_defaults(num_prompts=300)
     return parser
 
 
 def run(
-    options: BenchmarkOptions, tasks: TaskOptions, decoding: SeededDecodingOptions, model_options: ModelOptions
+    options: BenchmarkOptions, tasks: TaskOptions, decoding: SampledDecodingOptions, model_options: ModelOptions
 ) -> None:
     """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
     head = model_options.head_or_shipped
@@ -81,30 +82,33 @@ def run(
     # From a file, choosing and reporting use different prompts.
     starts = {"validation": 0, "test": options.num_validation}
     loaded = {split: load_tasks(tasks, split, size, starts[split]) for split, size in sizes.items() if size}
-    model, tokenizer = model_options.load(head, is_shared=True)
-    out = Path(options.out)
-    facts = run_facts(model_options, decoding.seed, model)
-    keep_run_facts(out, facts, model)
     seeds = {"validation": 1, "test": tasks.seeds}
-    runs = {split: Run(loaded[split], seeds[split], out / split, options.batch_size) for split in loaded}
-    report = run_benchmark(
-        grid,
-        runs.get("validation"),
-        runs["test"],
-        lambda run, setting: run.decode(model, tokenizer, setting),
-        options.margin,
-        options.whole_length,
-    )
-    if PartialState().is_main_process:
-        facts |= {
-            "tasks": ", ".join(task.name for task in loaded["test"]),
-            "prompts": sizes,
-            "seeds": tasks.seeds,
-            **settings,
-            "margin": options.margin,
-            **environment(),
+    out = Path(options.out)
+    with locked(out, is_shared=True):
+        model, tokenizer = model_options.load(head, is_shared=True)
+        facts = run_facts(model_options, decoding.seed, model, tokenizer)
+        keep_run_facts(out, facts, model)
+        runs = {
+            split: Run(loaded[split], seeds[split], out / split, options.batch_size, decoding.seed) for split in loaded
         }
-        _write(report, out, facts, runs["test"], model, tokenizer)
+        report = run_benchmark(
+            grid,
+            runs.get("validation"),
+            runs["test"],
+            lambda run, setting: run.decode(model, tokenizer, setting),
+            options.margin,
+            options.whole_length,
+        )
+        if PartialState().is_main_process:
+            facts |= {
+                "tasks": ", ".join(task.name for task in loaded["test"]),
+                "prompts": sizes,
+                "seeds": tasks.seeds,
+                **settings,
+                "margin": options.margin,
+                **environment(),
+            }
+            _write(report, out, facts, runs["test"], model, tokenizer)
 
 
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:

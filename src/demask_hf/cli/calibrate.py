@@ -1,6 +1,7 @@
 """`demask-hf calibrate`: choose the dependency bound with a guarantee on a loss."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from ..assets import TINY_DEMASK
@@ -8,6 +9,7 @@ from ..bound.calibration import Calibration, calibrate, check_calibration
 from ..bound.certification import certificate_of, check_destination, store_certificate
 from ..bound.risks import RISKS, Rollouts
 from ..head.certificate import uncertify
+from ..locking import locked
 from ..validation import check_choice
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option, same_as
@@ -81,23 +83,24 @@ def run(
     if rule.dependencies != "head":
         raise ValueError(f"`dependencies` must be 'head' to calibrate a head, got {rule.dependencies!r}.")
     examples, texts = family_examples(source), file_texts(source)
-    model, tokenizer = model_options.load(head)
-    # An older certificate must not be used while a new one is made.
-    if model.demask_head is not None:
-        uncertify(model.demask_head)
-    prompts = [prompt for _, prompt in grouped_prompts(examples, texts, source, tokenizer)]
-    rollouts = Rollouts(
-        model,
-        tokenizer,
-        examples or prompts,
-        rule,
-        options.risk,
-        options.num_draws,
-        options.seed,
-        options.work,
-        **decoding.settings(),
-    )
-    found = calibrate(rollouts, options.bounds, options.epsilon, options.delta, options.test)
+    with locked(Path(options.work), "work"):
+        model, tokenizer = model_options.load(head)
+        # An older certificate must not be used while a new one is made.
+        if model.demask_head is not None:
+            uncertify(model.demask_head)
+        prompts = [prompt for _, prompt in grouped_prompts(examples, texts, source, tokenizer)]
+        rollouts = Rollouts(
+            model,
+            tokenizer,
+            examples or prompts,
+            rule,
+            options.risk,
+            options.num_draws,
+            options.seed,
+            options.work,
+            **decoding.settings(),
+        )
+        found = calibrate(rollouts, options.bounds, options.epsilon, options.delta, options.test)
     _report(found)
     certificate = certificate_of(rollouts, found)
     # That there is a head was checked before.

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from ..evaluation.specs import strategy_of
 from ..functional.probes import TARGET_ESTIMATORS
 from ..generation.mixin import DemaskGenerationMixin
+from ..locking import locked
 from ..strategies import make_strategy
 from ..training.collection import collect
 from ..training.prompts import TokenizedPrompt, check_source
@@ -115,9 +117,11 @@ def make_parser() -> CommandParser:
 def run(options: CollectOptions, data: DataOptions, states: StateOptions, model_options: ModelOptions) -> None:
     """Measure dependencies in states of a backbone and write them to a folder."""
     check_source(options.data, data.split)
-    model, tokenizer = model_options.load(model_options.head, is_shared=True)
-    prompts = training_prompts(options.data, data, tokenizer)
-    settings = states.settings(model, prompts, options.seed)
-    collection = collect(model, prompts, options.out, settings, provenance(options.data, data, model_options, model))
+    with locked(Path(options.out), is_shared=True):
+        model, tokenizer = model_options.load(model_options.head, is_shared=True)
+        prompts = training_prompts(options.data, data, tokenizer)
+        settings = states.settings(model, prompts, options.seed)
+        origin = {**provenance(options.data, data, model_options, model), "head": model_options.head}
+        collection = collect(model, prompts, options.out, settings, origin)
     if collection is not None:
         print(f"{len(collection)} states of {len(prompts)} prompts in {options.out}")

@@ -1,5 +1,6 @@
 """`demask-hf evaluate`: decode task prompts with one strategy and check the answers."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,18 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from transformers import PreTrainedTokenizerBase
 
 from ..evaluation.benchmark import SUMMARY_COLUMNS
 from ..evaluation.comparison import Outcome
-from ..evaluation.runs import FACTS_FILE, Run
+from ..evaluation.runs import FACTS_FILE, RECORDS, Run
 from ..evaluation.specs import parse_settings
 from ..files import keep_facts
 from ..generation.mixin import DemaskGenerationMixin
-from ..models.loading import weights_fingerprint
+from ..locking import locked
+from ..models.fingerprints import model_facts
 from ..tables import text_lines
-from .options import ModelOptions, SeededDecodingOptions
+from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as
 from .prompts import TaskOptions, load_tasks
 
@@ -53,12 +56,12 @@ class EvaluateOptions:
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
     return CommandParser(
-        "evaluate", EvaluateOptions, TaskOptions, SeededDecodingOptions, ModelOptions, epilog=EXAMPLES
+        "evaluate", EvaluateOptions, TaskOptions, SampledDecodingOptions, ModelOptions, epilog=EXAMPLES
     )
 
 
 def run(
-    options: EvaluateOptions, tasks: TaskOptions, decoding: SeededDecodingOptions, model_options: ModelOptions
+    options: EvaluateOptions, tasks: TaskOptions, decoding: SampledDecodingOptions, model_options: ModelOptions
 ) -> None:
     """Decode task prompts with one strategy and print the results by task."""
     head = model_options.head_or_shipped
@@ -66,12 +69,16 @@ def run(
     settings = parse_settings(spec, decoding.settings())
     if len(settings) > 1:
         raise ValueError(f"`--strategy` must be one setting, got {spec!r}; `benchmark --compare` takes several.")
+    if options.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "`--out` must be given where several processes share the work, a folder that all of them see."
+        )
     loaded = load_tasks(tasks, options.split, tasks.num_prompts)
-    model, tokenizer = model_options.load(head, is_shared=True)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, locked(Path(options.out or temporary), is_shared=True):
+        model, tokenizer = model_options.load(head, is_shared=True)
         folder = Path(options.out or temporary)
-        keep_run_facts(folder, run_facts(model_options, decoding.seed, model), model)
-        decoded = Run(loaded, tasks.seeds, folder, options.batch_size)
+        keep_run_facts(folder, run_facts(model_options, decoding.seed, model, tokenizer), model)
+        decoded = Run(loaded, tasks.seeds, folder, options.batch_size, decoding.seed)
         decoded.decode(model, tokenizer, settings[0])
         if not PartialState().is_main_process:
             return
@@ -81,26 +88,22 @@ def run(
     print(f"peak memory: {_peak_memory(model)}")
 
 
-def run_facts(options: ModelOptions, seed: int, model: DemaskGenerationMixin) -> dict[str, Any]:
+def run_facts(
+    options: ModelOptions, seed: int, model: DemaskGenerationMixin, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, Any]:
     """Return the facts that records depend on, apart from settings and prompts."""
-    modules = {"model": model, "head": getattr(model, "demask_head", None)}
-    return {
-        "model": options.model_or_shipped,
-        "head": options.head_or_shipped,
-        "dtype": str(model.dtype),
-        "seed": seed,
-        "weights": {name: weights_fingerprint(module) for name, module in modules.items() if module is not None},
-    }
+    names = {"model": options.model_or_shipped, "head": options.head_or_shipped}
+    return {**names, "seed": seed, **model_facts(model, tokenizer)}
 
 
 def keep_run_facts(folder: Path, facts: dict[str, Any], model: DemaskGenerationMixin) -> None:
     """Write the facts of a folder in one process, and compare them in the others.
 
     Raises:
-        ValueError: if the folder holds other facts.
+        ValueError: if the folder holds other facts, or records without facts.
     """
     with PartialState(cpu=model.device.type == "cpu").main_process_first():
-        keep_facts(folder / FACTS_FILE, facts, "run")
+        keep_facts(folder / FACTS_FILE, facts, "run", RECORDS)
 
 
 def _print_table(outcome: Outcome) -> None:

@@ -125,6 +125,18 @@ class SeededDecodingOptions(DecodingOptions):
 
 
 @dataclass(frozen=True)
+class SampledDecodingOptions(DecodingOptions):
+    """Settings of `generate` with the seed of a comparison.
+
+    Args:
+        seed (`int`, *optional*, defaults to 0):
+            Seed of all samples; at temperature 0 it changes nothing.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class StrategyOptions:
     """The strategy to decode with.
 

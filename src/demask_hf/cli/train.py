@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
@@ -14,12 +15,22 @@ from ..head.configuration_demask import DemaskConfig
 from ..head.loading import load_head
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import FIT_COLUMNS, fit_rows
+from ..locking import locked
 from ..tables import text_lines
+from ..training.checkpoints import last_checkpoint
 from ..training.metrics import LARGE_DEPENDENCY
-from ..training.prompts import check_source
+from ..training.prompts import check_source, prompts_digest
 from ..training.states import MeasuredStates
 from ..training.store import StoredExamples
-from ..training.trainer import best_kept, new_head, split_by_prompt, train_head, write_training_record
+from ..training.trainer import (
+    best_kept,
+    identity_of,
+    new_head,
+    split_by_prompt,
+    train_head,
+    write_training_record,
+    writing_weights,
+)
 from ..validation import nearest
 from .collect import StateOptions
 from .options import ModelOptions
@@ -188,22 +199,39 @@ def run(
     """Train and write the head, or the adapter, with its training record and figure."""
     if adapter.peft and model_options.head is None:
         raise ValueError("`--peft` must be used with --head, the head to adapt.")
-    if options.on_the_fly:
-        examples, held_out, facts = _measured(options, training, data, states, model_options)
-    else:
-        examples, held_out, facts = _stored(options, training.seed)
-    head = _head(training, model_options.head, facts)
-    if adapter.peft:
-        head = adapter.adapt(head)
     out = Path(options.out)
-    arguments = training.training_arguments()
-    fit = train_head(head, examples, held_out, out / "checkpoints", training.patience, **arguments)
-    if PartialState().is_main_process:
-        head.save_pretrained(out)
-        facts = {"data": facts, "arguments": arguments, "num_states": len(examples), "head": model_options.head}
-        record = write_training_record(out, head, held_out, fit, facts)
-        _print_fit(fit)
-        _draw(record["reliability"], out / "reliability.png")
+    _check_out(out)
+    with locked(out, is_shared=True):
+        if options.on_the_fly:
+            examples, held_out, facts = _measured(options, training, data, states, model_options)
+        else:
+            examples, held_out, facts = _stored(options, training.seed)
+        head = _head(training, model_options.head, facts)
+        if adapter.peft:
+            # The adapter starts at random.
+            torch.manual_seed(training.seed)
+            head = adapter.adapt(head)
+        arguments = training.training_arguments()
+        identity: dict[str, Any] = {"train": identity_of(examples), "held_out": identity_of(held_out)}
+        identity |= {"states": facts, "head": model_options.head, "adapter": asdict(adapter)}
+        fit = train_head(head, examples, held_out, out / "checkpoints", training.patience, identity, **arguments)
+        if PartialState().is_main_process:
+            with writing_weights(out):
+                head.save_pretrained(out)
+            facts = {"data": facts, "arguments": arguments, "num_states": len(examples), "head": model_options.head}
+            record = write_training_record(out, head, held_out, fit, facts)
+            _print_fit(fit)
+            _draw(record["reliability"], out / "reliability.png")
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder with a head whose training cannot be compared, before anything is loaded."""
+    found = next(out.glob("*.safetensors"), None)
+    if found is not None and last_checkpoint(out / "checkpoints") is None:
+        raise ValueError(
+            f"`out` must be a new folder or one of the same training, got {str(out)!r} with {found.name} but without "
+            "the checkpoints that it comes from."
+        )
 
 
 def _stored(options: TrainOptions, seed: int) -> _Data:
@@ -212,7 +240,7 @@ def _stored(options: TrainOptions, seed: int) -> _Data:
     if options.eval_data is None:
         return *split_by_prompt(collection, options.eval_share, seed), collection.facts
     held_out = StoredExamples(options.eval_data)
-    for name in ("backbone", "model", "model_revision"):
+    for name in ("backbone", "model", "model_revision", "dtype", "weights"):
         if held_out.facts.get(name) != collection.facts.get(name):
             raise ValueError(
                 f"`--eval-data` must be of the same backbone as --data, got {name} {held_out.facts.get(name)!r} "
@@ -246,6 +274,7 @@ def _measured(
     held_out = [example for index in range(shorter.num_shards) for batch in measured.shard(index) for example in batch]
     origin = provenance(options.data, data, model_options, model)
     facts = {**origin, **asdict(settings), "backbone": backbone_facts(model)}
+    facts["eval_prompts_sha256"] = prompts_digest(evaluation)
     return MeasuredStates(model, prompts, settings), held_out, facts
 
 

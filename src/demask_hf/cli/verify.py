@@ -1,6 +1,9 @@
 """`demask-hf verify`: measure the error of unmasking positions together, and its bound."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,8 +12,11 @@ from ..bound.measurement import VerificationSettings
 from ..bound.summary import summaries_of, summary_table
 from ..bound.verification import StateDependencies, VerifiedState, dependencies_before
 from ..bound.verification import verify as verify_sets
+from ..evaluation.runs import FACTS_FILE, RECORDS
 from ..evaluation.specs import strategy_of
-from ..files import write_json
+from ..files import keep_facts, write_json, writing
+from ..locking import locked
+from ..models.fingerprints import model_facts
 from ..strategies import make_strategy
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option
@@ -23,7 +29,7 @@ EXAMPLES = """examples:
   demask-hf verify --model MODEL --head HEAD --file prompts.txt --chat
 
 Without --file the prompts are those of the shipped checkpoint's task families.
-A verification does not resume: everything is measured again. To see how long it takes, start with few prompts.
+To resume an interrupted verification that has a file OUT, run the same command again: the states in OUT.work are kept.
 """
 
 
@@ -35,7 +41,7 @@ class VerifyOptions:
         walk (`str`, *optional*):
             Strategy that decodes to the states, NAME or NAME:FIELD=VALUE,FIELD=VALUE; by default the demask strategy.
         out (`str`, *optional*):
-            Write every measurement into this file, as JSON.
+            Write every measurement into this file, as JSON; until then, states are kept in the folder FILE.work.
         figures (`str`, *optional*):
             Draw figures into this folder.
     """
@@ -65,21 +71,18 @@ def run(
     """Measure selected and random sets, print a table, and write measurements and figures."""
     if options.figures is not None:
         _need_matplotlib()
+        _make_folder(Path(options.figures))
     rule = rule_options.rule()
     walker = None if options.walk is None else make_strategy(**strategy_of(options.walk))
     examples, texts = family_examples(source), file_texts(source)
     head = model_options.head_or_shipped
-    model, tokenizer = model_options.load(head)
-    prompts = grouped_prompts(examples, texts, source, tokenizer)
-    chosen = decoding.settings()
-    # Now the bound is known, which may be that of a certificate.
-    rule.bind(model)
-    states = verify_sets(model, tokenizer, prompts, rule, settings, walker, **chosen)
-    if not states:
-        raise ValueError("`prompts` must lead to states in which two positions are unmasked together, got none.")
-    summaries = summaries_of(states)
-    print("\n".join(summary_table(summaries)))
-    if options.out is not None:
+    work = None if options.out is None else _work_of(Path(options.out))
+    with nullcontext() if work is None else locked(work):
+        model, tokenizer = model_options.load(head)
+        prompts = grouped_prompts(examples, texts, source, tokenizer)
+        chosen = decoding.settings()
+        # Now the bound is known, which may be that of a certificate.
+        rule.bind(model)
         facts = {
             "model": model_options.public_model,
             "head": "demask_hf.TINY_DEMASK" if head == TINY_DEMASK else head,
@@ -88,14 +91,42 @@ def run(
             "generation": chosen,
             "settings": asdict(settings),
             "num_prompts": len(prompts),
-            "summaries": {name: asdict(summary) for name, summary in summaries.items()},
-            "states": [asdict(state) for state in states],
+            "prompts_sha256": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
+            **model_facts(model, tokenizer),
         }
-        write_json(Path(options.out), facts)
-        print(f"wrote {options.out}")
-    if options.figures is not None:
-        example = dependencies_before(model, tokenizer, states[0].prompt, rule, settings, **chosen)
-        _draw(Path(options.figures), states, example)
+        file = None
+        if work is not None:
+            keep_facts(work / FACTS_FILE, facts, "verification", RECORDS)
+            file = work / "states.jsonl"
+        states = verify_sets(model, tokenizer, prompts, rule, settings, walker, file=file, **chosen)
+        if not states:
+            raise ValueError("`prompts` must lead to states in which two positions are unmasked together, got none.")
+        summaries = summaries_of(states)
+        print("\n".join(summary_table(summaries)))
+        if options.out is not None:
+            facts["summaries"] = {name: asdict(summary) for name, summary in summaries.items()}
+            facts["states"] = [asdict(state) for state in states]
+            write_json(Path(options.out), facts)
+            print(f"wrote {options.out}")
+        if options.figures is not None:
+            example = dependencies_before(model, tokenizer, states[0].prompt, rule, settings, **chosen)
+            _draw(Path(options.figures), states, example)
+
+
+def _work_of(out: Path) -> Path:
+    """Return the folder of what is measured before all of it is written.
+
+    Raises:
+        ValueError: if `out` is a folder.
+    """
+    if out.is_dir():
+        raise ValueError(f"`out` must be a file, got the folder {str(out)!r}.")
+    return out.with_name(f"{out.name}.work")
+
+
+def _make_folder(folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _need_matplotlib() -> None:
@@ -109,7 +140,6 @@ def _need_matplotlib() -> None:
 def _draw(folder: Path, states: Sequence[VerifiedState], example: StateDependencies) -> None:
     from ..bound.figures import bound_figure, dependency_figure, tightness_figure
 
-    folder.mkdir(parents=True, exist_ok=True)
     kinds = {
         "selected": [state.selected for state in states],
         "random": [state.random for state in states if state.random is not None],

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
+from ..drawing import save_figure
+from ..files import replacing
 from .decoding import Decoding
 from .figures import color_of
 
@@ -66,7 +68,8 @@ def decoding_animation(rows: Sequence[AnimatedRow], file: str | Path, note: str 
     palette = frames[-1].quantize(64)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [*[_FRAME_MILLISECONDS] * (len(frames) - 1), _END_MILLISECONDS]
-    frames[0].save(file, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    with replacing(Path(file)) as temporary:
+        frames[0].save(temporary, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "") -> None:
@@ -82,7 +85,7 @@ def decoding_figure(rows: Sequence[AnimatedRow], file: str | Path, note: str = "
     """
     figure = _figure(rows)
     _draw_frame(figure, rows, _num_passes(rows) + 1, note)
-    figure.savefig(file, dpi=2 * figure.dpi)
+    save_figure(figure, file, dpi=2 * figure.dpi)
 
 
 def _num_passes(rows: Sequence[AnimatedRow]) -> int:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from ..drawing import plain_text, save_figure
 from ..tables import Row
 from .labels import Label, place_labels
 
@@ -83,7 +84,7 @@ def frontier_figure(rows: Sequence[Row], file: str | Path, title: str = "") -> N
     room = max(best - floor, 0.01)
     bottom = max(floor - 0.12 * room, 0.0)
     passes = [row["mean_forward_passes"] for row in rows]
-    axes.set(xscale="log", xlim=(min(passes) / 1.2, max(passes) * 1.2), title=title)
+    axes.set(xscale="log", xlim=(min(passes) / 1.2, max(passes) * 1.2), title=plain_text(title))
     axes.set(ylim=(bottom, min(best + 0.12 * room, 1 + 0.02 * room)))
     lines: dict[_Line, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["mean_forward_passes"]):
@@ -108,7 +109,7 @@ def frontier_figure(rows: Sequence[Row], file: str | Path, title: str = "") -> N
         for end in ("lower", "upper")
     ]
     place_labels(axes, labels, bars)
-    figure.savefig(file, dpi=120)
+    save_figure(figure, file, dpi=120)
 
 
 def _draw_line(axes: Axes, rule: str, rows: Sequence[Row], bottom: float, marker: str) -> list[tuple[float, float]]:
@@ -167,19 +168,19 @@ def order_figure(
         axes.text(length - 0.3, number, f"{len(set(written))} steps", va="center", fontsize=9)
         for column, (token, step) in enumerate(zip(tokens[label], steps, strict=True)):
             style: dict[str, Any] = {"ha": "center", "color": "white" if step > 0.55 * latest else "black"}
-            axes.text(column, number - 0.03, short_token(token), va="bottom", fontsize=8, **style)
+            axes.text(column, number - 0.03, plain_text(short_token(token)), va="bottom", fontsize=8, **style)
             if step >= 0:
                 grid[number, column] = step
                 axes.text(column, number + 0.08, str(step), va="top", fontsize=6, **style)
     axes.imshow(grid, aspect="auto", cmap="YlGnBu", vmin=0, vmax=latest)
     axes.set_xticks([])
-    axes.set_yticks(range(len(lines)), [line.name(lines) for line in lines], fontsize=9)
+    axes.set_yticks(range(len(lines)), [plain_text(line.name(lines)) for line in lines], fontsize=9)
     for text, line in zip(axes.get_yticklabels(), lines, strict=True):
         text.set(color=color_of(line.rule), fontweight="bold" if line.rule == "demask" else "normal")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="tokens of the answers; below each token, the step that wrote it, from 0; darker means later")
-    figure.savefig(file, dpi=120)
+    save_figure(figure, file, dpi=120)
 
 
 def short_token(token: str) -> str:

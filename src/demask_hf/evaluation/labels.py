@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
+from ..drawing import plain_text
+
 
 # Possible places of a label relative to its point: direction and alignment of the text.
 _DIRECTIONS = (
@@ -75,7 +77,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], avoided: Sequence[tuple[fl
     taken: list[Bbox] = []
     for label in labels:
         text = axes.annotate(
-            label.text,
+            plain_text(label.text),
             label.points[0],
             xytext=(0, 0),
             textcoords="offset points",

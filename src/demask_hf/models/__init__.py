@@ -3,7 +3,7 @@
 Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`. A model
 that transformers has, such as BERT, gets `generate` from `attach.py`; `probing.py` runs one that nobody described.
 `lookalikes.py`, `fields.py` and `checkpoint.py` refuse what is not a native model's own. `loading.py` loads a model
-with its head.
+with its head, `fingerprints.py` tells models apart.
 """
 
 from typing import TYPE_CHECKING
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from .dream.configuration_dream import DreamConfig
     from .dream.modeling_dream import DreamBaseModel, DreamModel
     from .dream.tokenization_dream import DreamTokenizer
+    from .fingerprints import model_facts, weights_fingerprint
     from .llada.configuration_llada import LLaDAConfig
     from .llada.modeling_llada import LLaDAModel, LLaDAModelLM
-    from .loading import load_model, weights_fingerprint
+    from .loading import load_model
 else:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "attach": ("attach",),
-            "loading": (
-                "load_model",
+            "fingerprints": (
+                "model_facts",
                 "weights_fingerprint",
             ),
+            "loading": ("load_model",),
             "dream.configuration_dream": ("DreamConfig",),
             "dream.modeling_dream": (
                 "DreamBaseModel",
@@ -52,5 +54,6 @@ __all__ = [
     "LLaDAModelLM",
     "attach",
     "load_model",
+    "model_facts",
     "weights_fingerprint",
 ]

@@ -1,6 +1,5 @@
-"""Load a model with its tokenizer and dependency head; fingerprints of weights."""
+"""Load a model with its tokenizer and dependency head."""
 
-import hashlib
 import os
 from typing import Any
 
@@ -130,26 +129,3 @@ def checked_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"`device` must be a device that this machine has, got {device!r}.")
     return chosen
-
-
-@torch.no_grad()
-def weights_fingerprint(*modules: torch.nn.Module | None) -> str:
-    """Return a checksum of all weights of some modules with their names and number formats.
-
-    Offloaded weights (device "meta") count by name and shape only.
-
-    Args:
-        modules (`torch.nn.Module`, *optional*):
-            Modules in a fixed order; `None` stands for a missing one.
-
-    Returns:
-        `str`: 16 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for number, module in enumerate(modules):
-        for name, value in sorted(module.state_dict().items() if module is not None else ()):
-            digest.update(f"{number}/{name}/{value.dtype}/{tuple(value.shape)}".encode())
-            if value.device.type != "meta":
-                # As bytes, because numpy has no bfloat16.
-                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

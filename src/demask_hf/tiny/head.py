@@ -15,7 +15,7 @@ from ..models.dream.modeling_dream import DreamModel
 from ..tasks import FAMILIES
 from ..training.collection import fill_shards
 from ..training.examples import DependencyExample, measure_examples
-from ..training.store import COLLECTION_FILE, StoredExamples
+from ..training.store import COLLECTION_FILE, SHARDS, StoredExamples
 from ..training.trainer import new_head, train_head
 from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
 
@@ -101,7 +101,7 @@ def measured_states(
     """Measure batches of states, one shard each, and read them all; resumes after the last complete shard."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"num_shards": num_batches, "seed": sampler.seed, "split": split, "is_visited": is_visited}
-    keep_facts(folder / COLLECTION_FILE, facts, "collection")
+    keep_facts(folder / COLLECTION_FILE, facts, "collection", [SHARDS])
 
     def measure(index: int) -> list[list[DependencyExample]]:
         return [sampler.measure(index, split, is_visited)]

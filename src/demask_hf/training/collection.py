@@ -1,7 +1,6 @@
 """Collect training examples for a head: measure dependencies in states of a backbone and write shards."""
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 from tqdm import tqdm
 
 from ..backbones.backbone import backbone_facts
-from ..files import keep_facts
+from ..files import keep_facts, write_text
 from ..generation.mixin import DemaskGenerationMixin
+from ..models.fingerprints import model_facts
 from .examples import DependencyExample
-from .prompts import TokenizedPrompt
+from .prompts import TokenizedPrompt, prompts_digest
 from .states import CollectionSettings, MeasuredStates
-from .store import COLLECTION_FILE, StoredExamples, shard_path, write_shard
+from .store import COLLECTION_FILE, SHARDS, StoredExamples, check_shard, shard_path, write_shard
 
 
 def collect(
@@ -50,17 +50,18 @@ def collect(
         [`StoredExamples`]: the whole collection; `None` on processes other than the first.
 
     Raises:
-        ValueError: if the folder holds another collection.
-        OSError: if the disk has too little space, or becomes full.
+        ValueError: if the folder holds another collection, or the model gives numbers that are not finite.
+        OSError: if the disk has too little space, or becomes full; the same call then resumes.
     """
     from accelerate import PartialState
 
     state = PartialState(cpu=model.device.type == "cpu")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
+    # In every process: without a common disk, only the first one sees the file.
     facts = _facts(model, prompts, settings, provenance or {})
     if state.is_main_process:
-        keep_facts(out / COLLECTION_FILE, facts, "collection")
+        keep_facts(out / COLLECTION_FILE, facts, "collection", [SHARDS])
         missing = [index for index in range(settings.num_shards) if not shard_path(out, index).exists()]
         message = check_room(out, model.config.hidden_size, settings, len(missing))
         if is_verbose:
@@ -69,12 +70,12 @@ def collect(
     states = MeasuredStates(model, prompts, settings)
     own = range(state.process_index, settings.num_shards, state.num_processes)
     sizes = {index: len(states.numbers(index)) for index in own}
-    fill_shards(out, sizes, states.shard, is_shown=is_verbose and state.is_local_main_process)
+    fill_shards(out, sizes, states.shard, is_shown=is_verbose and state.is_local_main_process, facts=facts)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
     collection = StoredExamples(out)
-    (out / "README.md").write_text(dataset_card(collection), encoding="utf-8")
+    write_text(out / "README.md", dataset_card(collection))
     return collection
 
 
@@ -84,8 +85,9 @@ def fill_shards(
     measure: Callable[[int], Iterable[list[DependencyExample]]],
     states_dtype: torch.dtype = torch.bfloat16,
     is_shown: bool = True,
+    facts: dict[str, Any] | None = None,
 ) -> None:
-    """Measure and write the missing shards one by one.
+    """Measure and write the missing shards one by one, after a check of those that are there.
 
     Args:
         out (`Path`):
@@ -98,8 +100,12 @@ def fill_shards(
             Precision of the hidden states on disk.
         is_shown (`bool`, *optional*, defaults to `True`):
             Show progress with the remaining time.
+        facts (`dict`, *optional*):
+            Facts of the collection; by default those in the folder.
     """
     missing = [index for index in sizes if not shard_path(out, index).exists()]
+    for index in sizes.keys() - missing:
+        check_shard(shard_path(out, index), facts)
     total = sum(sizes[index] for index in missing)
     with tqdm(total=total, unit="state", disable=not is_shown, desc=out.name) as bar:
         for index in missing:
@@ -107,7 +113,7 @@ def fill_shards(
             for batch in measure(index):
                 examples += batch
                 bar.update(len(batch))
-            write_shard(shard_path(out, index), examples, states_dtype)
+            write_shard(shard_path(out, index), examples, states_dtype, facts)
 
 
 def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_missing: int) -> str:
@@ -143,19 +149,19 @@ def dataset_card(collection: StoredExamples) -> str:
         "Each shard holds, state after state: `hidden_states` (bf16, one row per masked position), `positions`, "
         "`confidence`, `entropy` (nats), `tokens` (most likely), `sources` (indices into the positions), `targets` "
         "(one row of dependencies per source), `num_positions` and `num_sources` of each state, `uncovered_mass` "
-        "(probability that the estimator left out) and `records` (number of the prompt).\n"
+        "(probability that the estimator left out), `records` (number of the prompt) and `checksums`.\n"
     )
 
 
 def _facts(model: Any, prompts: Sequence[TokenizedPrompt], settings: CollectionSettings, provenance: dict) -> dict:
-    digest = hashlib.sha256(repr([(prompt.prompt, prompt.answer) for prompt in prompts]).encode())
     return {
         **provenance,
         **dataclasses.asdict(settings),
         "num_shards": settings.num_shards,
         "num_prompts": len(prompts),
-        "prompts_sha256": digest.hexdigest(),
+        "prompts_sha256": prompts_digest(prompts),
         "backbone": backbone_facts(model),
+        **model_facts(model),
     }
 
 

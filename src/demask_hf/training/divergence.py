@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+
+from .checkpoints import last_checkpoint
 
 
 class WatchedTrainer(Trainer):
@@ -55,12 +56,6 @@ class _DivergenceCallback(TrainerCallback):
         loss = (kwargs.get("metrics") or {}).get("eval_loss", 0.0)
         if not math.isfinite(loss):
             raise _diverged(args, state, f"a held-out loss of {loss}")
-
-
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """Return the newest complete checkpoint, or `None`."""
-    found = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json")]
-    return str(max(found, key=lambda path: int(path.name.split("-")[1]))) if found else None
 
 
 def _check_batch(inputs: dict[str, Any]) -> None:

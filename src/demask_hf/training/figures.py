@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from ..drawing import save_figure
+
 
 # Below it the scales are linear, above it logarithmic.
 _LINEAR = 1e-3
@@ -33,4 +35,4 @@ def reliability_figure(reliability: Sequence[dict[str, float]], file: str | Path
     axes.text(0.97, 0.03, "the head predicts too much", transform=axes.transAxes, color="0.45", ha="right")
     axes.set(xlabel="mean predicted dependency of the decile", ylabel="mean measured dependency")
     axes.set(title=f"Reliability on {sum(part['num_pairs'] for part in reliability):,} held-out pairs")
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file, dpi=150)

@@ -1,6 +1,7 @@
 """Prompts with answers: from JSON Lines, saved datasets or the Hub to token ids."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,11 @@ def check_source(source: str | Path, split: str = "train") -> None:
 def _is_local(source: str | Path) -> bool:
     path = Path(source)
     return path.exists() or path.suffix in (".jsonl", ".json") or str(source).startswith(("/", "."))
+
+
+def prompts_digest(prompts: Sequence[TokenizedPrompt]) -> str:
+    """Return the SHA-256 of prompts and answers in their order."""
+    return hashlib.sha256(repr([(prompt.prompt, prompt.answer) for prompt in prompts]).encode()).hexdigest()
 
 
 def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tuple[str, Any]]:

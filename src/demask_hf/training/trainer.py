@@ -1,23 +1,52 @@
 """Training of a dependency head with `transformers.Trainer`."""
 
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset, Subset
 from transformers import EarlyStoppingCallback, TrainingArguments
 
-from ..files import write_json
+from ..files import code_version, disk_error, keep_facts, write_json, writing
 from ..head.certificate import uncertify
 from ..head.configuration_demask import DemaskConfig
 from ..head.modeling_demask import DemaskHead
 from ..head.publishing import TRAINING_RECORD
+from ..models.fingerprints import model_facts, weights_fingerprint
 from ..validation import check_interval
-from .divergence import WatchedTrainer, last_checkpoint
+from .checkpoints import last_checkpoint
+from .divergence import WatchedTrainer
 from .examples import Examples, collate_examples
 from .metrics import fit_of, predict_pairs, reliability_of
+from .prompts import prompts_digest
+from .states import MeasuredStates
 from .store import StoredExamples
+
+
+#: Name of the file beside the checkpoints with what a training was started with.
+TRAINING_FACTS = "run.json"
+# Arguments of `TrainingArguments` that change what is shown or kept, but no weight.
+_NEUTRAL_ARGUMENTS = (
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_steps",
+    "logging_strategy",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+)
+# Errors of a disk, and how torch and safetensors word them.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
+_DISK_SIGNS = ("inline_container", "Error while serializing")
 
 
 def train_head(
@@ -26,11 +55,13 @@ def train_head(
     held_out: Examples,
     output_dir: str | Path,
     patience: int | None = None,
+    data: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> dict[str, float]:
     """Train a head on measured dependencies and return its fit on held-out states.
 
-    An interrupted run resumes from its last checkpoint in `output_dir`.
+    An interrupted run resumes from its last checkpoint in `output_dir`. A folder holds one run: what it was started
+    with is stored there.
 
     Args:
         head ([`DemaskHead`]):
@@ -43,6 +74,8 @@ def train_head(
             Folder of the checkpoints.
         patience (`int`, *optional*):
             Stop when the held-out loss has not improved for this many evaluations.
+        data (`dict`, *optional*):
+            What identifies the states, of JSON types, such as [`identity_of`] both; by default their numbers.
         arguments:
             Arguments of `TrainingArguments`, such as `max_steps`, `learning_rate` or `seed`.
 
@@ -50,8 +83,10 @@ def train_head(
         `dict[str, float]`: the metrics of [`fit_of`].
 
     Raises:
-        ValueError: if measured states are not finite, or the training diverges: loss, gradients or weights are NaN or
-            infinite. It stops at once, and the last good head stays in the newest checkpoint.
+        ValueError: if the folder holds a run with another head, other data or arguments; if measured states are not
+            finite, or the training diverges: loss, gradients or weights are NaN or infinite. It stops at once, and the
+            last good head stays in the newest checkpoint.
+        OSError: if a checkpoint cannot be written, because the disk is full, say; the same call then resumes.
     """
     # The certificate was issued for the head before training.
     uncertify(head)
@@ -69,9 +104,69 @@ def train_head(
         data_collator=collate_examples,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
+    states = {"num_states": len(examples), "num_held_out_states": len(held_out), **(data or {})}
+    _keep_training_facts(trainer, {"patience": patience, "arguments": arguments, "data": states})
+    with writing_weights(Path(output_dir)):
+        trainer.train(resume_from_checkpoint=last_checkpoint(output_dir))
     head.eval()
     return fit_of(head, examples, held_out)
+
+
+def _keep_training_facts(trainer: WatchedTrainer, facts: dict[str, Any]) -> None:
+    """Store what a run starts with beside its checkpoints, or refuse checkpoints of another run."""
+    folder, given = Path(cast(str, trainer.args.output_dir)), facts["arguments"]
+    facts = {
+        **facts,
+        "version": code_version(),
+        # Adapters start at random, and a resumed run reads them from its checkpoint.
+        "head": weights_fingerprint(trainer.model, without="lora_"),
+        "arguments": {name: str(value) for name, value in given.items() if name not in _NEUTRAL_ARGUMENTS},
+        "batch_of_all_processes": trainer.args.train_batch_size * trainer.args.world_size,
+    }
+    with trainer.args.main_process_first(local=False):
+        if trainer.args.process_index == 0 and not any(folder.glob("checkpoint-*")):
+            # Of a run that left nothing to resume.
+            (folder / TRAINING_FACTS).unlink(missing_ok=True)
+        keep_facts(folder / TRAINING_FACTS, facts, "training", ["checkpoint-*"])
+
+
+def identity_of(examples: Examples) -> dict[str, Any]:
+    """Return what identifies states, without reading them: number, checksum of stored ones, and what is measured.
+
+    Args:
+        examples (`Sequence[DependencyExample]`):
+            The states; those in memory are known by their number alone.
+    """
+    stored = examples.dataset if isinstance(examples, Subset) else examples
+    facts: dict[str, Any] = {"num_states": len(examples)}
+    if isinstance(stored, MeasuredStates):
+        facts |= {"prompts": prompts_digest(stored.prompts), **asdict(stored.settings), **model_facts(stored.model)}
+    if isinstance(stored, StoredExamples):
+        facts["states"] = stored.fingerprint
+        if isinstance(examples, Subset):
+            facts["chosen"] = hashlib.sha256(repr(list(examples.indices)).encode()).hexdigest()[:16]
+    return facts
+
+
+@contextmanager
+def writing_weights(folder: Path) -> Iterator[None]:
+    """Turn errors of the disk into one sentence, also those that torch and safetensors call something else.
+
+    Args:
+        folder (`Path`):
+            Where the block writes weights, for the message.
+
+    Raises:
+        WriteError: instead of another error of the disk.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        code, text = getattr(error, "errno", None), str(error)
+        if code not in _DISK_ERRORS and not any(sign in text for sign in _DISK_SIGNS):
+            raise
+        with writing(Path(getattr(error, "filename", None) or folder / "the weights")):
+            raise (error if isinstance(error, OSError) else disk_error(text)) from None
 
 
 def _device_arguments() -> dict[str, Any]:
