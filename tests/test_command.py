@@ -80,6 +80,6 @@ def test_the_module_of_the_package_prints_the_same_help(capsys):
 
 
 def test_every_command_has_its_file():
-    shared = {"__init__", "main", "parser", "options", "prompts"}
+    shared = {"__init__", "limits", "main", "parser", "options", "prompts"}
     files = Path(demask_hf.__file__).parent.glob("cli/*.py")
     assert {path.stem for path in files} - shared == set(COMMANDS)

@@ -248,7 +248,7 @@ def test_another_strategy_may_walk(command):
         (("--temperature", "0"), "`temperature` must be above 0 to measure total variation, got 0"),
         (("--families", "pairs"), "`--file` must be used without --families."),
         (("--num-draws", "1"), "`num_draws` must be an integer of at least 2, got 1."),
-        (("--set", "dependency_bound=-1"), "`dependency_bound` must be a number in [0, inf), got -1."),
+        (("--set", "dependency_bound=-1"), "`dependency_bound` must be a number in [0, inf], got -1."),
     ],
 )
 def test_bad_input_is_one_sentence(command, tmp_path, arguments, message):
@@ -262,7 +262,7 @@ def test_bad_input_is_one_sentence(command, tmp_path, arguments, message):
     ("arguments", "message"),
     [
         (["--families", "none"], "`--families` must be among pairs"),
-        (["--num-prompts", "0"], "`--num-prompts` must be at least 1, got 0."),
+        (["--num-prompts", "0"], "`--num-prompts` must be an integer of at least 1, got 0."),
     ],
 )
 def test_families_are_checked_before_the_model_is_loaded(capsys, arguments, message):

@@ -190,6 +190,7 @@ def test_a_folder_has_one_writer(run, tmp_path, monkeypatch, command, argument, 
     # Nothing is loaded before that is clear.
     monkeypatch.setattr("demask_hf.models.loading.AutoModelForMaskedLM", None)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     with locked(tmp_path / name):
         code, out, err = run(command, *options, tmp_path / name.removesuffix(".work"))
     assert (code, out) == (2, "")

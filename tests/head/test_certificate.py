@@ -255,10 +255,11 @@ def test_nothing_certified_leaves_the_head_alone(calibrate, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--epsilon", "1"), "`epsilon` must be a number in (0, 1), got 1.0."),
-        (("--delta", "0"), "`delta` must be a number in (0, 1), got 0.0."),
+        (("--epsilon", "1"), "`--epsilon` must be a number in (0, 1), got 1.0."),
+        (("--delta", "0"), "`--delta` must be a number in (0, 1), got 0.0."),
         (("--test", "none"), "`test` must be one of fixed-sequence, bonferroni, got 'none'."),
-        (("--bounds", "-1"), "`bounds` must be different numbers of at least 0, got [-1.0]."),
+        (("--bounds", "-1"), "`--bounds` must be a number in [0, inf), got -1.0."),
+        (("--bounds", "0.1", "0.1"), "`bounds` must be different numbers of at least 0, got [0.1, 0.1]."),
         (("--risk", "none"), "`risk` must be one of tv, disagreement, task, got 'none'."),
         (("--risk", "task"), "`prompts` must be examples of task families for the risk 'task', got texts."),
         (("--temperature", "0"), "`temperature` must be above 0 to measure total variation, got 0"),
