@@ -8,6 +8,8 @@ import struct
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
@@ -122,6 +124,10 @@ def test_another_format_cannot_be_asked_for(folder, trap):
         DemaskHead.from_pretrained(folder, use_safetensors=False, weights_only=False)
 
 
+# Before 5.18 transformers refuses every adapter with whole modules, and ours says so first.
+LOADERS = (load_merged,) if Version(transformers.__version__) < Version("5.18") else (load_head, load_merged)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_are_finite(folder, adapter, value):
     bad = torch.full((16,), value)
@@ -133,7 +139,7 @@ def test_weights_are_finite(folder, adapter, value):
     change_tensors(folder, query__bias=torch.zeros(16))
     name = "base_model.model.query.lora_A.weight"
     change_tensors(adapter, "adapter_model.safetensors", **{name: torch.full((8, 16), value)})
-    for load in (load_head, load_merged):
+    for load in LOADERS:
         refused(adapter, r"`head` must hold finite weights, got '.*' with NaN or infinity in .*query", load)
 
 
@@ -191,7 +197,11 @@ def test_fields_that_contradict_the_weights_are_named(folder, field, value, stor
         ("reads_certainty", "yes", "`reads_certainty` must be of type bool, got 'yes'"),
         ("certificate", [1], r"`certificate` must be of type dict \| None, got \[1\]"),
         ("initializer_range", -1.0, r"`initializer_range` must be in \[0, inf\), got -1.0"),
-        ("id2label", 3, "`config` must have fields of the right types, got AttributeError: "),
+        (
+            "id2label",
+            3,
+            "`config` must have fields of the right types, got AttributeError: |`id2label` must be of type",
+        ),
     ],
 )
 @pytest.mark.parametrize("load", [load_head, AutoModel.from_pretrained])
@@ -288,7 +298,7 @@ def test_an_adapter_fits_its_head(adapter, fields):
 
 def test_an_adapter_arrives_whole(adapter):
     change_tensors(adapter, "adapter_model.safetensors", **{"base_model.model.more.lora_A.weight": torch.ones(8, 16)})
-    for load in (load_head, load_merged):
+    for load in LOADERS:
         refused(adapter, r"more\.lora_A", load)
 
 
