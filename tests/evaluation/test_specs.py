@@ -66,6 +66,15 @@ def test_the_reference_has_the_same_order_and_draws(text, temperature, score):
     assert reference.reference() == reference
 
 
+def test_the_reference_of_a_walk_by_influence_is_the_walk_with_a_bound_of_0():
+    (setting,) = parse_settings("demask:order=influence,rule=total,dependency_bound=0.2,temperature=1")
+    reference = setting.reference()
+    assert reference.label == "demask:dependency_bound=0.0,rule=total,order=influence"
+    assert reference.strategy["dependency_bound"] == 0
+    assert reference.options == {"temperature": 1}
+    assert reference.reference() == reference
+
+
 def test_values_are_read_as_json_or_else_as_text():
     assert [field_of(text) for text in ("a=1", "b=true", "c=total", "d=null")] == [
         ("a", 1),

@@ -24,6 +24,7 @@ def _table(size, **pairs):
     return table
 
 
+ONE_TO_THREE = torch.tensor([[1, 2, 3]])
 SCRIPT = [{5: 0.9}, {6: 0.8}, {7: 0.7}]
 
 
@@ -65,6 +66,20 @@ def test_influence_reveals_causes_before_their_effect(scripted, scripted_head):
     # A threshold does not hold for the first of the walk; candidates are the most confident ones.
     assert _decode(model, order="influence", confidence_threshold=0.95).unmask_step[0, 1:].tolist() == [2, 0, 1]
     assert _decode(model, order="influence", max_candidates=2).unmask_step[0, 1:].tolist() == [2, 0, 1]
+
+
+def test_the_order_of_a_walk_is_that_of_its_scores(scripted, scripted_head, make_step):
+    model = scripted(SCRIPT, head=scripted_head(_table(4, d21=0.5, d31=0.5, d12=0.25, d13=0.25)))
+    step = make_step([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], hidden_states=torch.zeros(3, 4), positions=ONE_TO_THREE)
+    for fields, expected in (
+        ({}, [0.9, 0.8, 0.7]),
+        ({"order": "influence"}, [-0.5, 0.25, 0.25]),
+        ({"order": "influence", "max_candidates": 2}, [-0.25, 0.25, -math.inf]),
+        ({"max_candidates": 1}, [0.9, -math.inf, -math.inf]),
+    ):
+        strategy = make_strategy("demask", **fields)
+        strategy.bind(model)
+        assert strategy.walk_scores(step).tolist() == pytest.approx(expected)
 
 
 def test_default_is_rule_token_at_the_default_bound(scripted, scripted_head):

@@ -20,7 +20,8 @@ from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.fingerprints import model_facts
 from ..schema import from_json
-from ..strategies import DemaskStrategy, make_strategy
+from ..strategies import DemaskStrategy
+from ..strategies.sequential import one_at_a_time
 from ..tasks import TaskExample
 from ..validation import check_choice, check_count
 from .joint import OrderedSet, sampled_errors
@@ -148,7 +149,7 @@ class Rollouts:
     def _disagreement_losses(self, rule: DemaskStrategy, part: slice) -> list[float]:
         # These are the same for every bound, and most of the work.
         if part.start not in self._references:
-            self._references[part.start] = self._decoded(make_strategy("sequential", order=rule.order), part)
+            self._references[part.start] = self._decoded(one_at_a_time(rule), part)
         pairs = zip(self._decoded(rule, part), self._references[part.start], strict=True)
         return [share_of_different_tokens(decoding, expected) for decoding, expected in pairs]
 

@@ -14,7 +14,6 @@ from ..generation.encoding import Prompt, encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
 from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
-from ..strategies.sequential import position_scores
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class RecordingStrategy(WrappingStrategy):
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         selected = self.rule.select(step)
-        scores = step.at_positions(position_scores(step, self.rule.order).double(), float("-inf"))
+        scores = step.at_positions(self.rule.walk_scores(step), float("-inf"))
         order = scores.argsort(dim=-1, descending=True, stable=True)
         for row in step.candidates.any(dim=-1).nonzero().squeeze(-1).tolist():
             length, walk = step.sequences.shape[1], order[row]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..generation.configuration import DemaskGenerationConfig, setting_names
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields
+from ..strategies.sequential import one_at_a_time
 from ..validation import nearest
 
 
@@ -53,7 +54,11 @@ class Setting:
     def reference(self) -> "Setting":
         """Return one token per forward pass with the same order of positions and the same draws."""
         options = {name: value for name, value in self.options.items() if name != "max_denoising_steps"}
-        order = self.build().sequential_order
+        reference = one_at_a_time(self.build()).to_dict()
+        if reference["name"] != "sequential":
+            label = spec_of(reference)
+            return Setting(label, label, reference, options)
+        order = reference["order"]
         if order == "token_probability" and not options.get("temperature"):
             # The drawn token is the most likely one.
             order = "confidence"

@@ -59,6 +59,19 @@ class SequentialStrategy(UnmaskingStrategy):
         return step.best(position_scores(step, self.order), 1)
 
 
+def one_at_a_time(strategy: UnmaskingStrategy) -> UnmaskingStrategy:
+    """Return a strategy with one token per forward pass, and the order and the draws of another one.
+
+    Args:
+        strategy ([`UnmaskingStrategy`]):
+            The other one. The order "influence" comes from dependencies, so there it is `demask` itself with a bound
+            of 0, which unmasks several positions only where their predicted dependencies are exactly 0.
+    """
+    if strategy.sequential_order == "influence":
+        return strategy.fresh(dependency_bound=0.0)
+    return SequentialStrategy(strategy.sequential_order)
+
+
 def position_scores(step: DenoisingStep, order: str) -> torch.Tensor:
     """Return the score of each candidate in an order of positions, higher first.
 
