@@ -25,6 +25,7 @@ from demask_hf import (
     make_strategy,
     strategy_names,
 )
+from demask_hf.generation import limits
 
 
 PAD, MASK, EOS = 0, 1, 2
@@ -1216,9 +1217,23 @@ def test_a_plan_of_far_more_steps_than_tokens_is_refused(dream):
         dream.generate(PROMPT, strategy="schedule", max_new_tokens=4, max_denoising_steps=401)
 
 
+def test_sizes_beyond_the_memory_are_refused(dream, monkeypatch):
+    # Per token four ids of 8 bytes, and (32 + 2 * 48) numbers of 4 bytes: 544 bytes.
+    message = r"`max_new_tokens` must leave room in memory, got 999 for 2 rows, which need at least 0 GiB of 0\."
+    monkeypatch.setattr(limits, "_memory_of", lambda device: 544 * 2 * 1000 - 1)
+    with pytest.raises(ValueError, match=message):
+        dream.generate(PROMPT, max_new_tokens=999, num_return_sequences=2)
+    dream.generate(PROMPT, max_new_tokens=6, num_return_sequences=2)
+    # Rows that run one after another need less.
+    monkeypatch.setattr(limits, "_memory_of", lambda device: 544 * 8)
+    with pytest.raises(ValueError, match="must leave room in memory, got 6 for 2 rows"):
+        dream.generate(PROMPT, max_new_tokens=6, num_return_sequences=2)
+    dream.generate(PROMPT, max_new_tokens=6, num_return_sequences=2, batch_invariant=True)
+
+
 def test_sizes_that_no_machine_holds_are_refused(dream):
-    with pytest.raises(ValueError, match=r"`max_new_tokens` must leave room in memory, got 10{9} for 10 rows, which"):
-        dream.generate(PROMPT, max_new_tokens=10**9, num_return_sequences=10)
+    with pytest.raises(ValueError, match=r"`max_new_tokens` must leave room in memory, got 10{12} for 1 rows, which"):
+        dream.generate(PROMPT, max_new_tokens=10**12)
 
 
 def test_nan_from_a_logits_processor_is_refused(dream):

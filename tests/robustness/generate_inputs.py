@@ -22,9 +22,9 @@ _NO_CHOICES = ("", "None", "x", 0, 1, True, NAN, [], ["none"], *_OBJECTS)
 
 #: Wrong values of each setting; other types than those named are among them.
 SETTINGS: dict[str, tuple[Any, ...]] = {
-    "max_new_tokens": (*_NO_COUNTS, 10**9, 2**70),
-    "max_length": (*_NO_COUNTS, 0, 1, 2, 10**9, 2**70),
-    "block_length": (*_NO_COUNTS, 0, 3, 10**9),
+    "max_new_tokens": (*_NO_COUNTS, 10**12, 2**70),
+    "max_length": (*_NO_COUNTS, 0, 1, 2, 10**12, 2**70),
+    "block_length": (*_NO_COUNTS, 0, 3, 10**12),
     "max_denoising_steps": (*_NO_COUNTS, 0, 2**70),
     "temperature": (*_NO_NUMBERS, -1, -0.1, INF, -INF),
     "top_p": (*_NO_NUMBERS, 0, -0.1, 1.1, INF),
@@ -35,7 +35,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "bad_words_ids": (3, "3", [3], [[]], [[3, 4]], [["3"]], [[-1]], [[10**9]], [[1.5]], [[True]], NAN, *_OBJECTS[1:3]),
     "suppress_tokens": (3, "3", [[3]], ["3"], [-1], [10**9], [1.5], [True], NAN, *_OBJECTS[1:3]),
     "seed": (1.5, "3", NAN, INF, 2**70, -(2**70), [], [1, 2], ["3"], [1.5], [NAN], *_OBJECTS),
-    "num_return_sequences": (*_NO_COUNTS, 0, 10**9, 2**70),
+    "num_return_sequences": (*_NO_COUNTS, 0, 10**12, 2**70),
     "stop_at_eos": _NO_FLAGS,
     "eos_penalty": (*_NO_NUMBERS, -1, -INF),
     "stop_strings": (3, "", [], [""], [3], ["a", 3], NAN, *_OBJECTS[1:3]),

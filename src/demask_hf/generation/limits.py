@@ -29,11 +29,20 @@ def check_tokens(backbone: Backbone, config: DemaskGenerationConfig, prompts: to
 
 
 def check_memory(backbone: Backbone, settings: DecodingSettings, num_rows: int) -> None:
-    """Refuse sizes whose token ids and final hidden states alone exceed the memory of the device."""
-    config, device = getattr(backbone.model, "config", None), backbone.device
-    num_bytes = 4 * torch.long.itemsize + torch.half.itemsize * (getattr(config, "hidden_size", None) or 0)
-    needed = num_rows * (settings.prompt_length + settings.num_new_tokens) * num_bytes
-    available = _memory_of(device)
+    """Refuse sizes that exceed the memory of the device, whatever else is on it.
+
+    Counted are token ids, positions and steps of all rows, and what a layer holds at once in its feed-forward part:
+    the residual stream and two intermediate states, of all rows that run together.
+    """
+    config = getattr(backbone.model, "config", None)
+    width, inner = (getattr(config, name, None) or 0 for name in ("hidden_size", "intermediate_size"))
+    numbers = (parameter.dtype.itemsize for parameter in backbone.model.parameters() if parameter.is_floating_point())
+    num_together = 1 if settings.batch_invariant else num_rows
+    length = settings.prompt_length + settings.num_new_tokens
+    needed = length * (
+        num_rows * 4 * torch.long.itemsize + num_together * min(numbers, default=2) * (width + 2 * inner)
+    )
+    available = _memory_of(backbone.device)
     if available is not None and needed > available:
         raise ValueError(
             f"`max_new_tokens` must leave room in memory, got {settings.num_new_tokens} for {num_rows} rows, which "
