@@ -37,7 +37,8 @@ def folders(dream_with_head, examples, tmp_path_factory):
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     arguments = {"max_steps": 6, "learning_rate": 0.05, "disable_tqdm": True, "save_strategy": "no"}
     train_head(adapted, examples, examples, folder / "checkpoints", **arguments)
-    after = adapted.state_dict()
+    # On a machine with a GPU the training leaves it there.
+    after = adapted.cpu().state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("lora_" in name or "modules_to_save" in name for name in changed)
