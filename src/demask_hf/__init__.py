@@ -1,6 +1,6 @@
 """Dependency-guided parallel decoding for masked diffusion language models, as a transformers plugin.
 
-Importing the package registers Dream, LLaDA and the dependency head with transformers' Auto classes.
+Importing the package registers Dream, LLaDA, A2D and the dependency head with transformers' Auto classes.
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from .generation.mixin import DemaskGenerationMixin, DemaskGenerationOutput
 from .head.configuration_demask import DemaskConfig
 from .head.modeling_demask import DemaskHead
 from .lazy import lazy_names
+from .models.a2d.configuration_a2d import A2DLlamaConfig, A2DQwen2Config, A2DQwen3Config
+from .models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
 from .models.attach import attach
 from .models.dream.configuration_dream import DreamConfig
 from .models.dream.modeling_dream import DreamModel
@@ -37,11 +39,13 @@ __version__ = "0.1.0"
 
 AutoConfig.register("Dream", DreamConfig)
 AutoConfig.register("llada", LLaDAConfig)
+for _config in (A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig):
+    AutoConfig.register(_config.model_type, _config)
 AutoConfig.register("demask", DemaskConfig)
 AutoModel.register(DemaskConfig, DemaskHead)
-for _config, _model in ((DreamConfig, DreamModel), (LLaDAConfig, LLaDAModelLM)):
+for _model in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
     for _auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
-        _auto.register(_config, _model)
+        _auto.register(_model.config_class, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
 
 # What decoding does not need (Trainer, PEFT, the Hub) is imported on first use.

@@ -14,6 +14,10 @@ from ..head.weights import find, read_object, stored_files
 from .attach import attach, warn_of_another_mask
 
 
+# What conversions of autoregressive models call it.
+_MASK_TOKENS = ("<|mask|>", "<|MASK|>")
+
+
 def load_model(
     name: str,
     head: str | None = None,
@@ -79,6 +83,7 @@ def load_model(
         attach(model, tokenizer=tokenizer)
     else:
         warn_of_another_mask(model.config, tokenizer)
+        _take_mask(model.config, tokenizer)
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer
@@ -112,6 +117,15 @@ def _check_files(name: str, revision: str) -> None:
                 raise
             reason = " ".join(str(error).split())
             raise ValueError(f"`model` must have a config whose fields fit together, got {reason}.") from error
+
+
+def _take_mask(config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a config without a mask token that of its tokenizer, which may have it as an ordinary special token."""
+    if getattr(config, "mask_token_id", None) is not None:
+        return
+    vocabulary = tokenizer.get_vocab()
+    named = (vocabulary[token] for token in _MASK_TOKENS if token in vocabulary)
+    config.mask_token_id = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else next(named, None)
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

@@ -5,8 +5,15 @@ from typing import Any
 
 
 # The class that a `model_type` stands for, and all names in `architectures` that it reads; subclasses declare theirs.
-_NATIVE = {"Dream": "DreamModel", "llada": "LLaDAModelLM"}
-_NAMES = {"Dream": {"DreamModel", "DreamBaseModel"}, "llada": {"LLaDAModelLM", "LLaDAModel"}}
+_NATIVE = {
+    "Dream": "DreamModel",
+    "llada": "LLaDAModelLM",
+    "a2d-qwen3": "A2DQwen3LMHeadModel",
+    "a2d-qwen2": "A2DQwen2LMHeadModel",
+    "a2d-llama": "A2DLlamaLMHeadModel",
+}
+_NAMES = {native: {name, name.replace("LMHead", "").replace("ModelLM", "Model")} for native, name in _NATIVE.items()}
+_NAMES["Dream"].add("DreamBaseModel")
 # Fields of parts that neither Llama nor Qwen2 has: experts, norms and limits in the attention, a rotation of some
 # dimensions only, scales, and other inputs than text.
 _FOREIGN = re.compile(

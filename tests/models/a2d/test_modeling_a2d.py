@@ -1,0 +1,191 @@
+"""A2D: the stock classes with a full mask, recorded logits and decodes of the public code, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+import demask_hf
+from demask_hf.models.a2d.configuration_a2d import A2DLlamaConfig, A2DQwen2Config, A2DQwen3Config
+from demask_hf.models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
+
+
+MASK = 11
+FAMILIES = {
+    "qwen3": (A2DQwen3Config, A2DQwen3LMHeadModel, Qwen3ForCausalLM),
+    "qwen2": (A2DQwen2Config, A2DQwen2LMHeadModel, Qwen2ForCausalLM),
+    "llama": (A2DLlamaConfig, A2DLlamaLMHeadModel, LlamaForCausalLM),
+}
+every_family = pytest.mark.parametrize("family", FAMILIES)
+IDS = torch.tensor([[3, 4, MASK, 5, MASK, MASK], [6, MASK, 7, 8, 9, MASK]])
+
+
+def build(family, **fields):
+    config_class, model_class, _ = FAMILIES[family]
+    settings = {
+        "vocab_size": 24,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "mask_token_id": MASK,
+        "initializer_range": 0.3,
+        "tie_word_embeddings": False,
+    }
+    if family == "qwen3":
+        settings["head_dim"] = 8
+    torch.manual_seed(0)
+    return model_class(config_class(**{**settings, **fields})).eval()
+
+
+@every_family
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_those_of_the_stock_class_with_a_full_mask(family, tied):
+    model = build(family, tie_word_embeddings=tied)
+    stock = FAMILIES[family][2](
+        FAMILIES[family][2].config_class(**{**model.config.to_dict(), "is_causal": True})
+    ).eval()
+    stock.load_state_dict(model.state_dict())
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, stock(IDS, attention_mask=mask).logits)
+        assert not torch.allclose(model(IDS).logits, stock(IDS).logits, atol=1e-2)
+
+
+@every_family
+def test_rows_of_a_padded_batch_are_those_alone(family):
+    model = build(family)
+    ids, mask = torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1] * 4])
+    together = model.generate(ids, mask, max_new_tokens=6, strategy="threshold", return_dict_in_generate=True)
+    alone = model.generate(ids[:1, 2:], max_new_tokens=6, strategy="threshold", return_dict_in_generate=True)
+    assert together.sequences[0, 2:].tolist() == alone.sequences[0].tolist()
+    assert together.unmask_step[0, 2:].tolist() == alone.unmask_step[0].tolist()
+
+
+@every_family
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_checkpoint_has_the_names_of_the_stock_class_and_loads_again(family, tied, tmp_path):
+    model = build(family, tie_word_embeddings=tied)
+    model.save_pretrained(tmp_path)
+    names = set(load_file(tmp_path / "model.safetensors"))
+    assert ("lm_head.weight" in names) != tied
+    assert "model.layers.1.self_attn.q_proj.weight" in names
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["model_type"], saved["architectures"]) == (f"a2d-{family}", [type(model).__name__])
+    for auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
+        loaded = auto.from_pretrained(tmp_path)
+        assert type(loaded) is type(model)
+        assert torch.equal(loaded.eval()(IDS).logits, model(IDS).logits)
+
+
+@every_family
+def test_a_head_and_a_cache_belong_to_it(family):
+    model = build(family)
+    head = demask_hf.DemaskConfig(
+        backbone_hidden_size=32, backbone_model_type=f"a2d-{family}", logits_shift=0, width=16, num_attention_heads=2
+    )
+    model.set_demask_head(demask_hf.DemaskHead(head).eval())
+    for settings in ({}, {"block_cache": "dual", "block_length": 4}):
+        answer = model.generate(IDS[:, :2], strategy="demask", max_new_tokens=8, **settings)
+        assert answer.shape == (2, 10)
+        assert not (answer == MASK).any()
+
+
+@every_family
+def test_a_look_alike_is_refused(family):
+    config_class = FAMILIES[family][0]
+    with pytest.raises(ValueError, match=r"`architectures` must be \['A2D.*LMHeadModel'\] in a config with"):
+        config_class(architectures=["X"])
+    with pytest.raises(ValueError, match=r"`num_experts` must not be set in the config of a A2D.*, got 8"):
+        config_class(num_experts=8)
+
+
+def test_a_model_of_block_diffusion_is_refused(tmp_path):
+    folder = tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"
+    build("qwen3").save_pretrained(folder)
+    with pytest.raises(ValueError, match="`model` must be an A2D model with full attention, got '.*bd3lm-v0.1'"):
+        AutoModel.from_pretrained(folder).generate(IDS, max_new_tokens=4)
+
+
+@pytest.mark.parametrize(("token", "is_mask"), [("<|mask|>", False), ("<|MASK|>", False), ("[M]", True)])
+def test_the_mask_token_is_that_of_the_tokenizer(token, is_mask, tmp_path):
+    build("qwen3", mask_token_id=None).save_pretrained(tmp_path)
+    vocabulary = {"<pad>": 0, "<unk>": 1, "<eos>": 2, **{f"w{i}": i for i in range(3, 24) if i != MASK}, token: MASK}
+    tokens = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"mask_token": token} if is_mask else {"extra_special_tokens": [token]}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokens, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", **special
+    ).save_pretrained(tmp_path)
+    model, tokenizer = demask_hf.load_model(str(tmp_path), device="cpu")
+    assert model.config.mask_token_id == MASK
+    assert model.generate(**tokenizer("w3 w4", return_tensors="pt"), max_new_tokens=4).shape == (1, 6)
+    with pytest.raises(ValueError, match="`mask_token_id` must be known to decode by unmasking, got None"):
+        AutoModel.from_pretrained(tmp_path).generate(IDS, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def siblings():
+    folder = Path(__file__).resolve().parents[4] / "shared" / "siblings"
+    if not folder.is_dir():
+        pytest.skip("needs the recordings of other models in ../shared/siblings, beside the repository")
+    return folder
+
+
+@every_family
+def test_recorded_logits_are_reproduced(family, siblings):
+    model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}").eval()
+    recorded = load_file(siblings / f"a2d-{family}_logits.safetensors")
+    with torch.no_grad():
+        output = model(recorded["nomask.input_ids"].long(), output_hidden_states=True)
+        padded = model(
+            recorded["padded.input_ids"].long(),
+            attention_mask=recorded["padded.attention_mask"].long(),
+            position_ids=recorded["padded.position_ids"].long(),
+        )
+    assert torch.equal(output.logits, recorded["nomask.logits"])
+    assert torch.equal(output.hidden_states[-1], recorded["nomask.hidden"])
+    is_real = recorded["padded.attention_mask"].bool()
+    assert torch.equal(padded.logits[..., ::8][is_real], recorded["padded.logits_every8"][is_real])
+
+
+@every_family
+def test_recorded_decodes_with_one_token_a_step_are_reproduced(family, siblings):
+    model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}").eval()
+    recorded = json.loads((siblings / f"a2d-{family}_decode.json").read_text())
+    num_cases = 0
+    for case in recorded["cases"]:
+        settings = case["settings"]
+        length = settings["max_new_tokens"]
+        if "mdlm" not in case["id"] or settings["steps"] != length or len(case["prompt"]) > 1:
+            continue
+        output = model.generate(
+            torch.tensor(case["prompt"]),
+            strategy="sequential",
+            max_new_tokens=length,
+            block_length=settings["block_size"],
+            stop_at_eos=False,
+            mask_token_id=recorded["mask_token_id"],
+            return_dict_in_generate=True,
+        )
+        assert output.sequences.tolist() == case["sequences"]
+        assert output.unmask_step[:, -length:].tolist() == case["unmask_step"]
+        num_cases += 1
+    assert num_cases == 6
