@@ -5,6 +5,7 @@ It looks classes up by name in the package transformers, and has no other way to
 
 import transformers
 
+from .models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
 from .models.dream.modeling_dream import DreamModel
 from .models.llada.modeling_llada import LLaDAModelLM
 
@@ -13,7 +14,7 @@ def main() -> None:
     """Run the command line of transformers; `serve` and `chat` need `pip install transformers[serving]`."""
     from transformers.cli.transformers import app
 
-    for model_class in (DreamModel, LLaDAModelLM):
+    for model_class in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
         setattr(transformers, model_class.__name__, model_class)
     app()
 

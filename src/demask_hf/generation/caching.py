@@ -280,6 +280,6 @@ def check_can_cache(backbone: Backbone, kind: str) -> None:
     """
     if kind != "none" and not getattr(backbone.states_module, "_supports_block_cache", False):
         raise ValueError(
-            f"`block_cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native Dream and "
-            "LLaDA models can keep keys and values, other models cannot."
+            f"`block_cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native models "
+            "(Dream, LLaDA, A2D) can keep keys and values, other models cannot."
         )

@@ -107,8 +107,8 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             becomes padding.
         block_cache (`str`, *optional*):
             "prefix" and "dual" keep keys and values within a block, which is approximate: only the columns from the
-            block to the end, or only those of the block, are recomputed. "none" (default) is exact. For native Dream
-            and LLaDA only.
+            block to the end, or only those of the block, are recomputed. "none" (default) is exact. For the
+            native models (Dream, LLaDA, A2D) only.
         cache_refresh_interval (`int`, *optional*):
             With a cache, the number of forwards from one full forward of a row to the next; 1 is exact. By default
             there is a full one at the start of each block.
