@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from transformers.utils import ModelOutput
 
 import demask_hf
 from demask_hf.head.modeling_demask import DependencyOutput
-from demask_hf.strategies import DenoisingStep, ProbeLedger
+from demask_hf.strategies import DenoisingStep, ProbeLedger, UnmaskingStrategy, WrappingStrategy
 
 
 # The vocabulary of all doubles: padding, mask, end of sequence, and words from 3 on.
@@ -175,6 +176,28 @@ def make_step() -> Callable[..., DenoisingStep]:
         return DenoisingStep(**{**known, **fields})
 
     return build
+
+
+@dataclass
+class SeeingStrategy(WrappingStrategy):
+    """Keep the steps that a strategy sees."""
+
+    rule: UnmaskingStrategy
+    steps: list = field(default_factory=list)
+
+    @property
+    def wrapped(self):
+        return (self.rule,)
+
+    def select(self, step):
+        self.steps.append(step)
+        return self.rule.select(step)
+
+
+@pytest.fixture
+def seeing() -> type[SeeingStrategy]:
+    """Return a class that wraps a strategy and keeps the steps that it sees."""
+    return SeeingStrategy
 
 
 def build_dream(seed: int = 0, sharpness: float = 12.0, **overrides) -> demask_hf.DreamModel:

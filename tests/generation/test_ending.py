@@ -1,13 +1,12 @@
 """`eos_penalty`: positions that would end the answer wait for the others."""
 
 import math
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 import demask_hf
-from demask_hf.strategies import UnmaskingStrategy, WrappingStrategy, make_strategy, strategy_names
+from demask_hf.strategies import make_strategy, strategy_names
 
 
 MASK, EOS = 1, 2
@@ -60,22 +59,6 @@ def test_all_tokens_that_end_an_answer_wait(scripted):
     assert steps(scripted(script).generate(PROMPT, **settings, eos_penalty=math.inf)) == [1, 2, 0]
 
 
-@dataclass
-class _Seeing(WrappingStrategy):
-    """Keep the steps that a strategy sees."""
-
-    rule: UnmaskingStrategy
-    steps: list = field(default_factory=list)
-
-    @property
-    def wrapped(self):
-        return (self.rule,)
-
-    def select(self, step):
-        self.steps.append(step)
-        return self.rule.select(step)
-
-
 @pytest.fixture
 def ending_dream(make_dream, make_head):
     """Return a random Dream with a head that would end the answer at many positions."""
@@ -85,13 +68,13 @@ def ending_dream(make_dream, make_head):
 
 
 @pytest.mark.parametrize("strategy", strategy_names())
-def test_no_strategy_is_offered_an_end_beside_other_tokens(ending_dream, strategy):
-    seeing = _Seeing(make_strategy(strategy))
+def test_no_strategy_is_offered_an_end_beside_other_tokens(ending_dream, seeing, strategy):
+    rule = seeing(make_strategy(strategy))
     ending_dream.generate(
-        PROMPTS, REAL, strategy=seeing, max_new_tokens=8, block_length=4, eos_penalty=math.inf, temperature=0.5, seed=0
+        PROMPTS, REAL, strategy=rule, max_new_tokens=8, block_length=4, eos_penalty=math.inf, temperature=0.5, seed=0
     )
     num_mixed = num_waiting = 0
-    for step in seeing.steps:
+    for step in rule.steps:
         is_end = torch.isin(step.tokens, ENDS)
         num_waiting += int(step.num_masked.sum()) - len(is_end)
         for row in step.rows.unique().tolist():
@@ -163,14 +146,13 @@ def test_an_infinite_penalty_is_the_end_last_of_llada(seed):
     assert torch.equal(ours, _reference(model, prompt, 8, ends))
 
 
-def test_measured_dependencies_are_those_of_what_the_strategy_reads(scripted):
+def test_measured_dependencies_are_those_of_what_the_strategy_reads(scripted, seeing):
     # Independent positions: any dependency would come from comparing lowered with other distributions.
     model = scripted(ENDING)
-    rule = make_strategy("demask", dependencies="exact", dependency_bound=0.0)
-    seeing = _Seeing(rule)
-    output = model.generate(PROMPT, strategy=seeing, max_new_tokens=4, eos_penalty=2.0, return_dict_in_generate=True)
+    rule = seeing(make_strategy("demask", dependencies="exact", dependency_bound=0.0))
+    output = model.generate(PROMPT, strategy=rule, max_new_tokens=4, eos_penalty=2.0, return_dict_in_generate=True)
     assert steps(output) == [0, 0, 0, -1]
-    assert seeing.steps[0].num_masked.item() == 4
+    assert rule.steps[0].num_masked.item() == 4
 
 
 @pytest.mark.parametrize(

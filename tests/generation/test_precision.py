@@ -1,13 +1,11 @@
 """Backbones in other number formats than their head."""
 
-from dataclasses import dataclass, field
-
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
-from demask_hf.strategies import UnmaskingStrategy, WrappingStrategy, make_strategy, strategy_names
+from demask_hf.strategies import make_strategy, strategy_names
 
 
 PROMPT = "sort: DACBE FGAHJ TRNPM KLBCA -> "
@@ -31,32 +29,16 @@ def test_a_half_precision_backbone_works_with_a_head_of_any_precision(head_dtype
     assert answer(model, **arguments) == ANSWER
 
 
-@dataclass
-class _Seeing(WrappingStrategy):
-    """Keep the steps that a strategy sees."""
-
-    rule: UnmaskingStrategy
-    steps: list = field(default_factory=list)
-
-    @property
-    def wrapped(self):
-        return (self.rule,)
-
-    def select(self, step):
-        self.steps.append(step)
-        return self.rule.select(step)
-
-
 @pytest.mark.parametrize("strategy", strategy_names())
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_whatever_a_strategy_reads_is_in_single_precision(make_dream, make_head, dtype, strategy):
+def test_whatever_a_strategy_reads_is_in_single_precision(make_dream, make_head, seeing, dtype, strategy):
     model = make_dream()
     model.set_demask_head(make_head(model).to(dtype))
     model.to(dtype)
-    seeing = _Seeing(make_strategy(strategy))
-    model.generate(torch.tensor([[3, 4]]), strategy=seeing, max_new_tokens=6, top_p=0.9, temperature=0.5)
-    assert seeing.steps
-    for step in seeing.steps:
+    rule = seeing(make_strategy(strategy))
+    model.generate(torch.tensor([[3, 4]]), strategy=rule, max_new_tokens=6, top_p=0.9, temperature=0.5)
+    assert rule.steps
+    for step in rule.steps:
         read = [step.score("confidence"), *step.known_scores.values(), step.probabilities]
         read += [step.attentions, step.context_confidence]
         assert {tensor.dtype for tensor in read if tensor is not None} == {torch.float32}
