@@ -84,6 +84,11 @@ def test_outputs_are_those_of_a_causal_model(dream):
     assert torch.isfinite(dream(IDS, labels=IDS).loss)
 
 
+def test_an_exported_model_computes_the_same(dream):
+    exported = torch.export.export(dream, (IDS,), strict=False).module()
+    torch.testing.assert_close(exported(IDS).logits, dream(IDS).logits, atol=1e-5, rtol=0)
+
+
 def test_pipelines_take_stop_sequences(make_dream, spelling):
     generate = pipeline("text-generation", model=make_dream(vocab_size=len(spelling)), tokenizer=spelling)
     letters = spelling("abcdefghijklmnopqrstuvwxyz")["input_ids"]

@@ -29,7 +29,6 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "trajectory_ratio": partial(check_interval, low=0, high=1),
     "top_p": partial(check_interval, low=0, high=1, open_low=True),
     "eos_penalty": partial(check_interval, low=0, infinite=True),
-    "num_prompts": partial(check_count, lowest=1),
 }
 #: More prompts of a family than anyone waits for; generating them would take the memory first.
 _MAX_PROMPTS = 1_000_000
