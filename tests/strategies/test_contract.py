@@ -18,6 +18,7 @@ VARIANTS = [
     ),
     *(("schedule", {"algorithm": algorithm}) for algorithm in ("origin", "maskgit_plus", "topk_margin")),
     ("schedule", {"alg_temp": 0.5}),
+    *(("schedule", {"algorithm": "maskgit_plus", "plan": plan}) for plan in ("llada", "mdlm")),
     ("threshold", {"confidence_threshold": 0.3}),
     ("threshold", {"factor": 1.5}),
     ("entropy_bound", {"entropy_bound": 3.0}),

@@ -32,6 +32,33 @@ def test_fewer_steps_free_more_at_once(scripted, num_steps, expected):
     assert output.num_forward_passes.tolist() == [num_steps]
 
 
+@pytest.mark.parametrize(
+    ("plan", "num_steps", "expected"),
+    [
+        # Ceilings of 5 / 3, 3 / 2 and 1; halves go to the even number: 5 / 2 to 2, 3 / 1.
+        ("llada", 3, [2, 2, 1]),
+        ("mdlm", 3, [2, 2, 1]),
+        ("llada", 2, [3, 2]),
+        ("mdlm", 2, [2, 3]),
+        ("llada", 5, [1, 1, 1, 1, 1]),
+        ("mdlm", 5, [1, 1, 1, 1, 1]),
+        ("dream", 2, [2, 3]),
+        ("llada", 7, [1, 1, 1, 1, 1, 0, 0]),
+    ],
+)
+def test_plans_by_hand(scripted, plan, num_steps, expected):
+    output = _decode(scripted([*SCRIPT, {4: 0.6}]), 5, plan=plan, max_denoising_steps=num_steps)
+    steps = output.unmask_step[0, 1:].tolist()
+    assert [steps.count(step) for step in range(num_steps)] == expected
+
+
+def test_a_plan_is_known_and_flips_no_coins():
+    with pytest.raises(ValueError, match="`plan` must be one of dream, llada, mdlm, got 'even'"):
+        make_strategy("schedule", plan="even")
+    with pytest.raises(ValueError, match="`plan` must be 'dream' for algorithm 'origin', which flips coins, got 'mdl"):
+        make_strategy("schedule", plan="mdlm", algorithm="origin")
+
+
 def test_more_steps_than_tokens_are_all_run(scripted):
     output = _decode(scripted(SCRIPT), max_denoising_steps=10)
     assert output.num_forward_passes.tolist() == [10]

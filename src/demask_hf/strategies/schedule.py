@@ -1,4 +1,4 @@
-"""Dream's own samplers: a fixed schedule sets how many positions each step unmasks."""
+"""A fixed schedule sets how many positions each step unmasks: the samplers of Dream, LLaDA and MDLM."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from .step import DenoisingStep
 
 # Score of each algorithm, under the names of Dream's public code.
 ALGORITHMS = {"origin": None, "maskgit_plus": "token_probability", "topk_margin": "margin", "entropy": "entropy"}
+PLANS = ("dream", "llada", "mdlm")
 
 
 @register_strategy("schedule")
@@ -22,7 +23,8 @@ class ScheduleStrategy(UnmaskingStrategy):
 
     With `t = linspace(1, eps, steps + 1)` step `i` unmasks `int(n * (1 - t[i + 1] / t[i]))` of the `n` masked
     positions of a row, and the last step the rest. With one step per token the first step therefore unmasks nothing
-    and the last one two. The number of steps is `max_denoising_steps`, by default one per token.
+    and the last one two. The plans of other public samplers spread the positions evenly. The number of steps is
+    `max_denoising_steps`, by default one per token.
 
     Args:
         algorithm (`str`, *optional*, defaults to `"entropy"`):
@@ -33,6 +35,10 @@ class ScheduleStrategy(UnmaskingStrategy):
         alg_temp (`float`, *optional*):
             Draw positions from softmax(score / alg_temp) without replacement instead of taking the best; at least 0; 0
             and `None` take the best.
+        plan (`str`, *optional*, defaults to `"dream"`):
+            How many positions a step unmasks if `n` are masked and `s` steps are left: "dream" as above, "llada" the
+            ceiling of `n / s` (LLaDA's `generate.py`, with "maskgit_plus" for its "low_confidence"), "mdlm" `n / s`
+            rounded, halves to even (the samplers of A2D). "origin" has the first one only.
 
     Example:
 
@@ -60,6 +66,7 @@ class ScheduleStrategy(UnmaskingStrategy):
     algorithm: str = "entropy"
     eps: float = 0.001
     alg_temp: float | None = None
+    plan: str = "dream"
 
     allows_empty_step = True
     follows_schedule = True
@@ -77,18 +84,30 @@ class ScheduleStrategy(UnmaskingStrategy):
         check_interval("eps", self.eps, 0, 1, open_low=True)
         if self.alg_temp is not None:
             check_interval("alg_temp", self.alg_temp, 0)
+        check_choice("plan", self.plan, PLANS)
+        if self.plan != "dream" and ALGORITHMS[self.algorithm] is None:
+            raise ValueError(f"`plan` must be 'dream' for algorithm 'origin', which flips coins, got {self.plan!r}.")
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
-        shares = self._shares(step)
         score = ALGORITHMS[self.algorithm]
         if score is None:
+            shares = self._shares(step)
             return step.candidates & (step.at_positions(step.noise(stream=1), 1.0) < shares[:, None])
-        counts = (step.num_masked.float() * shares).long()
+        counts = self._counts(step)
         scores = position_scores(step, score)
         if self.alg_temp:
             # The largest values of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
             scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()
         return step.best(scores, counts)
+
+    def _counts(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the number of positions to unmask in each row, shape `(batch,)`."""
+        if self.plan == "dream":
+            return (step.num_masked.float() * self._shares(step)).long()
+        num_left = (step.num_block_steps - step.block_step_index).clamp(min=1)
+        if self.plan == "llada":
+            return (step.num_masked + num_left - 1) // num_left
+        return (step.num_masked.double() / num_left).round().long()
 
     def _shares(self, step: DenoisingStep) -> torch.Tensor:
         """Return the share to unmask in each row, float32 as in the public code, of shape `(batch,)`."""
