@@ -22,6 +22,7 @@ FILES = [
     "R1_fastdllm_threshold",
     "R1_klass",
     "R1_llada",
+    "R1_eoser",
     "R1_dawn",
     "R1_dawn_wide",
     "T_dream_official_ties",
@@ -58,6 +59,13 @@ def _cases():
 
 def _arguments(settings):
     """Return the arguments of `generate` for recorded settings, or `None` if they name no rule of ours."""
+    if settings.get("alg") in ("eoser", "ass", "eoser_ass"):
+        rule = {"algorithm": "maskgit_plus", "plan": "ass" if "ass" in settings["alg"] else "llada"}
+        if "eoser" in settings["alg"]:
+            rule |= {"start": settings["eos_min_gamma"], "end": settings["eos_max_gamma"]}
+        name = "eoser" if "eoser" in settings["alg"] else "schedule"
+        rule |= {"max_denoising_steps": settings["steps"], "eos_token_id": settings["eos_token_id"]}
+        return {"strategy": name, **rule, "block_length": settings.get("block_length", NUM_NEW_TOKENS)}
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}

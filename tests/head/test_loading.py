@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import peft
 import pytest
@@ -12,7 +14,7 @@ import torch
 import transformers
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.integrations.peft import MIN_PEFT_VERSION
 
 from demask_hf import DemaskHead
@@ -324,3 +326,28 @@ def test_an_adapter_that_does_not_exist_is_refused():
     refused(
         "./missing/adapter", r"`adapter` must be a folder or Hub repository of an adapter, got '\./miss", load_merged
     )
+
+
+def test_threads_build_one_model_at_a_time(folder, make_dream, tmp_path, monkeypatch):
+    # While it builds one, transformers switches the tying of weights off for the whole process.
+    model = make_dream()
+    model.save_pretrained(tmp_path / "model")
+    inside, most = [], []
+    build = PreTrainedModel.from_pretrained.__func__
+
+    def counted(cls, *args, **kwargs):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        try:
+            return build(cls, *args, **kwargs)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(counted))
+    tying = PreTrainedModel.tie_weights
+    jobs = [lambda: load_head(str(folder)), lambda: type(model).from_pretrained(tmp_path / "model")] * 3
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda job: job(), jobs))
+    assert most == [1] * 6
+    assert PreTrainedModel.tie_weights is tying

@@ -53,7 +53,7 @@ def test_plans_by_hand(scripted, plan, num_steps, expected):
 
 
 def test_a_plan_is_known_and_flips_no_coins():
-    with pytest.raises(ValueError, match="`plan` must be one of dream, llada, mdlm, got 'even'"):
+    with pytest.raises(ValueError, match="`plan` must be one of dream, llada, mdlm, ass, got 'even'"):
         make_strategy("schedule", plan="even")
     with pytest.raises(ValueError, match="`plan` must be 'dream' for algorithm 'origin', which flips coins, got 'mdl"):
         make_strategy("schedule", plan="mdlm", algorithm="origin")

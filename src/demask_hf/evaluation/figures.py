@@ -22,6 +22,7 @@ RULE_COLORS = {
     "threshold": "#1f77b4",
     "entropy_bound": "#9467bd",
     "klass": "#d6409f",
+    "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
     "demask": "#d62728",

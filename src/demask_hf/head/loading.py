@@ -21,6 +21,7 @@ from .modeling_demask import DemaskHead
 from .weights import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    BUILDING,
     INDEX,
     WEIGHTS,
     Header,
@@ -70,9 +71,10 @@ def load_head(name_or_path: str, **kwargs: Any) -> DemaskHead:
     name = repr(str(name_or_path))
     try:
         check_files(name_or_path, kwargs)
-        loaded: Any = DemaskHead.from_pretrained(
-            name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}
-        )
+        with BUILDING:
+            loaded: Any = DemaskHead.from_pretrained(
+                name_or_path, **{**kwargs, "use_safetensors": True, "output_loading_info": True}
+            )
         head, info = loaded
     except SafetensorError as error:
         reason = str(error).splitlines()[0]

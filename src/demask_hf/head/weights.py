@@ -5,6 +5,7 @@ Nothing here reads a pickle, and nothing allocates memory for a tensor.
 
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -19,6 +20,9 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 ACCESS = ("revision", "token", "cache_dir", "local_files_only", "proxies", "subfolder")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
+#: Held while a model is built from a checkpoint: transformers then switches the tying of weights off for the whole
+#: process, and two threads would leave it off for good.
+BUILDING = threading.RLock()
 #: Number format and shape of tensors, by name.
 Header = dict[str, tuple[str, tuple[int, ...]]]
 

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 
 from ..head.weights import (
     ADAPTER_CONFIG,
+    BUILDING,
     Header,
     adapter_files,
     check_floats,
@@ -71,7 +72,8 @@ class WholeCheckpointMixin(_Model):
             _check_files(cls, pretrained_model_name_or_path, kwargs)
             kwargs |= {"use_safetensors": True, "weights_only": True}
         try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            with BUILDING:
+                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except (RuntimeError, SafetensorError) as error:
             problem = "whole files, got {}, one of which is damaged"
             if not isinstance(error, SafetensorError):

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer, PreTra
 from transformers.utils import is_accelerate_available
 
 from ..generation.mixin import DemaskGenerationMixin
-from ..head.weights import find, read_object, stored_files
+from ..head.weights import BUILDING, find, read_object, stored_files
 from .attach import attach, warn_of_another_mask
 
 
@@ -74,9 +74,10 @@ def load_model(
     revision = revision or "main"
     _check_files(name, revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    model = AutoModelForMaskedLM.from_pretrained(
-        name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True
-    )
+    with BUILDING:
+        model = AutoModelForMaskedLM.from_pretrained(
+            name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True
+        )
     if place is not None:
         model.to(place)
     if not isinstance(model, DemaskGenerationMixin):

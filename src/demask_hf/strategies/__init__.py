@@ -18,6 +18,7 @@ from .dapd import DapdStrategy
 from .dawn import DawnStrategy
 from .demask import DemaskStrategy
 from .entropy_bound import EntropyBoundStrategy
+from .eoser import EoserStrategy
 from .klass import KlassStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -33,6 +34,7 @@ __all__ = [
     "DemaskStrategy",
     "DenoisingStep",
     "EntropyBoundStrategy",
+    "EoserStrategy",
     "KlassStrategy",
     "LastLayers",
     "ProbeLedger",

@@ -13,7 +13,9 @@ from .step import DenoisingStep
 
 # Score of each algorithm, under the names of Dream's public code.
 ALGORITHMS = {"origin": None, "maskgit_plus": "token_probability", "topk_margin": "margin", "entropy": "entropy"}
-PLANS = ("dream", "llada", "mdlm")
+# Beyond every length; a larger shift would overflow.
+_MAX_DOUBLINGS = 40
+PLANS = ("dream", "llada", "mdlm", "ass")
 
 
 @register_strategy("schedule")
@@ -38,7 +40,8 @@ class ScheduleStrategy(UnmaskingStrategy):
         plan (`str`, *optional*, defaults to `"dream"`):
             How many positions a step unmasks if `n` are masked and `s` steps are left: "dream" as above, "llada" the
             ceiling of `n / s` (LLaDA's `generate.py`, with "maskgit_plus" for its "low_confidence"), "mdlm" `n / s`
-            rounded, halves to even (the samplers of A2D). "origin" has the first one only.
+            rounded, halves to even (the samplers of A2D), "ass" 1, 2, 4, ... and in the last step the rest (ascending
+            step sizes, arXiv 2509.23924, in one block). "origin" has the first one only.
 
     Example:
 
@@ -94,17 +97,24 @@ class ScheduleStrategy(UnmaskingStrategy):
             shares = self._shares(step)
             return step.candidates & (step.at_positions(step.noise(stream=1), 1.0) < shares[:, None])
         counts = self._counts(step)
-        scores = position_scores(step, score)
+        scores = self._scores(step)
         if self.alg_temp:
             # The largest values of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
             scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()
         return step.best(scores, counts)
+
+    def _scores(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the score by which positions are ranked, higher first, shape `(num_candidates,)`."""
+        return position_scores(step, self.sequential_order)
 
     def _counts(self, step: DenoisingStep) -> torch.Tensor:
         """Return the number of positions to unmask in each row, shape `(batch,)`."""
         if self.plan == "dream":
             return (step.num_masked.float() * self._shares(step)).long()
         num_left = (step.num_block_steps - step.block_step_index).clamp(min=1)
+        if self.plan == "ass":
+            doubled = torch.ones_like(num_left) << step.block_step_index.clamp(max=_MAX_DOUBLINGS)
+            return torch.where(num_left == 1, step.num_masked, doubled)
         if self.plan == "llada":
             return (step.num_masked + num_left - 1) // num_left
         return (step.num_masked.double() / num_left).round().long()
