@@ -158,14 +158,15 @@ class DemaskStrategy(UnmaskingStrategy):
             warn_of_differences(certificate, self.certified_settings(model, settings))
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
-        if self._source is None:
-            raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
-        step = self._looked_at(step)
+        source, step = self._bound_source(), self._looked_at(step)
         # Rows with candidates, padded to the longest: entry k of a row is its k-th candidate.
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
-        dependencies = self._source(step, is_position)
-        scores = self._padded_scores(step, dependencies, is_position)
+        dependencies = source(step, is_position)
+        if self.order == "influence":
+            scores = net_influence(dependencies, is_position)
+        else:
+            scores = index.padded(position_scores(step, self.order))
         eligible = is_position
         if self.confidence_threshold > 0:
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
@@ -181,26 +182,24 @@ class DemaskStrategy(UnmaskingStrategy):
         measured, for it.
         """
         looked = self._looked_at(step)
-        is_position = looked.index.padded(torch.ones_like(looked.index.ranks, dtype=torch.bool))
-        dependencies = None
-        if self.order == "influence" and self._source is not None:
-            dependencies = self._source(looked, is_position)
-        scores = looked.index.flat(self._padded_scores(looked, dependencies, is_position))
+        if self.order == "influence":
+            is_position = looked.index.padded(torch.ones_like(looked.index.ranks, dtype=torch.bool))
+            scores = looked.index.flat(net_influence(self._bound_source()(looked, is_position), is_position))
+        else:
+            scores = position_scores(looked, self.order)
         return looked.at_positions(scores.double(), float("-inf"))[step.rows, step.columns]
+
+    def _bound_source(self) -> "_Source":
+        """Return where dependencies come from, which `bind` chose."""
+        if self._source is None:
+            raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
+        return self._source
 
     def _looked_at(self, step: DenoisingStep) -> DenoisingStep:
         """Return the step with the candidates to consider."""
         if self.max_candidates is None or step.index.width <= self.max_candidates:
             return step
         return step.among(step.best(position_scores(step, self._order_before), self.max_candidates))
-
-    def _padded_scores(
-        self, step: DenoisingStep, dependencies: torch.Tensor | None, is_position: torch.Tensor
-    ) -> torch.Tensor:
-        """Return scores of shape `(rows, positions)`; the dependencies are read with `order="influence"` only."""
-        if dependencies is not None and self.order == "influence":
-            return net_influence(dependencies, is_position)
-        return step.index.padded(position_scores(step, self.order))
 
     def _walked(
         self, dependencies: torch.Tensor, scores: torch.Tensor, eligible: torch.Tensor, is_position: torch.Tensor
