@@ -7,8 +7,11 @@ from .files import writing
 
 
 def plain_text(text: str) -> str:
-    """Return a text for matplotlib, which would read what stands between dollar signs as a formula."""
-    return text.replace("$", r"\$")
+    """Return a text for matplotlib, which would read what stands between dollar signs as a formula.
+
+    Half a surrogate pair, which no file can hold, becomes a question mark.
+    """
+    return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")
 
 
 def save_figure(figure: Any, file: str | Path, dpi: float) -> None:

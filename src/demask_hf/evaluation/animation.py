@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from ..drawing import save_figure
+from ..drawing import plain_text, save_figure
 from ..files import replacing
 from .decoding import Decoding
 from .figures import color_of
@@ -146,9 +146,8 @@ def _draw_row(axes: Axes, row: AnimatedRow, top: float, num_passes: int) -> None
 
 
 def _write(axes: Axes, right: float, down: float, text: str, **style: Any) -> None:
-    """Write a text as it is, without formulas between dollar signs; half a surrogate pair becomes a question mark."""
-    shown = text.encode("utf-8", errors="replace").decode()
-    axes.text(right, down, shown, parse_math=False, usetex=False, **style)
+    """Write a text as it is."""
+    axes.text(right, down, plain_text(text), usetex=False, **style)
 
 
 def _pale(color: str) -> tuple[float, ...]:
