@@ -1,5 +1,7 @@
 """Test doubles: a tiny random Dream, and a scripted backbone whose predictions are written down by hand."""
 
+import os
+import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -301,6 +303,23 @@ def spelling() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokens, pad_token="<pad>", mask_token="<mask>", eos_token="<eos>", padding_side="left"
     )
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.file,))
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """Return the content of a pickle, and check that nobody unpickled it."""
+    yield pickle.dumps({"weight": Malicious(tmp_path / "trapped")})
+    assert not (tmp_path / "trapped").exists()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """A head is loaded whole, from safetensors files of its own folder, or refused in one sentence."""
 
 import json
-import os
-import pickle
 import shutil
 import struct
 import time
@@ -23,16 +21,6 @@ from demask_hf.head.adapters import add_lora, load_merged
 from demask_hf.head.loading import load_head
 
 
-class Malicious:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = str(file)
-
-    def __reduce__(self):
-        return (os.mkdir, (self.file,))
-
-
 @pytest.fixture
 def folder(make_dream, make_head, tmp_path):
     make_head(make_dream()).save_pretrained(tmp_path / "head")
@@ -43,13 +31,6 @@ def folder(make_dream, make_head, tmp_path):
 def adapter(folder, tmp_path):
     add_lora(DemaskHead.from_pretrained(folder)).save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
-
-
-@pytest.fixture
-def trap(tmp_path):
-    """Return the content of a pickle, and a check that nobody unpickled it."""
-    yield pickle.dumps({"weight": Malicious(tmp_path / "trapped")})
-    assert not (tmp_path / "trapped").exists()
 
 
 def change_config(folder, **fields):

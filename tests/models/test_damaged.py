@@ -1,8 +1,6 @@
 """A native model is loaded from whole safetensors files of its own folder, or refused in one sentence."""
 
 import json
-import os
-import pickle
 
 import pytest
 import torch
@@ -19,23 +17,6 @@ SIZES = {"vocab_size": 24, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "mask_token_id": 1, "pad_token_id": 0}
 SIZES |= {"bos_token_id": 2, "eos_token_id": 2}
 both = pytest.mark.parametrize("model_type", CONFIGS)
-
-
-class Malicious:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = str(file)
-
-    def __reduce__(self):
-        return (os.mkdir, (self.file,))
-
-
-@pytest.fixture
-def trap(tmp_path):
-    """Return the content of a pickle, and check that nobody unpickled it."""
-    yield pickle.dumps({"weight": Malicious(tmp_path / "trapped")})
-    assert not (tmp_path / "trapped").exists()
 
 
 @pytest.fixture
