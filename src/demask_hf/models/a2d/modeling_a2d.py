@@ -35,6 +35,12 @@ class _WithHead:
     _body: Any
 
     def __init__(self, config: Any):
+        name = str(config.name_or_path)
+        if "bd3lm" in name.lower():
+            raise ValueError(
+                f"`model` must be an A2D model with full attention, got {name!r}: those of block diffusion (bd3lm) "
+                "attend from block to block only, which is not decoded here."
+            )
         # Skips the constructor of the causal model, which would build its body first.
         super(self._causal, self).__init__(config)  # type: ignore[attr-defined, call-arg]
         self.model = self._body(config)
@@ -42,20 +48,6 @@ class _WithHead:
         self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.loss_type = "ForMaskedLM"
         self.post_init()  # type: ignore[attr-defined]
-
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """Decode by unmasking, see [`DemaskGenerationMixin.generate`].
-
-        Raises:
-            ValueError: if the checkpoint is named as one of block diffusion.
-        """
-        name = str(getattr(self, "name_or_path", ""))
-        if "bd3lm" in name.lower():
-            raise ValueError(
-                f"`model` must be an A2D model with full attention, got {name!r}: those of block diffusion (bd3lm) "
-                "attend from block to block only, which is not decoded here."
-            )
-        return super().generate(*args, **kwargs)  # type: ignore[misc]
 
 
 class A2DQwen3LMHeadModel(_WithHead, DemaskGenerationMixin, WholeCheckpointMixin, Qwen3ForCausalLM):
