@@ -71,6 +71,8 @@ class TaskOptions:
             Prompts of each task.
         seeds (`int`, *optional*, defaults to 1):
             How often each prompt is decoded, each time with another seed.
+        prompt_seed (`int`, *optional*, defaults to 0):
+            Seed of the prompts of task families: another one gives other prompts of the same split.
         allow_code_execution (`str`, *optional*):
             Run the programs that the model writes for a task, shut in or not at all; with the word unconfined, run
             them with your own rights.
@@ -81,6 +83,7 @@ class TaskOptions:
     task: list[str] | None = option(metavar="NAME[=FILE]")
     num_prompts: int = 100
     seeds: int = 1
+    prompt_seed: int = 0
     allow_code_execution: str | None = option(
         nargs="?", const="confined", choices=("confined", "unconfined"), metavar="unconfined"
     )
@@ -209,7 +212,7 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
     for spec in options.task or [name for name in FAMILIES if name != "parity"]:
         name, _, path = spec.partition("=")
         if not path:
-            tasks.append(load_task(name, split=split, num_examples=num_prompts))
+            tasks.append(load_task(name, split=split, num_examples=num_prompts, seed=options.prompt_seed))
             continue
         task = load_task(name, path, allow_code_execution=allowed)
         tasks.append(dataclasses.replace(task, examples=task.examples[start : start + num_prompts]))
