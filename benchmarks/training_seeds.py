@@ -1,4 +1,4 @@
-"""How much an answer depends on the training run: backbones and heads trained from scratch, decoded on the same prompts.
+"""How much results depend on the training run: backbones and heads trained from scratch, on the same prompts.
 
     python benchmarks/training_seeds.py --out docs/results/training_seeds.json
 
@@ -82,7 +82,9 @@ def decoded(model: Any, tokenizer: Any, settings: list[str], num_prompts: int, s
 def main() -> None:
     """Train and decode what is missing, and write the results after each head."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("build/training_seeds"), help="folder of the resumable state")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/training_seeds"), help="folder of the resumable state"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/results/training_seeds.json"))
     parser.add_argument("--backbones", type=int, nargs="+", default=[0, 1, 2], help="seeds of the backbones")
     parser.add_argument("--heads", type=int, nargs="+", default=[0, 1], help="seeds of the heads of each backbone")

@@ -1,5 +1,6 @@
 """Training of the small checkpoint's dependency head on measured dependencies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from ..files import keep_facts
 from ..functional.masking import random_mask
 from ..head.modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
-from ..tasks import FAMILIES
+from ..tasks import FAMILIES, TaskExample
 from ..training.collection import fill_shards
 from ..training.examples import DependencyExample, measure_examples
 from ..training.store import COLLECTION_FILE, SHARDS, StoredExamples
@@ -46,6 +47,17 @@ class StateSampler:
         generator = torch.Generator().manual_seed(random.getrandbits(62))
         names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=STATES_PER_BATCH)
         examples = [next(FAMILIES[name].examples(split, seed=random.getrandbits(48))) for name in names]
+        return self._measured(examples, random, generator, is_visited)
+
+    def measure_prompts(
+        self, examples: Sequence[TaskExample], random: Random, is_visited: bool
+    ) -> list[DependencyExample]:
+        """Return the measured states of given examples, from decoding with the head or from random masks."""
+        return self._measured(examples, random, torch.Generator().manual_seed(random.getrandbits(62)), is_visited)
+
+    def _measured(
+        self, examples: Sequence[TaskExample], random: Random, generator: torch.Generator, is_visited: bool
+    ) -> list[DependencyExample]:
         inputs = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device)
         if is_visited:
@@ -85,7 +97,7 @@ class StateSampler:
             strategy="demask",
             dependency_bound=random.choice((0.03, 0.1, 0.3)),
             temperature=float(random.random() < 0.5),
-            seed=[random.getrandbits(48) for _ in range(STATES_PER_BATCH)],
+            seed=[random.getrandbits(48) for _ in range(len(inputs["input_ids"]))],
             max_new_tokens=ANSWER_LENGTH,
             output_history=True,
             return_dict_in_generate=True,
