@@ -55,8 +55,9 @@ def order(arguments: argparse.Namespace) -> None:
 def bound(arguments: argparse.Namespace) -> None:
     """Draw error against bound, and how tight it is."""
     states = json.loads(arguments.files[0].read_text(encoding="utf-8"))["states"]
-    kinds = {kind: [_set(state[kind]) for state in states if state[kind]] for kind in ("selected", "random")}
-    bound_figure(kinds["selected"], kinds["random"], arguments.out / "bound.png")
+    fields = {"selected": "selected", "most confident": "most_confident", "random": "random"}
+    kinds = {kind: [_set(state[name]) for state in states if state[name]] for kind, name in fields.items()}
+    bound_figure(kinds, arguments.out / "bound.png")
     ratios = {kind: [one.tightness for one in sets if one.tightness is not None] for kind, sets in kinds.items()}
     tightness_figure(ratios, arguments.out / "tightness.png")
 

@@ -47,6 +47,15 @@ def test_positions_stand_in_the_order_of_the_walk(dream_with_wide_head, tokenize
         assert state.selected[0] == state.candidates[0]
 
 
+def test_the_most_confident_positions_do_not_follow_the_order_of_the_walk(dream_with_wide_head, tokenizer):
+    by_influence = make_strategy("demask", dependency_bound=0.6, order="influence")
+    (states,) = visit(dream_with_wide_head, tokenizer, PROMPTS[:1], by_influence, **KWARGS)
+    (first,) = visit(dream_with_wide_head, tokenizer, PROMPTS[:1], RULE, **KWARGS)
+    # Both begin in the same state, where the walk by confidence gives the order.
+    assert states[0].most_confident.tolist() == first[0].candidates[: len(states[0].selected)].tolist()
+    assert states[0].candidates.tolist() != first[0].candidates.tolist()
+
+
 def test_another_strategy_may_walk(dream_with_wide_head, tokenizer):
     walker = make_strategy("sequential", order="left_to_right")
     visited = visit(dream_with_wide_head, tokenizer, PROMPTS, RULE, walker, **KWARGS)

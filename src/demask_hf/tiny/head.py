@@ -1,6 +1,6 @@
 """Training of the small checkpoint's dependency head on measured dependencies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,12 +13,12 @@ from ..files import keep_facts
 from ..functional.masking import random_mask
 from ..head.modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
-from ..tasks import FAMILIES, TaskExample
+from ..tasks import TaskExample, TaskFamily
 from ..training.collection import fill_shards
 from ..training.examples import DependencyExample, measure_examples
 from ..training.store import COLLECTION_FILE, SHARDS, StoredExamples
 from ..training.trainer import new_head, train_head
-from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
+from .backbone import ANSWER_LENGTH, MIXTURE
 
 
 STATES_PER_BATCH = 48
@@ -35,18 +35,26 @@ class StateSampler:
         model ([`DreamModel`]): The trained backbone.
         tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
         seed (`int`): Seed of prompts, masks and noise.
+        mixture (`Mapping[TaskFamily, float]`, *optional*): Weight of each family; by default as shipped.
     """
 
-    def __init__(self, model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int):
+    def __init__(
+        self,
+        model: DreamModel,
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+        mixture: Mapping[TaskFamily, float] | None = None,
+    ):
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.mixture = MIXTURE if mixture is None else mixture
         self.backbone = Backbone.of(model)
 
     def measure(self, index: int, split: str, is_visited: bool) -> list[DependencyExample]:
         """Return the measured states of batch `index`, from decoding with the head or from random masks."""
         random = Random(f"{self.seed}/{split}/{index}/{is_visited}")
         generator = torch.Generator().manual_seed(random.getrandbits(62))
-        names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=STATES_PER_BATCH)
-        examples = [next(FAMILIES[name].examples(split, seed=random.getrandbits(48))) for name in names]
+        families = random.choices(list(self.mixture), list(self.mixture.values()), k=STATES_PER_BATCH)
+        examples = [next(family.examples(split, seed=random.getrandbits(48))) for family in families]
         return self._measured(examples, random, generator, is_visited)
 
     def measure_prompts(
@@ -124,19 +132,25 @@ def measured_states(
 
 
 def build_head(
-    model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int, work: Path
+    model: DreamModel,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    work: Path,
+    mixture: Mapping[TaskFamily, float] | None = None,
+    num_batches: tuple[int, int] = (NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES),
 ) -> tuple[DemaskHead, dict[str, float]]:
     """Measure dependencies and train the head in two rounds; return it with its held-out fit.
 
     The first round uses randomly masked answers. Decoding with its head then provides visited states, and the second
     head, trained from scratch on both, is the final one.
     """
-    sampler = StateSampler(model, tokenizer, seed)
-    states = measured_states(sampler, work / "random", NUM_RANDOM_BATCHES, "train", False)
+    sampler = StateSampler(model, tokenizer, seed, mixture)
+    num_random, num_visited = num_batches
+    states = measured_states(sampler, work / "random", num_random, "train", False)
     held_out = measured_states(sampler, work / "held_out", NUM_HELD_OUT_BATCHES, "validation", False)
     head, _ = _train(model, states, held_out, seed, work / "head-1", NUM_HEAD_STEPS // 2)
     model.set_demask_head(head)
-    states += measured_states(sampler, work / "visited", NUM_VISITED_BATCHES, "train", True)
+    states += measured_states(sampler, work / "visited", num_visited, "train", True)
     held_out += measured_states(sampler, work / "held_out_visited", NUM_HELD_OUT_BATCHES, "validation", True)
     return _train(model, states, held_out, seed, work / "head-2", NUM_HEAD_STEPS)
 
