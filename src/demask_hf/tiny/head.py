@@ -80,6 +80,8 @@ class StateSampler:
         )
         candidates &= ends.cumsum(dim=-1) == 0
         is_unfinished = candidates.any(dim=-1)
+        if not is_unfinished.any():
+            return []
         return measure_examples(
             self.backbone,
             sequences[is_unfinished],
