@@ -25,7 +25,7 @@ from demask_hf.tables import Column, Row, markdown_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "model_card.md", "docs/results.md", "docs/verification.md", "docs/strategies.md")
+PAGES = ("README.md", "docs/results.md", "docs/verification.md")
 _TABLE = re.compile(r"(?<=<!-- table )([^>]+)( -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
@@ -110,7 +110,7 @@ def summary_table(name: str) -> list[str]:
 
 
 def _lost(row: Row) -> str | None:
-    if row["reference"] == row["label"]:
+    if row["is_reference"]:
         return None
     return f"{-100 * row['difference']['mean']:.2f} ({-100 * row['difference']['lower']:.2f})"
 

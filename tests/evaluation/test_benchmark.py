@@ -82,6 +82,8 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
     rows = report[0].rows()
     lines = markdown_table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
+    # One at a time is compared with itself.
+    assert lines[2].count("| reference ") == 5
     assert lines[3] == (
         "| threshold:confidence_threshold=0.7 | 100.0% | +0.00 (-6.34) | lists +0.00 (-11.92) | 1 | 6.00 | 0.33 | "
         "1.00 | 3.33x (3.33 to 3.33) | yes |"

@@ -107,6 +107,8 @@ def run(
         )
         if PartialState().is_main_process:
             facts |= {
+                "model": model_options.public_model,
+                "head": model_options.public_head,
                 "tasks": ", ".join(task.name for task in loaded["test"]),
                 "prompts": sizes,
                 "prompt_seed": tasks.prompt_seed,

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..assets import TINY_DEMASK
 from ..bound.measurement import VerificationSettings
 from ..bound.summary import paired_errors, summaries_of, summary_table
 from ..bound.verification import StateDependencies, VerifiedState, dependencies_before
@@ -85,7 +84,7 @@ def run(
         rule.bind(model)
         facts = {
             "model": model_options.public_model,
-            "head": "demask_hf.TINY_DEMASK" if head == TINY_DEMASK else head,
+            "head": model_options.public_head,
             "rule": {**rule.to_dict(), "dependency_bound": rule.limit},
             "walk": options.walk,
             "generation": chosen,

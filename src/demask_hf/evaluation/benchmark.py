@@ -49,17 +49,17 @@ COLUMNS = (
     Column("compared with", "reference", is_text=True),
     Column(
         _DIFFERENCE,
-        lambda row: _points(row, "mean") + f" ({_points(row, 'lower')})",
+        lambda row: _reference(row) or f"{_points(row, 'mean')} ({_points(row, 'lower')})",
     ),
-    Column("95 % upper bound", lambda row: _points(row, "upper")),
+    Column("95 % upper bound", lambda row: _reference(row) or _points(row, "upper")),
     Column("weakest task (lower bound)", lambda row: _weakest(row), is_text=True),
-    Column("p (Holm)", "p_value", ".2g"),
-    Column("accuracy kept", lambda row: "yes" if row["is_matched"] else "not shown"),
+    Column("p (Holm)", lambda row: _reference(row) or format(row["p_value"], ".2g")),
+    Column("accuracy kept", lambda row: _reference(row) or ("yes" if row["is_matched"] else "not shown")),
     Column("forward passes", "mean_forward_passes", ".2f"),
     Column("over the whole length", "whole_length_forward_passes", ".2f"),
     Column(
         "fewer passes (95 %)",
-        lambda row: "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
+        lambda row: _reference(row) or "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
     ),
     Column("tokens / pass", "tokens_per_forward", ".2f"),
     Column("AFP", "average_finalization_parallelism", ".2f"),
@@ -239,6 +239,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
         "label": outcome.setting.label,
         "is_default": is_default(outcome.setting),
         "reference": comparison.reference.setting.label,
+        "is_reference": comparison.is_reference,
         **outcome.summary(),
         "difference": dataclasses.asdict(comparison.difference),
         "p_value": comparison.p_value,
@@ -269,8 +270,15 @@ def _points(row: Row, end: str) -> str:
     return f"{100 * row['difference'][end]:+.2f}"
 
 
+def _reference(row: Row) -> str | None:
+    """Return a word for the cells of a setting that is its own reference."""
+    return "reference" if row["is_reference"] else None
+
+
 def _weakest(row: Row) -> str | None:
     """Return the task whose difference has the lowest bound."""
+    if row["is_reference"]:
+        return "reference"
     known = {name: task["difference"] for name, task in row["families"].items() if task["difference"]}
     if not known:
         return None

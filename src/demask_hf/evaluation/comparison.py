@@ -189,6 +189,12 @@ class Comparison:
     speed_up: Interval
     p_value: float
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether the setting is its own reference, so that there is nothing to compare."""
+        own, other = self.outcome.setting, self.reference.setting
+        return own.options == other.options and own.build().to_dict() == other.build().to_dict()
+
     def is_matched(self, margin: float) -> bool:
         """Whether the accuracy is shown to be less than `margin` below that of the reference; a tie shows nothing."""
         return self.difference.lower > -margin + _ROUNDING
