@@ -20,6 +20,7 @@ RULE_COLORS = {
     "sequential": "#444444",
     "schedule": "#8c564b",
     "threshold": "#1f77b4",
+    "frechet": "#17a2c9",
     "entropy_bound": "#9467bd",
     "klass": "#d6409f",
     "eoser": "#8a6d1d",

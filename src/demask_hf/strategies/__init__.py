@@ -19,6 +19,7 @@ from .dawn import DawnStrategy
 from .demask import DemaskStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
+from .frechet import FrechetStrategy
 from .klass import KlassStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -35,6 +36,7 @@ __all__ = [
     "DenoisingStep",
     "EntropyBoundStrategy",
     "EoserStrategy",
+    "FrechetStrategy",
     "KlassStrategy",
     "LastLayers",
     "ProbeLedger",
