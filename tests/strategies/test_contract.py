@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from demask_hf import make_strategy, strategy_fields, strategy_names
 
 
+# Fields that a strategy needs to decode; the table has six positions.
+NEEDED = {"table": {"table": str(Path(__file__).parent / "table.json")}}
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
     *(
@@ -25,6 +28,10 @@ VARIANTS = [
     ("entropy_bound", {"entropy_bound": 3.0}),
     ("entropy_bound", {"entropy_bound": 3.0, "order": "confidence"}),
     ("frechet", {"frechet_margin": 0.0}),
+    ("punt", {"kl_threshold": 2.0}),
+    *(("distance", {"gap": gap, "order": order}) for gap, order in ((1, "entropy"), (3, "random"))),
+    *(("table", {**NEEDED["table"], "rule": rule, "dependency_bound": 0.4}) for rule in ("total", "max")),
+    ("table", {**NEEDED["table"], "order": "influence", "symmetric": True, "dependency_bound": 0.4}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 0.5}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 5.0, "history_length": 1}),
     *(("demask", {"rule": rule, "dependency_bound": 0.6}) for rule in ("total", "token", "max")),
@@ -40,11 +47,14 @@ VARIANTS = [
     ("dapd", {"initial_bound": 0.5, "final_bound": 0.9, "layer_share": 1.0}),
     ("dapd", {"initial_bound": 0.8, "final_bound": 0.8, "confidence_threshold": None}),
 ]
-CASES = [(name, {}) for name in strategy_names()] + VARIANTS
+CASES = [(name, NEEDED.get(name, {})) for name in strategy_names()] + VARIANTS
 every_case = pytest.mark.parametrize(
     ("name", "fields"),
     CASES,
-    ids=[",".join([name, *(f"{field}={value}" for field, value in fields.items())]) for name, fields in CASES],
+    ids=[
+        ",".join([name, *(f"{field}={value}" for field, value in fields.items() if field != "table")])
+        for name, fields in CASES
+    ],
 )
 every_strategy = pytest.mark.parametrize("name", strategy_names())
 

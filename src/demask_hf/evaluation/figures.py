@@ -26,6 +26,9 @@ RULE_COLORS = {
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "punt": "#7f7f00",
+    "distance": "#b0b0b0",
+    "table": "#e377c2",
     "demask": "#d62728",
 }
 # For rules registered by users.
