@@ -11,8 +11,8 @@ import torch
 from demask_hf import make_strategy, strategy_fields, strategy_names
 
 
-# Fields that a strategy needs to decode; the table has six positions.
-NEEDED = {"table": {"table": str(Path(__file__).parent / "table.json")}}
+# A table of six positions.
+TABLE = str(Path(__file__).parent / "table.json")
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
     *(
@@ -28,10 +28,11 @@ VARIANTS = [
     ("entropy_bound", {"entropy_bound": 3.0}),
     ("entropy_bound", {"entropy_bound": 3.0, "order": "confidence"}),
     ("frechet", {"frechet_margin": 0.0}),
+    ("local_leap", {"confidence_threshold": 0.4, "relaxed_threshold": 0.2, "radius": 2}),
     ("punt", {"kl_threshold": 2.0}),
     *(("distance", {"gap": gap, "order": order}) for gap, order in ((1, "entropy"), (3, "random"))),
-    *(("table", {**NEEDED["table"], "rule": rule, "dependency_bound": 0.4}) for rule in ("total", "max")),
-    ("table", {**NEEDED["table"], "order": "influence", "symmetric": True, "dependency_bound": 0.4}),
+    *(("table", {"table": TABLE, "rule": rule, "dependency_bound": 0.4}) for rule in ("total", "max")),
+    ("table", {"table": TABLE, "order": "influence", "symmetric": True, "dependency_bound": 0.4}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 0.5}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 5.0, "history_length": 1}),
     *(("demask", {"rule": rule, "dependency_bound": 0.6}) for rule in ("total", "token", "max")),
@@ -47,7 +48,7 @@ VARIANTS = [
     ("dapd", {"initial_bound": 0.5, "final_bound": 0.9, "layer_share": 1.0}),
     ("dapd", {"initial_bound": 0.8, "final_bound": 0.8, "confidence_threshold": None}),
 ]
-CASES = [(name, NEEDED.get(name, {})) for name in strategy_names()] + VARIANTS
+CASES = [(name, {}) for name in strategy_names()] + VARIANTS
 every_case = pytest.mark.parametrize(
     ("name", "fields"),
     CASES,

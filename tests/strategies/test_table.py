@@ -114,15 +114,21 @@ def test_files_without_a_table_are_refused(tmp_path, dream, content, message):
         _bound(dream, table=str(tmp_path / "table.json"))
 
 
-def test_a_missing_table_is_refused(tmp_path, dream):
-    with pytest.raises(ValueError, match="`table` must be a file with a table of dependencies, got None"):
-        _bound(dream)
+def test_a_missing_table_is_refused(tmp_path, dream, make_step):
     with pytest.raises(
         ValueError, match=r"`table` must be a file with a table of dependencies, got '.*', which is no"
     ):
         _bound(dream, table=str(tmp_path))
     with pytest.raises(RuntimeError, match="`bind` must be called before `select`"):
-        make_strategy("table").select(None)
+        make_strategy("table", table="somewhere").select(_step(make_step, [0.9, 0.8]))
+
+
+@pytest.mark.parametrize("order", ["confidence", "influence"])
+def test_without_a_table_positions_are_unmasked_one_by_one(scripted, order):
+    model = scripted([{5: 0.7}, {6: 0.9}, {7: 0.8}])
+    output = model.generate(PROMPT, max_new_tokens=3, strategy="table", order=order, return_dict_in_generate=True)
+    expected = [0, 1, 2] if order == "influence" else [2, 0, 1]
+    assert output.unmask_step[0, 1:].tolist() == expected
 
 
 def test_what_is_no_table_is_not_written(tmp_path):

@@ -21,6 +21,7 @@ RULE_COLORS = {
     "schedule": "#8c564b",
     "threshold": "#1f77b4",
     "frechet": "#17a2c9",
+    "local_leap": "#3a57a8",
     "entropy_bound": "#9467bd",
     "klass": "#d6409f",
     "eoser": "#8a6d1d",

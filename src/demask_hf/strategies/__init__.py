@@ -22,6 +22,7 @@ from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
 from .frechet import FrechetStrategy
 from .klass import KlassStrategy
+from .local_leap import LocalLeapStrategy
 from .punt import PuntStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -43,6 +44,7 @@ __all__ = [
     "FrechetStrategy",
     "KlassStrategy",
     "LastLayers",
+    "LocalLeapStrategy",
     "ProbeLedger",
     "PuntStrategy",
     "ScheduleStrategy",

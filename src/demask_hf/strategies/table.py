@@ -28,11 +28,12 @@ class TableStrategy(UnmaskingStrategy):
 
     The walk is that of [`DemaskStrategy`], but the dependency of each ordered pair of answer positions is the same in
     every prompt and state. It is a baseline: what a head adds to it is what it reads in the state. Make a table with
-    [`~training.table.mean_dependencies`]. Positions in the prompt depend fully on all others, and all others on them.
+    [`~training.table.mean_dependencies`]. Positions that it does not cover, those in the prompt, depend fully on all
+    others, and all others on them; without a table these are all positions, so they are unmasked one by one.
 
     Args:
         table (`str`, *optional*):
-            File with the table, see [`write_table`]; needed to decode. It must cover the whole answer.
+            File with the table, see [`write_table`]; it must cover the whole answer.
         dependency_bound (`float`, *optional*, defaults to 0.06):
             Upper limit of the rule, in total variation, at least 0.
         rule (`str`, *optional*, defaults to `"token"`):
@@ -98,27 +99,20 @@ class TableStrategy(UnmaskingStrategy):
         settings: DecodingSettings | None = None,
         compiled: Compiled = as_it_is,
     ) -> None:
+        self._prompt_length = 0 if settings is None else settings.prompt_length
         if self.table is None:
-            raise ValueError("`table` must be a file with a table of dependencies, got None.")
+            return
         self._dependencies = read_table(self.table)
-        if settings is not None:
-            self._prompt_length = settings.prompt_length
-            if settings.num_new_tokens > len(self._dependencies):
-                raise ValueError(
-                    f"`table` must cover the {settings.num_new_tokens} positions of the answer, got one of "
-                    f"{len(self._dependencies)} positions."
-                )
+        if settings is not None and settings.num_new_tokens > len(self._dependencies):
+            raise ValueError(
+                f"`table` must cover the {settings.num_new_tokens} positions of the answer, got one of "
+                f"{len(self._dependencies)} positions."
+            )
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
-        if self._dependencies is None:
-            raise RuntimeError("`bind` must be called before `select`, got a strategy without a table.")
-        index, size = step.index, len(self._dependencies)
+        index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
-        places = index.padded(step.columns - self._prompt_length)
-        is_known = (places >= 0) & (places < size)
-        places = places.clamp(0, size - 1)
-        dependencies = self._dependencies.to(places.device)[places[:, :, None], places[:, None, :]]
-        dependencies = torch.where(is_known[:, :, None] & is_known[:, None, :], dependencies, 1.0)
+        dependencies = self._among(index.padded(step.columns - self._prompt_length))
         if self.order == "influence":
             scores = net_influence(dependencies, is_position)
         else:
@@ -126,6 +120,18 @@ class TableStrategy(UnmaskingStrategy):
         rule = (self.dependency_bound, self.rule, self.symmetric)
         kept = low_dependency_subset(dependencies, scores, is_position, *rule)
         return step.at_positions(index.flat(kept), False)
+
+    def _among(self, places: torch.Tensor) -> torch.Tensor:
+        """Return `D[source, target]` of shape `(rows, positions, positions)` among places of the answer."""
+        if self.table is None:
+            return torch.ones(*places.shape, places.shape[-1], device=places.device)
+        if self._dependencies is None:
+            raise RuntimeError("`bind` must be called before `select`, got a strategy without its table.")
+        size = len(self._dependencies)
+        is_known = (places >= 0) & (places < size)
+        places = places.clamp(0, size - 1)
+        found = self._dependencies.to(places.device)[places[:, :, None], places[:, None, :]]
+        return torch.where(is_known[:, :, None] & is_known[:, None, :], found, 1.0)
 
 
 def write_table(file: str | Path, table: torch.Tensor) -> None:
