@@ -53,6 +53,11 @@ def test_what_was_never_masked_together_depends_fully(model, tokenizer):
     assert table[0, 1] == 2 / 16
 
 
+def test_no_prompts_are_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="`prompts` must hold at least one prompt, got none"):
+        mean_dependencies(model, tokenizer, [])
+
+
 def test_a_decode_with_the_means_follows_the_head(model, tokenizer, tmp_path):
     write_table(tmp_path / "table.json", mean_dependencies(model, tokenizer, ["w9"], max_new_tokens=4))
     inputs = tokenizer("w9", return_tensors="pt")

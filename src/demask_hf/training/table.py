@@ -41,6 +41,9 @@ def mean_dependencies(
         `torch.Tensor` of shape `(positions, positions)`, `D[source, target]` in [0, 1], float32; for
         [`~strategies.table.write_table`]. A pair that was never masked in the same state depends fully.
 
+    Raises:
+        ValueError: if there is no prompt, or an argument of `generate` is wrong.
+
     Example:
 
     ```python
@@ -52,11 +55,13 @@ def mean_dependencies(
 
     ```
     """
+    if not prompts:
+        raise ValueError("`prompts` must hold at least one prompt, got none.")
     averaging = AveragingStrategy(rule or DemaskStrategy())
     for start in range(0, len(prompts), batch_size):
         ids, attention_mask = encode_batch(tokenizer, list(prompts[start : start + batch_size]))
         model.generate(ids, attention_mask, strategy=averaging, tokenizer=tokenizer, **generate_kwargs)
-    size = max((sums.shape[-1] for sums in averaging.sums), default=0)
+    size = max(sums.shape[-1] for sums in averaging.sums)
     padded = [torch.nn.functional.pad(sums, (0, size - sums.shape[-1]) * 2) for sums in averaging.sums]
     total, count = torch.stack(padded).sum(dim=0)
     return torch.where(count > 0, total / count.clamp(min=1), 1.0).float()
