@@ -23,6 +23,9 @@ FILES = [
     "R1_klass",
     "R1_llada",
     "R1_eoser",
+    "R1_d2cache_rules",
+    "R1_fastdllm_llada_rules",
+    "R1_frechet_cache",
     "R1_dawn",
     "R1_dawn_wide",
     "T_dream_official_ties",
@@ -36,23 +39,38 @@ FILES = [
     "Tsoft_fastdllm_threshold",
     "Tsoft_klass",
 ]
-# Of the trained checkpoint's cases and of those with a cache, the default run takes every sixth; all are run with
-# `-m "slow or not slow"`.
+# Further recordings, which are not kept in the repository: read from beside it where they are, in slow runs.
+SHARED_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "goldens"
+SHARED_FILES = [
+    f"{checkpoint}_{code}"
+    for checkpoint in ("T", "Tsoft")
+    for code in ("eoser", "d2cache_rules", "fastdllm_llada_rules", "frechet_cache")
+]
+SHARED_FILES += ["R1_eoser_ties", "R1_d2cache_rules_ties", "R1_fastdllm_llada_rules_ties"]
+SHARED_FILES += ["T_eoser_ties", "T_d2cache_rules_ties", "T_frechet_cache_ties"]
+# Of the trained checkpoint's cases and of those with a cache or many rules, the default run takes every sixth; all are
+# run with `-m "slow or not slow"`.
 SAMPLE_EVERY = 6
 
 
 @cache
 def _recorded(name):
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    folder = FOLDER if name in FILES else SHARED_FOLDER
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def _cases():
-    for name in FILES:
+    for name in (*FILES, *SHARED_FILES):
+        if name in SHARED_FILES and not (SHARED_FOLDER / f"{name}.json").is_file():
+            skip = pytest.mark.skip(reason=f"needs ../shared/goldens/{name}.json, beside the repository")
+            yield pytest.param(name, None, id=name, marks=[pytest.mark.slow, skip])
+            continue
         known = [case for case in _recorded(name)["cases"] if _arguments(case["settings"]) is not None]
         # Where the public code of DAWN rewrote the prompt, see `goldens/README.md`, it went another way from there.
         known = [case for case in known if not case.get("overwritten")]
         for index, case in enumerate(known):
-            is_sampled = (name.startswith("R1") and "cache" not in name) or index % SAMPLE_EVERY == 0
+            is_whole = name.startswith("R1") and "cache" not in name and "rules" not in name
+            is_sampled = name in FILES and (is_whole or index % SAMPLE_EVERY == 0)
             marks = [] if is_sampled else [pytest.mark.slow]
             yield pytest.param(name, case, id=f"{name}-{case['id']}", marks=marks)
 
@@ -64,8 +82,14 @@ def _arguments(settings):
         if "eoser" in settings["alg"]:
             rule |= {"start": settings["eos_min_gamma"], "end": settings["eos_max_gamma"]}
         name = "eoser" if "eoser" in settings["alg"] else "schedule"
-        rule |= {"max_denoising_steps": settings["steps"], "eos_token_id": settings["eos_token_id"]}
+        rule |= {
+            "ascending_blocks": settings.get("block_num", 1),
+            "max_denoising_steps": settings["steps"],
+            "eos_token_id": settings["eos_token_id"],
+        }
         return {"strategy": name, **rule, "block_length": settings.get("block_length", NUM_NEW_TOKENS)}
+    if "num_transfer_tokens" in settings or ("remasking" in settings and "cfg_scale" not in settings):
+        return {**_rule_of(settings), "block_length": settings["block_length"]}
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}
@@ -83,9 +107,20 @@ def _arguments(settings):
         names = {"confidence_threshold": "conf_threshold", "induced_threshold": "tau_induce"}
         names |= {"sink_threshold": "tau_sink", "edge_threshold": "tau_edge", "block_length": "block_length"}
         return {"strategy": "dawn", **{ours: settings[theirs] for ours, theirs in names.items()}, **filters}
-    if settings["steps"] == 1 or "dual_cache" in settings:
-        return {"strategy": "threshold", "confidence_threshold": settings["threshold"], **filters}
-    return None
+    # More steps than one let a pool of positions grow, see `goldens/README.md`.
+    return {**_rule_of(settings), **filters} if settings["steps"] == 1 or "dual_cache" in settings else None
+
+
+def _rule_of(settings):
+    """Return the strategy for a recorded rule of Fast-dLLM's or d2Cache's code."""
+    if "gamma" in settings:
+        return {"strategy": "entropy_bound", "entropy_bound": settings["gamma"], "order": "confidence"}
+    if "frechet_margin" in settings:
+        return {"strategy": "frechet", "frechet_margin": settings["frechet_margin"]}
+    if "factor" in settings:
+        variant = "d2cache" if "num_transfer_tokens" in settings else "fast_dllm"
+        return {"strategy": "threshold", "factor": settings["factor"], "factor_variant": variant}
+    return {"strategy": "threshold", "confidence_threshold": settings["threshold"]}
 
 
 @cache
@@ -110,9 +145,22 @@ def test_decoding_equals_the_public_code(name, case):
         **_arguments(case["settings"]),
     )
     assert output.sequences.tolist() == case["sequences"]
-    assert set(output.num_forward_passes.tolist()) == {case["nfe"]}
-    if not case.get("step_order_unreliable"):
-        assert output.unmask_step[:, -NUM_NEW_TOKENS:].tolist() == case["unmask_step"]
+    steps, num_passes = output.unmask_step[:, -NUM_NEW_TOKENS:], output.num_forward_passes.tolist()
+    if "rules" in name:
+        steps = _as_if_rows_waited(steps, case["settings"]["block_length"])
+        num_passes = [int(steps.max()) + 1]
+    assert set(num_passes) == {case["nfe"]}
+    if not case.get("step_order_unreliable") and not case.get("tie"):
+        assert steps.tolist() == case["unmask_step"]
+
+
+def _as_if_rows_waited(steps, block_length):
+    """Count steps as codes do whose rows begin a block together; these rules leave no step empty."""
+    blocks, start = [], 0
+    for block in steps.split(block_length, dim=-1):
+        blocks.append(block - block.amin(dim=-1, keepdim=True) + start)
+        start = int(blocks[-1].max()) + 1
+    return torch.cat(blocks, dim=-1)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from demask_hf import make_strategy, strategy_fields, strategy_names
 
 
+# A table of six positions.
+TABLE = str(Path(__file__).parent / "table.json")
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
     *(
@@ -19,9 +22,17 @@ VARIANTS = [
     *(("schedule", {"algorithm": algorithm}) for algorithm in ("origin", "maskgit_plus", "topk_margin")),
     ("schedule", {"alg_temp": 0.5}),
     *(("schedule", {"algorithm": "maskgit_plus", "plan": plan}) for plan in ("llada", "mdlm")),
+    ("schedule", {"algorithm": "maskgit_plus", "plan": "ass", "ascending_blocks": 3}),
     ("threshold", {"confidence_threshold": 0.3}),
-    ("threshold", {"factor": 1.5}),
+    *(("threshold", {"factor": 1.5, "factor_variant": variant}) for variant in ("stated", "fast_dllm", "d2cache")),
     ("entropy_bound", {"entropy_bound": 3.0}),
+    ("entropy_bound", {"entropy_bound": 3.0, "order": "confidence"}),
+    ("frechet", {"frechet_margin": 0.0}),
+    ("local_leap", {"confidence_threshold": 0.4, "relaxed_threshold": 0.2, "radius": 2}),
+    ("punt", {"kl_threshold": 2.0}),
+    *(("distance", {"gap": gap, "order": order}) for gap, order in ((1, "entropy"), (3, "random"))),
+    *(("table", {"table": TABLE, "rule": rule, "dependency_bound": 0.4}) for rule in ("total", "max")),
+    ("table", {"table": TABLE, "order": "influence", "symmetric": True, "dependency_bound": 0.4}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 0.5}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 5.0, "history_length": 1}),
     *(("demask", {"rule": rule, "dependency_bound": 0.6}) for rule in ("total", "token", "max")),
@@ -41,7 +52,10 @@ CASES = [(name, {}) for name in strategy_names()] + VARIANTS
 every_case = pytest.mark.parametrize(
     ("name", "fields"),
     CASES,
-    ids=[",".join([name, *(f"{field}={value}" for field, value in fields.items())]) for name, fields in CASES],
+    ids=[
+        ",".join([name, *(f"{field}={value}" for field, value in fields.items() if field != "table")])
+        for name, fields in CASES
+    ],
 )
 every_strategy = pytest.mark.parametrize("name", strategy_names())
 

@@ -20,11 +20,16 @@ RULE_COLORS = {
     "sequential": "#444444",
     "schedule": "#8c564b",
     "threshold": "#1f77b4",
+    "frechet": "#17a2c9",
+    "local_leap": "#3a57a8",
     "entropy_bound": "#9467bd",
     "klass": "#d6409f",
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "punt": "#7f7f00",
+    "distance": "#b0b0b0",
+    "table": "#e377c2",
     "demask": "#d62728",
 }
 # For rules registered by users.

@@ -17,13 +17,18 @@ from .base import (
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
 from .demask import DemaskStrategy
+from .distance import DistanceStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
+from .frechet import FrechetStrategy
 from .klass import KlassStrategy
+from .local_leap import LocalLeapStrategy
+from .punt import PuntStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
 from .step import DenoisingStep, ProbeLedger
+from .table import TableStrategy
 from .threshold import ThresholdStrategy
 
 
@@ -33,13 +38,18 @@ __all__ = [
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
+    "DistanceStrategy",
     "EntropyBoundStrategy",
     "EoserStrategy",
+    "FrechetStrategy",
     "KlassStrategy",
     "LastLayers",
+    "LocalLeapStrategy",
     "ProbeLedger",
+    "PuntStrategy",
     "ScheduleStrategy",
     "SequentialStrategy",
+    "TableStrategy",
     "ThresholdStrategy",
     "UnmaskingStrategy",
     "WrappingStrategy",

@@ -189,6 +189,14 @@ class DemaskStrategy(UnmaskingStrategy):
             scores = position_scores(looked, self.order)
         return looked.at_positions(scores.double(), float("-inf"))[step.rows, step.columns]
 
+    def dependencies_of(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the dependencies among all candidates of a step, `D[source, target]`.
+
+        Returns:
+            `torch.Tensor` of shape `(active rows, positions, positions)`, padded as in `step.index`.
+        """
+        return self._bound_source()(step, step.index.padded(torch.ones_like(step.index.ranks, dtype=torch.bool)))
+
     def _bound_source(self) -> "_Source":
         """Return where dependencies come from, which `bind` chose."""
         if self._source is None:

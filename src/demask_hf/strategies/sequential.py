@@ -64,8 +64,8 @@ def one_at_a_time(strategy: UnmaskingStrategy) -> UnmaskingStrategy:
 
     Args:
         strategy ([`UnmaskingStrategy`]):
-            The other one. The order "influence" comes from dependencies, so there it is `demask` itself with a bound
-            of 0, which unmasks several positions only where their predicted dependencies are exactly 0.
+            The other one. The order "influence" comes from dependencies, so there it is the strategy itself with a
+            bound of 0, which unmasks several positions only where their dependencies are exactly 0.
     """
     if strategy.sequential_order == "influence":
         return strategy.fresh(dependency_bound=0.0)
