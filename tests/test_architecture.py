@@ -22,6 +22,7 @@ LEVELS = [
     ("functional/*", "drawing", "locking"),
     ("head/*", "backbones/*", "models/*/configuration_*", "models/bidirectional", "models/lookalikes"),
     ("strategies/*",),
+    ("watching/*",),
     ("generation/*",),
     ("models/*",),
     ("training/*", "tasks/*", "evaluation/*"),
