@@ -98,11 +98,10 @@ def _threshold(strategy: ThresholdStrategy, choice: Choice) -> dict[int, str]:
         return {position: f"its probability {values[index]:.2g} {limit}" for index, position in choice.waiting}
     places = choice.step.rank(confidence)[0, choice.step.columns].tolist()
     slack = [(place + 2) * (1 - value) for place, value in zip(places, confidence.double().tolist(), strict=True)]
+    # The left side grows along the order, so whoever waits is above the limit itself.
     return {
         position: f"number {places[index] + 1} by probability: (n + 1) (1 - p) = {slack[index]:.2g} is above the "
         f"factor {strategy.factor:g}"
-        if slack[index] > strategy.factor
-        else f"number {places[index] + 1} by probability: one before it does not pass the factor {strategy.factor:g}"
         for index, position in choice.waiting
     }
 

@@ -1,7 +1,7 @@
 "use strict";
 
-// The page shows traces side by side. Every text of a trace goes through `textContent` or an attribute of a fixed name,
-// so it is shown as text, whatever it holds.
+// The page shows traces side by side. Every text of a trace goes through `textContent` or an attribute of a fixed
+// name, so it is shown as text, whatever it holds.
 //
 //   readTrace   from the JSON form to one view for each frame: what every position is, and why it waits
 //   Panel       the tokens of one trace, with arcs or a heat map of dependencies
@@ -12,6 +12,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const MILLISECONDS = 700;
 // Without a chosen token, arcs below this dependency are not drawn.
 const SMALLEST_ARC = 0.05;
+// The strongest color behind a token, on which the text of both color schemes has a contrast of 4.5.
+const STRONGEST = 0.5;
 
 const byId = (id) => document.getElementById(id);
 
@@ -106,7 +108,8 @@ function readTrace(trace) {
     answer: trace.final?.text ?? "",
     first: first < 0 ? slots.length : first,
     numPasses: pass,
-    numTokens: ended.filter(isWritten).length,
+    // Tokens of the answer that stay: not those after its end.
+    kept: ended.flatMap((cell, place) => (isWritten(cell) ? [place] : [])),
     views,
   };
 }
@@ -180,10 +183,9 @@ class Panel {
   show(frame, settings) {
     const view = this.view(frame);
     for (const [place, button] of this.buttons) this.showToken(place, button, view.cells[place], settings);
-    const written = view.cells.filter(isWritten).length;
-    const total = this.trace.numTokens;
+    const written = this.trace.kept.filter((place) => isWritten(view.cells[place])).length;
     const passes = view.isLast ? `finished after ${view.pass} passes` : `pass ${view.pass} of ${this.trace.numPasses}`;
-    this.summary = `${passes}, ${Math.min(written, total)} of ${total} tokens`;
+    this.summary = `${passes}, ${written} of ${this.trace.kept.length} tokens`;
     this.counter.textContent = this.summary;
     this.answer.textContent = view.isLast ? this.trace.answer : "";
     this.frame = frame;
@@ -193,9 +195,8 @@ class Panel {
   showToken(place, button, cell, settings) {
     const isVisible = cell.text !== "" && cell.state !== "prompt" && cell.state !== "padding";
     const shares = { pass: (cell.pass ?? 0) / Math.max(this.maxPasses, 1), certainty: cell.certainty ?? 0 };
-    const level = isVisible ? 0.9 * shares[settings.color] : 0;
+    const level = isVisible ? STRONGEST * shares[settings.color] : 0;
     button.className = `cell ${cell.state}`;
-    button.classList.toggle("deep", level > 0.5);
     button.classList.toggle("picked", this.chosen === place);
     button.style.setProperty("--level", level.toFixed(3));
     button.textContent = shown(cell.text) || "\u00a0";
@@ -240,7 +241,8 @@ class Panel {
     const size = places.length;
     this.map.setAttribute("viewBox", `-1.4 -1.4 ${size + 1.5} ${size + 1.5}`);
     const largest = dependencies.reduce((best, each) => (each.value > best.value ? each : best));
-    const best = `the largest is ${number(largest.value)}, of position ${largest.target} on position ${largest.source}`;
+    const { source: from, target: to, value: most } = largest;
+    const best = `the largest is ${number(most)}, of position ${to} on position ${from}`;
     const label = `Dependencies of ${size} positions, sources in rows and targets in columns; ${best}`;
     this.map.setAttribute("aria-label", label);
     for (const { source, target, value } of dependencies) {
@@ -405,6 +407,7 @@ function savePng() {
   for (const element of document.querySelectorAll("#panels h2, #panels .counter, #panels .cell, #panels small")) {
     drawText(context, element);
   }
+  for (const path of document.querySelectorAll("#panels path")) drawArc(context, path);
   canvas.toBlob((blob) => {
     const link = make("a", { download: "decoding.png" });
     link.href = URL.createObjectURL(blob);
@@ -432,6 +435,20 @@ function drawText(context, element) {
   context.textAlign = isCentered ? "center" : "left";
   const x = isCentered ? box.left + box.width / 2 : box.left;
   context.fillText(element.textContent, x, box.top + box.height / 2, box.width);
+}
+
+/** Draw an arc where it is. */
+function drawArc(context, path) {
+  const box = path.ownerSVGElement.getBoundingClientRect();
+  const style = getComputedStyle(path);
+  context.save();
+  context.translate(box.left, box.top);
+  context.setLineDash([]);
+  context.strokeStyle = style.stroke;
+  context.globalAlpha = Number(style.strokeOpacity);
+  context.lineWidth = parseFloat(style.strokeWidth);
+  context.stroke(new Path2D(path.getAttribute("d")));
+  context.restore();
 }
 
 const traces = JSON.parse(byId("traces").textContent).map(readTrace);
