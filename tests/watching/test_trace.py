@@ -8,6 +8,7 @@ import torch
 
 import demask_hf
 from demask_hf.generation.arguments import resolve_config
+from demask_hf.strategies import UnmaskingStrategy
 from demask_hf.watching import Candidate, Dependency, Trace
 
 
@@ -175,6 +176,24 @@ def test_a_strategy_that_wraps_another_one_is_looked_through(pair, seeing):
     trace = _trace(pair, strategy=seeing(rule))
     assert trace.strategy["name"] == "demask"
     assert trace.passes[0].reasons == {3: "waits for position 2: D = 0.5, sum 0.5 above the bound 0.1"}
+
+
+def test_fields_that_json_has_no_form_for_are_texts(pair):
+    trace = _trace(pair, strategy="entropy_bound", entropy_bound=float("inf"))
+    assert json.loads(trace.to_json())["generation"]["strategy"]["entropy_bound"] == "inf"
+
+
+def test_a_strategy_without_a_name_has_that_of_its_class(pair):
+    @dataclasses.dataclass
+    class Everything(UnmaskingStrategy):
+        share: tuple = (1, 2)
+
+        def select(self, step):
+            return step.candidates
+
+    trace = _trace(pair, strategy=Everything())
+    assert json.loads(trace.to_json())["generation"]["strategy"] == {"name": "Everything", "share": "(1, 2)"}
+    assert [each.tokens for each in trace.passes] == [(9, 8, 5, 6)]
 
 
 def test_streamers_and_history_go_with_it(pair):

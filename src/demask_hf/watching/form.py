@@ -5,6 +5,7 @@ Dependencies are scalars of their target, named after their source; reasons are 
 
 import hashlib
 import json
+import math
 from typing import Any
 
 from ..files import code_version
@@ -51,7 +52,7 @@ def _generation(recording: Recording) -> dict[str, Any]:
         facts |= {"blockLength": settings.block_length, "maxNewTokens": settings.num_new_tokens}
         limits = {"temperature": settings.temperature, "topP": settings.top_p, "topK": settings.top_k}
         facts |= {name: value for name, value in limits.items() if value is not None}
-    fields = {name: value for name, value in recording.strategy.items() if value is not None}
+    fields = {name: _plain(value) for name, value in recording.strategy.items() if value is not None}
     return {**facts, "title": recording.title or recording.strategy["name"], "strategy": fields}
 
 
@@ -170,6 +171,12 @@ def _token(recording: Recording, kind: str, candidate: Candidate) -> dict[str, A
     """Return the operation that gives a candidate its token."""
     token = {"type": kind, "slotId": _slot(candidate.position), **_written(recording, candidate.token)}
     return {**token, "confidence": round(candidate.probability, _DIGITS)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a field of a strategy as JSON has it: what it has no form for, such as infinity, as text."""
+    is_plain = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)
 
 
 def _written(recording: Recording, token: int) -> dict[str, Any]:

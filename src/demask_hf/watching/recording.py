@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..strategies import DecodingSettings, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
-from ..strategies.base import Compiled, Need, as_it_is
+from ..strategies.base import Compiled, Need, as_it_is, fields_of
 from ..validation import check_flag
 from .reasons import Choice, Walk, reasons
 from .records import Candidate, Decoded, Dependency, Pass
@@ -64,7 +64,7 @@ class WatchingStrategy(WrappingStrategy):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.strategy.name
+        return _name(self.strategy)
 
     @property
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
@@ -148,9 +148,11 @@ class WatchingStrategy(WrappingStrategy):
             tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 Spells the tokens; without one they are shown by their ids.
         """
-        facts = self._decides.to_dict()
-        if isinstance(self._decides, DemaskStrategy):
-            facts["dependency_bound"] = self._decides.limit
+        decides = self._decides
+        # A strategy need not be registered.
+        facts = {"name": _name(decides), **{each: getattr(decides, each) for each in fields_of(type(decides))}}
+        if isinstance(decides, DemaskStrategy):
+            facts["dependency_bound"] = decides.limit
         num_padding = output.sequences.shape[1] - len(self._first)
         tokens, steps = (values[0, num_padding:].tolist() for values in (output.sequences, output.unmask_step))
         is_dropped = [old == self._mask_token_id and step < 0 for old, step in zip(self._first, steps, strict=True)]
@@ -193,6 +195,10 @@ class WatchingStrategy(WrappingStrategy):
             else:
                 found[position] = "its block has not begun"
         return found
+
+
+def _name(strategy: UnmaskingStrategy) -> str:
+    return getattr(strategy, "name", type(strategy).__name__)
 
 
 def _start(positions: torch.Tensor) -> int:

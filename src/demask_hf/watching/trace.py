@@ -26,7 +26,7 @@ class Trace(Recording):
     >>> output = model.generate(**prompt, trace=True, tokenizer=tokenizer, return_dict_in_generate=True)
     >>> position, reason = next(iter(output.trace.passes[0].reasons.items()))
     >>> print(f"Position {position} {reason}.")
-    Position 0 waits for nothing.
+    Position 27 waits for position 25: D = 0.88, sum 0.91 above the bound 0.06.
 
     ```
     """

@@ -12,6 +12,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const MILLISECONDS = 700;
 // Without a chosen token, arcs below this dependency are not drawn.
 const SMALLEST_ARC = 0.05;
+// Tokens below this probability are not listed.
+const SMALLEST_SHARE = 0.005;
 // The strongest color behind a token, on which the text of both color schemes has a contrast of 4.5.
 const STRONGEST = 0.5;
 
@@ -264,9 +266,10 @@ class Panel {
     const { cells, dependencies } = this.view(this.frame);
     const cell = cells[place];
     const rows = [["Token", describe(place, { ...cell, reason: undefined })]];
-    if (cell.reason) rows.push(["Waits", cell.reason]);
+    if (cell.reason) rows.push(["Reason", cell.reason]);
     if (cell.likely) {
-      const likely = cell.likely.map(({ text, probability }) => `"${shown(text)}" ${number(probability)}`);
+      const seen = cell.likely.filter(({ probability }) => probability >= SMALLEST_SHARE);
+      const likely = seen.map(({ text, probability }) => `"${shown(text)}" ${number(probability)}`);
       const before = cell.state === "settled" ? " (when it was last predicted)" : "";
       rows.push([`Likely${before}`, `${likely.join("   ")}   entropy ${number(cell.entropy)} nats`]);
     }
