@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,14 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from ..backbones.backbone import check_head
-from ..head.loading import load_head
-from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
+from ..watching import Trace, WatchingStrategy
 from .adapters import check_adapters, check_around
 from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer, criteria_of
 from .checkpoint import load_settings
 from .configuration import DemaskGenerationConfig
+from .heads import HeadMethods
 from .inputs import check_inputs, check_objects
 from .loop import DenoisingLoop
 from .preparation import prepare
@@ -52,6 +50,8 @@ class DemaskGenerationOutput(ModelOutput):
             Largest probability mass that the probes of measured dependencies did not cover; 0 without probes.
         history (`tuple(torch.LongTensor)`, *optional*):
             With `output_history=True`, the sequences before the first step and after every step.
+        trace ([`Trace`], *optional*):
+            With `trace=True`, what each step predicted and wrote, and why positions waited.
     """
 
     # `generate` sets all of them; a `ModelOutput` requires defaults for all but the first.
@@ -62,6 +62,7 @@ class DemaskGenerationOutput(ModelOutput):
     unmask_step: torch.Tensor = None  # type: ignore[assignment]
     uncovered_mass: torch.Tensor = None  # type: ignore[assignment]
     history: tuple[torch.Tensor, ...] | None = None
+    trace: Trace | None = None
 
     def drafts(self, tokenizer: PreTrainedTokenizerBase, row: int = 0, mask: str = "_") -> list[str]:
         """Return the answer of one row after each step.
@@ -91,9 +92,6 @@ class DemaskGenerationOutput(ModelOutput):
         return texts
 
 
-# A model and the head that it has in the running call only.
-_HEAD_OF_CALL: ContextVar[tuple[Any, DemaskHead] | None] = ContextVar("head of a call", default=None)
-
 if TYPE_CHECKING:
 
     class _Generative(PreTrainedModel, GenerationMixin):
@@ -103,66 +101,10 @@ else:
 
 
 # The first base refuses methods of transformers, whatever their arguments.
-class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[misc]
+class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # type: ignore[misc]
     """Adds `generate` and a dependency head to a masked diffusion model."""
 
     generation_config_class = DemaskGenerationConfig
-
-    @property
-    def demask_head(self) -> DemaskHead | None:
-        """The dependency head of the model; not part of its `state_dict`."""
-        model, head = _HEAD_OF_CALL.get() or (None, None)
-        return head if model is self else self.__dict__.get("_demask_head")
-
-    @contextmanager
-    def with_demask_head(self, head: DemaskHead) -> Iterator[None]:
-        """Let the model have this head in the calls of this context; other threads see the one that it has.
-
-        Args:
-            head ([`DemaskHead`]):
-                A head for this model, in eval mode.
-        """
-        before = _HEAD_OF_CALL.set((self, head))
-        try:
-            yield
-        finally:
-            _HEAD_OF_CALL.reset(before)
-
-    def set_demask_head(self, head: DemaskHead | None) -> None:
-        """Attach a dependency head to the model; `None` removes it.
-
-        Raises:
-            TypeError: if `head` has no [`DemaskConfig`].
-            ValueError: if the head was made for another backbone.
-        """
-        if head is not None:
-            if getattr(getattr(head, "config", None), "model_type", None) != "demask":
-                raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}.")
-            check_head(self, head)
-            head.eval()
-        # Bypasses nn.Module, which would register the head as a submodule.
-        self.__dict__["_demask_head"] = head
-
-    def load_demask_head(self, name_or_path: str, **kwargs: Any) -> DemaskHead:
-        """Load a dependency head from a folder or the Hub and attach it to the model.
-
-        Args:
-            name_or_path (`str`):
-                Folder or Hub repository.
-            kwargs:
-                Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
-
-        Returns:
-            [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
-
-        Raises:
-            OSError: if the repository, the revision or a file does not exist.
-            ValueError: if a file is damaged or of another format than safetensors, the weights are incomplete or not
-                finite, or the head was made for another backbone.
-        """
-        head = load_head(name_or_path, **kwargs)
-        self.set_demask_head(head)
-        return head
 
     # Deliberately not the signature of autoregressive decoding.
     @torch.no_grad()
@@ -212,8 +154,9 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
                 Receives the finished text as it grows, and drafts if it has `put_draft`; for a single prompt only.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
-                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings`;
-                `custom_generate` as in transformers.
+                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings` and
+                `trace`; `trace=True` to record the steps of a single prompt, see [`Trace`], with
+                `return_dict_in_generate=True`; `custom_generate` as in transformers.
 
         Returns:
             `torch.LongTensor` of shape `(batch * num_return_sequences, prompt_length + max_new_tokens)`, or
@@ -248,8 +191,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             return GenerationMixin.generate(self, **given, **overrides)  # type: ignore[return-value, arg-type]
         check_adapters(self, overrides.pop("adapter_names", None))
         overrides.pop("custom_generate", None)
-        generator, token_type_ids, tokenizer = (
-            overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer")
+        generator, token_type_ids, tokenizer, trace = (
+            overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer", "trace")
         )
         input_ids = check_inputs(input_ids, overrides.pop("inputs", None))
         check_objects(
@@ -258,17 +201,22 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         check_processors(logits_processor)
         criteria = criteria_of(config, stopping_criteria, tokenizer)
-        loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
+        watching = WatchingStrategy.of(trace, rule, config.return_dict_in_generate)
+        loop, state = prepare(self, config, watching or rule, input_ids, attention_mask, generator, token_type_ids)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
+        if watching is not None:
+            watching.start(state)
         processors = processors_of(config, logits_processor, loop.backbone.mask_token_id, state.sequences.device)
-        loop.run(state, processors, [callback for callback in (stopper, recorder, sender) if callback])
+        loop.run(state, processors, [callback for callback in (stopper, recorder, watching, sender) if callback])
         if sender is not None:
             sender.end()
         output = _finish(loop, state)
         if recorder is not None:
             output.history = tuple(recorder.history)
+        if watching is not None:
+            output.trace = watching.trace(output, tokenizer)
         return output if config.return_dict_in_generate else output.sequences
 
     def adjust_generation_fn(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:

@@ -83,6 +83,10 @@ class DemaskStrategy(UnmaskingStrategy):
     dependencies: str = "head"
     estimator: str = "expectation"
     max_candidates: int | None = None
+    # Called in every step with what the walk is decided from: the step, dependencies, scores and eligible positions.
+    on_walk: Callable[[DenoisingStep, torch.Tensor, torch.Tensor, torch.Tensor], None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
     _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
     _walks_row_by_row: bool = field(default=False, init=False, repr=False, compare=False)
@@ -172,6 +176,8 @@ class DemaskStrategy(UnmaskingStrategy):
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
+        if self.on_walk is not None:
+            self.on_walk(step, dependencies, scores, eligible)
         kept = self._walked(dependencies, scores, eligible, is_position)
         return step.at_positions(index.flat(kept), False)
 
