@@ -1,6 +1,5 @@
 """Figures of a comparison: what is drawn, from rows written by hand."""
 
-import json
 from pathlib import Path
 
 import pytest

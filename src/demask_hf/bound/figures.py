@@ -45,7 +45,7 @@ def bound_figure(kinds: Mapping[str, Sequence[SetMeasurement]], file: str | Path
         axes.text(0.03, 0.96, "above the line the bound fails", transform=axes.transAxes, color="0.45", va="top")
         axes.text(0.97, 0.03, "below it holds", transform=axes.transAxes, color="0.45", ha="right")
         # The rule's own sets last, on top.
-        for kind, sets in reversed(kinds.items()):
+        for kind, sets in reversed(list(kinds.items())):
             shown = [one for one in sets if getattr(one, costs) is not None]
             points = [(sum(getattr(one, costs)), one.total_variation.value) for one in shown]
             if points:

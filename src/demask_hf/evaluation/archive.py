@@ -102,12 +102,17 @@ def _packed(outcome: Outcome, texts: dict[str, int]) -> dict[str, Any]:
     """Return an outcome as lists, its answers as numbers of texts; new texts are added."""
     packed: dict[str, Any] = {"setting": dataclasses.asdict(outcome.setting)}
     for name, values in _arrays(outcome).items():
-        if values.dtype.kind == "U":
-            values = np.vectorize(lambda text: texts.setdefault(text, len(texts)), otypes=[int])(values)
-        elif values.dtype.kind == "f":
-            values = np.where(np.isnan(values), None, np.round(values, _NUM_DIGITS))
-        packed[name] = values.astype(int).tolist() if values.dtype.kind == "b" else values.tolist()
+        packed[name] = [[_plain(value, texts) for value in row] for row in values.tolist()]
     return packed
+
+
+def _plain(value: Any, texts: dict[str, int]) -> float | None:
+    """Return a number for a value, or `None` for NaN."""
+    if isinstance(value, str):
+        return texts.setdefault(value, len(texts))
+    if isinstance(value, float):
+        return None if value != value else round(value, _NUM_DIGITS)
+    return int(value)
 
 
 def _unpacked(packed: dict[str, Any], split: dict[str, Any]) -> Outcome:
