@@ -26,7 +26,7 @@ from demask_hf.tables import Column, Row, markdown_lines
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/results.md", "docs/verification.md")
-_TABLE = re.compile(r"(?<=<!-- table )([^>]+)( -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"<!-- table ([^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
 
@@ -239,7 +239,8 @@ def written(page: str) -> str:
         kind, _, name = match[1].partition(" of ")
         if kind not in TABLES:
             raise ValueError(f"a table must be one of {', '.join(TABLES)}, got {kind!r}.")
-        return match[1] + match[2] + "\n".join(TABLES[kind](name))
+        table = "\n".join(TABLES[kind](name))
+        return f"<!-- table {match[1]} -->\n\n{table}\n\n<!-- end -->"
 
     return _TABLE.sub(replaced, page)
 
