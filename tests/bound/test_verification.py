@@ -263,7 +263,7 @@ def test_another_strategy_may_walk(command):
     ("arguments", "message"),
     [
         (("--temperature", "0"), "`temperature` must be above 0 to measure total variation, got 0"),
-        (("--families", "pairs"), "`--file` must be used without --families."),
+        (("--task", "pairs"), "`--file` must be used without --task."),
         (("--num-draws", "1"), "`num_draws` must be an integer of at least 2, got 1."),
         (("--set", "dependency_bound=-1"), "`dependency_bound` must be a number in [0, inf], got -1."),
     ],
@@ -278,7 +278,7 @@ def test_bad_input_is_one_sentence(command, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--families", "none"], "`--families` must be among pairs"),
+        (["--task", "none"], "`--task` must be among pairs"),
         (["--num-prompts", "0"], "`--num-prompts` must be an integer of at least 1, got 0."),
     ],
 )

@@ -70,7 +70,7 @@ def _wrong(name: str, kind: Any, folder: Path, command: str) -> tuple[str, ...]:
         return ("", "x", "0", "nan") if name != "device" else ("", "x", "cuda:99", "nan", "cpu:x")
     if name in ("model", "head"):
         return (str(folder / "none"), str(folder / "binary"), "", "a/b/c/d", "../none")
-    if name in ("task", "families"):
+    if name == "task":
         return ("", "x", "x=", "gsm8k", f"gsm8k={folder / 'none'}", f"gsm8k={folder / 'binary'}", f"gsm8k={folder}")
     if any(number in str(kind) for number in ("int", "float")):
         return _numbers(name, kind)

@@ -47,7 +47,7 @@ class ExampleOptions(PromptOptions):
     """Prompts of task families, or of a file.
 
     Args:
-        families (`list[str]`, *optional*):
+        task (`list[str]`, *optional*):
             Task families; by default all.
         split (`str`, *optional*, defaults to "test"):
             Split of the families: train, validation or test.
@@ -55,7 +55,7 @@ class ExampleOptions(PromptOptions):
             Prompts of each family.
     """
 
-    families: list[str] | None = option(metavar="NAME")
+    task: list[str] | None = option(metavar="NAME")
     split: str = "test"
     num_prompts: int = 20
 
@@ -164,13 +164,13 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
         ValueError: if a family is unknown, there is no prompt to take, or a file is given as well.
     """
     if options.file is not None:
-        if options.families is not None:
-            raise ValueError("`--file` must be used without --families.")
+        if options.task is not None:
+            raise ValueError("`--file` must be used without --task.")
         return []
-    names = options.families or list(FAMILIES)
+    names = options.task or list(FAMILIES)
     for name in names:
         if name not in FAMILIES:
-            raise ValueError(f"`--families` must be among {', '.join(FAMILIES)}, got {name!r}.")
+            raise ValueError(f"`--task` must be among {', '.join(FAMILIES)}, got {name!r}.")
     _check_num_prompts(options.num_prompts)
     return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
 
