@@ -214,6 +214,16 @@ def walks_table(name: str) -> list[str]:
     return markdown_lines(columns, rows)
 
 
+def baselines_table(name: str) -> list[str]:
+    """Return right answers and passes of the walk with the head, with a table, and with distances, by family."""
+    rows: dict[str, dict[str, Any]] = {}
+    for one in facts_of(name)["rows"]:
+        rows.setdefault(one["family"], {})[one["walk"]] = f"{one['accuracy']:.0%}, {one['forward_passes']:.1f}"
+    walks = list(dict.fromkeys(one["walk"] for one in facts_of(name)["rows"]))
+    columns = [Column("family", "family", is_text=True), *(Column(walk, walk) for walk in walks)]
+    return markdown_lines(columns, [{"family": family, **cells} for family, cells in rows.items()])
+
+
 TABLES: dict[str, Callable[[str], list[str]]] = {
     "settings": settings_table,
     "families": families_table,
@@ -225,6 +235,7 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "paired": paired_table,
     "fit": fit_table,
     "walks": walks_table,
+    "baselines": baselines_table,
 }
 
 
