@@ -25,6 +25,7 @@ FILES = [
     "R1_eoser",
     "R1_dawn",
     "R1_dawn_wide",
+    "R1_t2m_remask",
     "T_dream_official_ties",
     "T_fastdllm_cache",
     "T_fastdllm_cache_ties",
@@ -36,23 +37,32 @@ FILES = [
     "Tsoft_fastdllm_threshold",
     "Tsoft_klass",
 ]
-# Of the trained checkpoint's cases and of those with a cache, the default run takes every sixth; all are run with
-# `-m "slow or not slow"`.
+# Further recordings, which are not kept in the repository: read from beside it where they are, in slow runs.
+SHARED_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "goldens"
+SHARED_FILES = ["T_t2m_remask", "T_t2m_remask_ties", "Tsoft_t2m_remask"]
+# Of the trained checkpoint's cases, of those with a cache and of those that remask, the default run takes every sixth;
+# all are run with `-m "slow or not slow"`.
 SAMPLE_EVERY = 6
 
 
 @cache
 def _recorded(name):
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    folder = FOLDER if name in FILES else SHARED_FOLDER
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def _cases():
-    for name in FILES:
+    for name in (*FILES, *SHARED_FILES):
+        if name in SHARED_FILES and not (SHARED_FOLDER / f"{name}.json").is_file():
+            skip = pytest.mark.skip(reason=f"needs ../shared/goldens/{name}.json, beside the repository")
+            yield pytest.param(name, None, id=name, marks=[pytest.mark.slow, skip])
+            continue
         known = [case for case in _recorded(name)["cases"] if _arguments(case["settings"]) is not None]
         # Where the public code of DAWN rewrote the prompt, see `goldens/README.md`, it went another way from there.
         known = [case for case in known if not case.get("overwritten")]
         for index, case in enumerate(known):
-            is_sampled = (name.startswith("R1") and "cache" not in name) or index % SAMPLE_EVERY == 0
+            is_whole = name.startswith("R1") and not any(word in name for word in ("cache", "remask", "wino"))
+            is_sampled = name in FILES and (is_whole or index % SAMPLE_EVERY == 0)
             marks = [] if is_sampled else [pytest.mark.slow]
             yield pytest.param(name, case, id=f"{name}-{case['id']}", marks=marks)
 
@@ -69,6 +79,8 @@ def _arguments(settings):
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}
+    if "max_post_steps" in settings:
+        return _token_to_mask(settings)
     filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
     if "dual_cache" in settings:
         cache = {"block_cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}
@@ -86,6 +98,15 @@ def _arguments(settings):
     if settings["steps"] == 1 or "dual_cache" in settings:
         return {"strategy": "threshold", "confidence_threshold": settings["threshold"], **filters}
     return None
+
+
+def _token_to_mask(settings):
+    rule = {"confidence_threshold": settings["threshold"], "rule": settings["strategy"]}
+    names = {"editing_threshold": "editing_threshold", "remask_threshold": "remask_threshold"}
+    names |= {"max_position_remasks": "max_remask_per_pos", "remask_share": "max_remask_ratio"}
+    rule |= {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    # The public code has no cap on all changes of a row.
+    return {"strategy": "t2m", **rule, "max_review_steps": settings["max_post_steps"], "max_remasks": 10_000}
 
 
 @cache
@@ -111,6 +132,8 @@ def test_decoding_equals_the_public_code(name, case):
     )
     assert output.sequences.tolist() == case["sequences"]
     assert set(output.num_forward_passes.tolist()) == {case["nfe"]}
+    if "remask_steps" in case:
+        assert output.num_remasked.sum() == len(case["remask_steps"]) + len(case.get("edit_steps", []))
     if not case.get("step_order_unreliable"):
         assert output.unmask_step[:, -NUM_NEW_TOKENS:].tolist() == case["unmask_step"]
 

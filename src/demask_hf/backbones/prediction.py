@@ -83,7 +83,7 @@ class Prediction:
         """Yield the logits of all candidates in parts, each with its slice; each part only once."""
         start = len(self.logits)
         logits, self.logits = self.logits, self.logits[:0]
-        if start:
+        if start or self.output is None:
             yield slice(0, start), logits
         # The first part is no longer needed when the next one is computed.
         del logits

@@ -25,6 +25,7 @@ RULE_COLORS = {
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "t2m": "#17becf",
     "demask": "#d62728",
 }
 # For rules registered by users.

@@ -117,8 +117,9 @@ def _hint_at_equal_answers(
 
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
-    """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
-    if not any(isinstance(need, LastLayers) or need == "context_confidence" for need in rule.needs):
+    """Refuse a cache and compilation for a strategy that reads or changes other positions than the candidates."""
+    is_wide = any(isinstance(need, LastLayers) or need in ("context_confidence", "review") for need in rule.needs)
+    if not is_wide and not rule.remasks:
         return
     for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):
@@ -159,6 +160,7 @@ def _resolved_settings(
         num_blocks=num_blocks,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
+        max_remasks=config.max_remasks,
         temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,

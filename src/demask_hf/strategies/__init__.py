@@ -16,6 +16,7 @@ from .base import (
 )
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
+from .decision import Decision, Review
 from .demask import DemaskStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
@@ -24,12 +25,14 @@ from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
 from .step import DenoisingStep, ProbeLedger
+from .t2m import TokenToMaskStrategy
 from .threshold import ThresholdStrategy
 
 
 __all__ = [
     "DapdStrategy",
     "DawnStrategy",
+    "Decision",
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
@@ -38,9 +41,11 @@ __all__ = [
     "KlassStrategy",
     "LastLayers",
     "ProbeLedger",
+    "Review",
     "ScheduleStrategy",
     "SequentialStrategy",
     "ThresholdStrategy",
+    "TokenToMaskStrategy",
     "UnmaskingStrategy",
     "WrappingStrategy",
     "make_strategy",

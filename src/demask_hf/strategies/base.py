@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from ..validation import nearest
+from .decision import Decision
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -22,6 +23,7 @@ NEEDS = (
     "probabilities",
     "hidden_states",
     "context_confidence",
+    "review",
 )
 
 
@@ -83,6 +85,11 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
+    def remasks(self) -> bool:
+        """Whether `select` may change positions that are written: send them back to mask, or edit them."""
+        return False
+
+    @property
     def sequential_order(self) -> str:
         """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
         return "confidence"
@@ -114,8 +121,11 @@ class UnmaskingStrategy(ABC):
         """
 
     @abstractmethod
-    def select(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
+        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`.
+
+        A [`Decision`] may hold their tokens, and positions to remask or edit, as well.
+        """
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
         """Return a copy without the memory of earlier steps, with some fields replaced."""
@@ -144,6 +154,10 @@ class WrappingStrategy(UnmaskingStrategy):
     @property
     def follows_schedule(self) -> bool:
         return self.wrapped[0].follows_schedule
+
+    @property
+    def remasks(self) -> bool:
+        return self.wrapped[0].remasks
 
     @property
     def sequential_order(self) -> str:
