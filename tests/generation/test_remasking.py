@@ -136,7 +136,7 @@ def test_the_cap_ends_every_decode(decode, max_remasks, expected):
 
 def test_the_default_cap_is_eight_for_each_position_of_the_row(scripted, decode):
     def greedy(step):
-        return Decision(step.candidates, remasked=step.review.written, revisited=torch.ones(2, dtype=torch.bool))
+        return Decision(step.candidates, remasked=step.written, revisited=torch.ones(2, dtype=torch.bool))
 
     prompts = torch.tensor([[9, 9], [9, MASK]])
     output = decode([greedy], prompt=prompts, script=(FIRST, SECOND), model=scripted(lambda *given: {3: 0.9}))
@@ -176,7 +176,7 @@ def test_what_lies_behind_the_end_is_not_changed(scripted, decode):
     # Behind the end nothing is looked at, either.
     rule = Planned([*plan, _remask(3)])
     decode(rule, model=scripted(_end_or_word))
-    assert rule.steps[2].review.written.tolist() == [[False, True, False, False]]
+    assert rule.steps[2].written.tolist() == [[False, True, False, False]]
 
 
 def test_an_edit_to_the_end_drops_what_lies_behind(decode):
@@ -236,6 +236,15 @@ def test_a_strategy_must_say_that_it_remasks(decode, field):
     rule = Planned([lambda step: Decision(step.candidates, **{field: value})])
     rule.remasks = False
     with pytest.raises(ValueError, match="`remasks` must be True for a strategy that remasks or revisits, got False"):
+        decode(rule)
+
+
+def test_a_strategy_that_returns_to_a_row_must_read_it(decode):
+    rule = Planned([lambda step: Decision(step.candidates, revisited=torch.tensor([True]))])
+    rule.needs = frozenset()
+    with pytest.raises(
+        ValueError, match="`needs` must name 'review' for a strategy that revisits, got no such need of"
+    ):
         decode(rule)
 
 
@@ -333,14 +342,14 @@ def test_a_review_is_what_the_model_predicts_at_written_positions(dream, tempera
         logits = dream(step.sequences, attention_mask=full).logits
         expected = torch.cat([logits[:, :1], logits[:, :-1]], dim=1).softmax(dim=-1)
         review = step.review
-        assert torch.equal(review.written, (step.sequences != MASK) & (torch.arange(7) >= 3) & review.written)
+        assert torch.equal(step.written, (step.sequences != MASK) & (torch.arange(7) >= 3) & step.written)
         for tokens, values in ((step.sequences, review.kept_probability), (review.tokens, review.token_probability)):
             own = expected.gather(-1, tokens[..., None]).squeeze(-1)
-            torch.testing.assert_close(values[review.written], own[review.written], atol=1e-5, rtol=0)
-            assert not values[~review.written].any()
+            torch.testing.assert_close(values[step.written], own[step.written], atol=1e-5, rtol=0)
+            assert not values[~step.written].any()
         if temperature == 0:
             expected[..., MASK] = 0
-            assert torch.equal(review.tokens[review.written], expected.argmax(dim=-1)[review.written])
+            assert torch.equal(review.tokens[step.written], expected.argmax(dim=-1)[step.written])
 
 
 def test_processors_see_a_reviewed_position_as_a_mask(decode):

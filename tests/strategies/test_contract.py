@@ -40,6 +40,10 @@ VARIANTS = [
     ("t2m", {"confidence_threshold": 0.3, "rule": "t2t_remask", "remask_threshold": 0.2}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "logit_diff", "remask_threshold": 0.05}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "t2t", "max_review_steps": 3}),
+    ("edit", {"inner": "sequential", "edit_share": 0.5}),
+    ("edit", {"inner": {"name": "schedule", "plan": "llada"}, "edit_threshold": 0.9, "max_looks": 1}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "max_probes": 2}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "doubt": "dependency", "edit_share": 0.4}),
     ("dapd", {"initial_bound": 0.8, "final_bound": 0.8, "confidence_threshold": None}),
 ]
 CASES = [(name, {}) for name in strategy_names()] + VARIANTS
@@ -70,7 +74,7 @@ def _decode(model, prompts, strategy, **kwargs):
 def _review(candidates, generator):
     """Return what a model predicts at the positions that are no candidates, all of them written."""
     values = torch.rand(3, *candidates.shape, generator=generator) * ~candidates
-    return Review(~candidates, values[0], (values[1] * 9 + 3).long(), values[2])
+    return Review(values[0], (values[1] * 9 + 3).long(), values[2])
 
 
 @every_case
@@ -96,6 +100,7 @@ def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, nam
             forward=forward,
             attentions=torch.randn(4, 9, 9, generator=generator).softmax(dim=-1),
             context_confidence=torch.rand(4, 9, generator=generator) * ~candidates,
+            written=~candidates,
             review=_review(candidates, generator),
         )
         selected = strategy.select(step)

@@ -24,7 +24,8 @@ def _decide(make_step, strategy, masked=(), kept=(), other=()):
         probabilities,
         candidates,
         tokens=[WORD] * len(masked),
-        review=Review(~candidates, spread[0], tokens, spread[1]),
+        written=~candidates,
+        review=Review(spread[0], tokens, spread[1]),
     )
     return strategy.select(step)
 

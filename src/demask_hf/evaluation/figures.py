@@ -26,6 +26,7 @@ RULE_COLORS = {
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
     "t2m": "#17becf",
+    "edit": "#7f7f00",
     "demask": "#d62728",
 }
 # For rules registered by users.

@@ -139,14 +139,13 @@ class DenoisingLoop:
         `entered` are the rows at a new block, `forced` the candidates that must be written now.
         """
         offered = step if step.postponed is None else step.among(self._offered(step, step.postponed))
-        decision = self.strategy.select(offered)
+        name, decision = type(self.strategy).__name__, self.strategy.select(offered)
         if isinstance(decision, torch.Tensor):
             decision = Decision(decision)
         elif not self.strategy.remasks and (decision.remasked is not None or decision.revisited is not None):
-            name = self.strategy.name
-            raise ValueError(
-                f"`remasks` must be True for a strategy that remasks or revisits, got False for {name!r}."
-            )
+            raise ValueError(f"`remasks` must be True for a strategy that remasks or revisits, got False for {name}.")
+        elif decision.revisited is not None and "review" not in self.strategy.needs:
+            raise ValueError(f"`needs` must name 'review' for a strategy that revisits, got no such need of {name}.")
         selected, tokens = decision.selected & offered.candidates, step.at_positions(step.tokens, 0)
         if decision.tokens is not None:
             tokens = torch.where(decision.selected, decision.tokens, tokens)

@@ -120,9 +120,8 @@ class Predictor:
         if self.cached is not None:
             self.cached.plan(index)
         is_whole = bool(logits_processor) or "probabilities" in self.needs
-        if "review" not in self.needs:
-            written = None
-        prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, written)
+        seen = written if "review" in self.needs else None
+        prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, seen)
         # 4. Logits processors, temperature and filters; then the token that each candidate would get.
         noise = self._noise(state, index.rows, index.columns)
 
@@ -132,8 +131,8 @@ class Predictor:
         tokens, scores, probabilities, postponed, state.faults = self._scored(
             prediction, processed, noise, index.rows, len(candidates), is_whole
         )
-        if written is not None and reviewed is not None:
-            observed["review"] = self._review(state, written, reviewed, logits_processor)
+        if seen is not None and reviewed is not None:
+            observed["review"] = self._review(state, seen, reviewed, logits_processor)
         return DenoisingStep(
             sequences=state.sequences,
             candidates=candidates,
@@ -148,6 +147,7 @@ class Predictor:
             hidden_states=prediction.hidden_states,
             forward=self.probe,
             ledger=state.ledger,
+            written=written,
             postponed=postponed,
             known_index=index,
             known_scores=scores,

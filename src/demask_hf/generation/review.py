@@ -48,4 +48,4 @@ def review_of(
 
     kept_probability = placed(score_of("token_probability", probabilities, sequences[places]))
     token_probability = placed(score_of("token_probability", probabilities, tokens))
-    return Review(written, kept_probability, placed(tokens), token_probability)
+    return Review(kept_probability, placed(tokens), token_probability)

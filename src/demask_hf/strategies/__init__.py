@@ -18,6 +18,7 @@ from .dapd import DapdStrategy
 from .dawn import DawnStrategy
 from .decision import Decision, Review
 from .demask import DemaskStrategy
+from .edit import EditStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
 from .klass import KlassStrategy
@@ -36,6 +37,7 @@ __all__ = [
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
+    "EditStrategy",
     "EntropyBoundStrategy",
     "EoserStrategy",
     "KlassStrategy",

@@ -34,14 +34,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Review:
-    """What the model predicts now at the positions that this call wrote; it sees the token that stands there.
+    """What the model predicts now at the positions that are written; it sees the token that stands there.
 
     Probabilities are filtered like those of the candidates, without `eos_penalty`. For logits processors, each of
     these positions is a mask in its own text.
 
     Args:
-        written (`torch.BoolTensor` of shape `(batch, length)`):
-            These positions, up to the end of their row; none in finished rows.
         kept_probability (`torch.Tensor` of shape `(batch, length)`):
             Probability of the token that stands there; 0 elsewhere.
         tokens (`torch.LongTensor` of shape `(batch, length)`):
@@ -50,7 +48,6 @@ class Review:
             Probability of that token; 0 elsewhere.
     """
 
-    written: torch.Tensor
     kept_probability: torch.Tensor
     tokens: torch.Tensor
     token_probability: torch.Tensor

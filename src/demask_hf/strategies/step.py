@@ -69,6 +69,9 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
+        written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+            Positions that this call wrote before, up to the end of their row; none in finished rows. For strategies
+            that remask.
         review ([`Review`], *optional*):
             What the model predicts now at the positions that are written; for strategies that need "review".
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
@@ -96,6 +99,7 @@ class DenoisingStep:
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
+    written: torch.Tensor | None = None
     review: Review | None = None
     postponed: torch.Tensor | None = None
     known_num_masked: torch.Tensor | None = None
@@ -150,7 +154,7 @@ class DenoisingStep:
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions", "context_confidence" or "review".
+                "probabilities", "hidden_states", "attentions", "context_confidence", "review", or "written".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.
@@ -158,6 +162,8 @@ class DenoisingStep:
         value = getattr(self, name)
         if value is None:
             need = "LastLayers" if name == "attentions" else repr(name)
+            if name == "written":
+                raise KeyError("`remasks` of the strategy must be True to read `step.written`, got a step without it.")
             raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
         return value
 

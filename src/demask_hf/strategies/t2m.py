@@ -7,7 +7,7 @@ import torch
 from ..functional.dependency import ranks
 from ..validation import check_choice, check_count, check_interval
 from .base import UnmaskingStrategy, register_strategy
-from .decision import Decision, Review
+from .decision import Decision
 from .step import DenoisingStep
 
 
@@ -94,18 +94,18 @@ class TokenToMaskStrategy(UnmaskingStrategy):
         check_count("max_review_steps", self.max_review_steps)
 
     def select(self, step: DenoisingStep) -> Decision:
-        certainty, review = step.score("token_probability"), step.given("review")
+        certainty, written, review = step.score("token_probability"), step.given("written"), step.given("review")
         is_sure = step.at_positions(certainty > self.confidence_threshold, False)
         filled = is_sure | (step.best(certainty, 1) & ~is_sure.any(dim=-1, keepdim=True))
         memory = self._memory or _Memory.empty(step)
-        has_written = review.written.any(dim=-1, keepdim=True)
+        has_written = written.any(dim=-1, keepdim=True)
         # As in the public code, counts start anew where nothing is written.
         counts = memory.counts * has_written
         edited, remasked = torch.zeros_like(filled), torch.zeros_like(filled)
         if self.rule == "t2t":
-            edited = self._doubted(review, step.sequences, self.editing_threshold)
+            edited = self._doubted(step, self.editing_threshold)
         else:
-            remasked = self._remasked(step, review, memory.probability, counts)
+            remasked = self._remasked(step, memory.probability, counts)
         num_reviews = memory.num_reviews + (has_written[:, 0] & ~step.candidates.any(dim=-1))
         # Of a token that was just written, the probability before it stood there counts.
         now = torch.where(filled, step.at_positions(certainty, 0.0), review.kept_probability)
@@ -114,25 +114,25 @@ class TokenToMaskStrategy(UnmaskingStrategy):
         tokens = torch.where(edited, review.tokens, step.at_positions(step.tokens, 0))
         return Decision(filled | edited, tokens, remasked, revisited=num_reviews < self.max_review_steps)
 
-    def _doubted(self, review: Review, sequences: torch.Tensor, threshold: float) -> torch.Tensor:
+    def _doubted(self, step: DenoisingStep, threshold: float) -> torch.Tensor:
         """Return the written positions at which the model is sure enough of another token."""
-        return review.written & (review.tokens != sequences) & (review.token_probability > threshold)
+        review = step.given("review")
+        return step.given("written") & (review.tokens != step.sequences) & (review.token_probability > threshold)
 
-    def _remasked(
-        self, step: DenoisingStep, review: Review, before: torch.Tensor, counts: torch.Tensor
-    ) -> torch.Tensor:
+    def _remasked(self, step: DenoisingStep, before: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Return the positions to remask, given the probability of each token before and how often it was remasked."""
+        written, review = step.given("written"), step.given("review")
         threshold = RULES[self.rule] if self.remask_threshold is None else self.remask_threshold
         score = review.kept_probability
         if self.rule == "low_prob":
-            is_due = review.written & (score < threshold)
+            is_due = written & (score < threshold)
         elif self.rule == "t2t_remask":
-            is_due, score = self._doubted(review, step.sequences, threshold), 1 - review.token_probability
+            is_due, score = self._doubted(step, threshold), 1 - review.token_probability
         else:
             score = score - before
-            is_due = review.written & (-score > threshold)
+            is_due = written & (-score > threshold)
         is_due = is_due & (counts < self.max_position_remasks)
-        limits = (self.remask_share * review.written.sum(dim=-1, keepdim=True).double()).long().clamp(min=1)
+        limits = (self.remask_share * written.sum(dim=-1, keepdim=True).double()).long().clamp(min=1)
         # The lowest score first; ties go to the earlier position.
         return is_due & (ranks(torch.where(is_due, -score.double(), float("-inf"))) < limits)
 
