@@ -9,6 +9,7 @@ import torch
 
 from demask_hf import make_strategy, strategy_fields, strategy_names
 from demask_hf.strategies import Decision, Review
+from demask_hf.strategies.wino import FORMS
 
 
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
@@ -40,6 +41,7 @@ VARIANTS = [
     ("t2m", {"confidence_threshold": 0.3, "rule": "t2t_remask", "remask_threshold": 0.2}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "logit_diff", "remask_threshold": 0.05}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "t2t", "max_review_steps": 3}),
+    *(("wino", {"confidence_threshold": 0.3, "verification_threshold": 0.6, "form": form}) for form in FORMS),
     ("edit", {"inner": "sequential", "edit_share": 0.5}),
     ("edit", {"inner": {"name": "schedule", "plan": "llada"}, "edit_threshold": 0.9, "max_looks": 1}),
     ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "max_probes": 2}),

@@ -27,6 +27,7 @@ RULE_COLORS = {
     "dapd": "#e07b00",
     "t2m": "#17becf",
     "edit": "#7f7f00",
+    "wino": "#5b3fd6",
     "demask": "#d62728",
 }
 # For rules registered by users.

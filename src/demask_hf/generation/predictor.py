@@ -13,10 +13,10 @@ from ..functional.candidates import CandidateIndex
 from ..functional.distributions import SCORES, confidence, scores_of
 from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep, Review
-from ..strategies.base import LastLayers, Need
+from ..strategies.base import LastLayers, Need, Shadows
 from .caching import CachedForward
 from .ending import EosPenalty
-from .review import own_masked, review_of
+from .review import in_block, own_masked, processed_logits, review_of, shadowed
 from .state import DecodingState
 
 
@@ -120,13 +120,17 @@ class Predictor:
         if self.cached is not None:
             self.cached.plan(index)
         is_whole = bool(logits_processor) or "probabilities" in self.needs
+        shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
         seen = written if "review" in self.needs else None
+        if written is not None and shadows is not None:
+            seen = in_block(written, state, self.sampling)
         prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, seen)
         # 4. Logits processors, temperature and filters; then the token that each candidate would get.
-        noise = self._noise(state, index.rows, index.columns)
+        noise, mask = self._noise(state, index.rows, index.columns), self.backbone.mask_token_id
 
         def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
-            return self._processed(state.sequences[index.rows[part]], index.rows[part], logits, logits_processor)
+            own = index.rows[part]
+            return processed_logits(logits_processor, state.sequences[own], own, self.attention_mask, mask, logits)
 
         tokens, scores, probabilities, postponed, state.faults = self._scored(
             prediction, processed, noise, index.rows, len(candidates), is_whole
@@ -173,17 +177,6 @@ class Predictor:
             return None
         return uniform_noise(state.seeds[rows], state.num_forward_passes[rows], state.positions[rows, columns])
 
-    def _processed(
-        self, ids: Any, rows: torch.Tensor, logits: torch.Tensor, logits_processor: LogitsProcessorList | None
-    ) -> torch.Tensor:
-        """Return logits after the processors; `ids` of shape `(places, length)` belong to these rows of the batch."""
-        if not logits_processor or not len(ids):
-            return logits
-        if self.attention_mask is not None:
-            # Padding is no text: a row must get what it gets alone.
-            ids = ids.masked_fill(~self.attention_mask[rows].bool(), self.backbone.mask_token_id)
-        return logits_processor(ids, logits)
-
     def _forward(
         self,
         state: DecodingState,
@@ -196,7 +189,8 @@ class Predictor:
         active, places, asked = index.active, index.places, candidates
         if "context_confidence" in self.needs:
             asked = asked | self._visible(state)
-        if written is not None:
+        shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
+        if written is not None and shadows is None:
             asked = asked | written
             active = (candidates | written).any(dim=-1).nonzero().squeeze(-1)
         is_wider = asked is not candidates
@@ -212,6 +206,10 @@ class Predictor:
             attention_layers=layers,
             part_size=None if is_whole or is_wider else part_size_of(self.backbone.vocab_size),
         )
+        if written is not None and shadows is not None:
+            request = shadowed(request, shadows, written, state, active, self.backbone, self.sampling)
+            found, count = self.backbone.predict(request), len(index.rows)
+            return Prediction(found.logits[:count], None), {}, found.logits[count:]
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {}, None
         prediction, reviewed = self.backbone.predict(request), None
@@ -243,7 +241,7 @@ class Predictor:
         rows, columns = written.nonzero(as_tuple=True)
         mask_token_id, samplings = self.backbone.mask_token_id, (self.sampling, self.scored)
         ids = own_masked(state.sequences, written, mask_token_id)
-        logits = self._processed(ids, rows, logits, logits_processor)
+        logits = processed_logits(logits_processor, ids, rows, self.attention_mask, mask_token_id, logits)
         noise = self._noise(state, rows, columns)
         return review_of(state.sequences, written, logits, samplings, mask_token_id, noise)
 

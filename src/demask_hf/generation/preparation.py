@@ -9,9 +9,10 @@ from transformers.utils import logging
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
+from ..backbones.shadows import check_can_shadow
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
+from ..strategies.base import Compiled, LastLayers, Shadows, as_it_is, check_needs
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
 from .inputs import check_prompts, row_seeds
@@ -61,6 +62,8 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
+    if any(isinstance(need, Shadows) for need in rule.needs):
+        check_can_shadow(backbone, rule.name, bool(config.batch_invariant))
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "

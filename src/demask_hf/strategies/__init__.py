@@ -7,6 +7,7 @@ model.
 
 from .base import (
     LastLayers,
+    Shadows,
     UnmaskingStrategy,
     WrappingStrategy,
     make_strategy,
@@ -28,6 +29,7 @@ from .settings import DecodingSettings
 from .step import DenoisingStep, ProbeLedger
 from .t2m import TokenToMaskStrategy
 from .threshold import ThresholdStrategy
+from .wino import WinoStrategy
 
 
 __all__ = [
@@ -46,9 +48,11 @@ __all__ = [
     "Review",
     "ScheduleStrategy",
     "SequentialStrategy",
+    "Shadows",
     "ThresholdStrategy",
     "TokenToMaskStrategy",
     "UnmaskingStrategy",
+    "WinoStrategy",
     "WrappingStrategy",
     "make_strategy",
     "register_strategy",

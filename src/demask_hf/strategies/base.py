@@ -49,7 +49,21 @@ class LastLayers:
         return max(1, num_layers - int(num_layers * (1 - self.share)))
 
 
-Need = str | LastLayers
+@dataclass(frozen=True)
+class Shadows:
+    """The need for a review of the written positions of a row's block by shadow tokens, which do not see them.
+
+    Only `step.review` of these positions is filled. A forward computes one more position for each of the block.
+
+    Args:
+        is_aligned (`bool`, *optional*, defaults to `True`):
+            With `False`, shadows stand where public code has them for models with shifted logits, and see the token.
+    """
+
+    is_aligned: bool = True
+
+
+Need = str | LastLayers | Shadows
 _Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
 # Maps a module to the callable that `generate` runs: the module itself, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
@@ -96,7 +110,7 @@ class UnmaskingStrategy(ABC):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What `select` reads of a step: names out of `NEEDS`, and [`LastLayers`] for `step.attentions`.
+        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`] for attention, and [`Shadows`].
 
         Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
         where the vocabulary is large; the scores do not.
@@ -185,7 +199,7 @@ def check_needs(strategy: UnmaskingStrategy) -> None:
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
-        if not isinstance(need, LastLayers) and need not in NEEDS:
+        if not isinstance(need, LastLayers | Shadows) and need not in NEEDS:
             raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
     if len(layers) > 1:
         raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")
