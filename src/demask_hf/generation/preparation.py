@@ -63,7 +63,7 @@ def prepare(
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
     if any(isinstance(need, Shadows) for need in rule.needs):
-        check_can_shadow(backbone, rule.name, bool(config.batch_invariant))
+        check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
