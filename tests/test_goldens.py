@@ -28,6 +28,9 @@ FILES = [
     "R1_frechet_cache",
     "R1_dawn",
     "R1_dawn_wide",
+    "R1_t2m_remask",
+    "R1_wino",
+    "R1_wino_d2cache",
     "T_dream_official_ties",
     "T_fastdllm_cache",
     "T_fastdllm_cache_ties",
@@ -48,8 +51,11 @@ SHARED_FILES = [
 ]
 SHARED_FILES += ["R1_eoser_ties", "R1_d2cache_rules_ties", "R1_fastdllm_llada_rules_ties"]
 SHARED_FILES += ["T_eoser_ties", "T_d2cache_rules_ties", "T_frechet_cache_ties"]
-# Of the trained checkpoint's cases and of those with a cache or many rules, the default run takes every sixth; all are
-# run with `-m "slow or not slow"`.
+SHARED_FILES += ["T_t2m_remask", "T_t2m_remask_ties", "Tsoft_t2m_remask"]
+SHARED_FILES += [f"{name}_wino{code}" for name in ("R1", "T") for code in ("_ties", "_d2cache_ties")]
+SHARED_FILES += [f"{name}_wino{code}" for name in ("T", "Tsoft") for code in ("", "_d2cache")]
+# Of the trained checkpoint's cases, of those with a cache or many rules and of those that remask, the default run takes
+# every sixth; all are run with `-m "slow or not slow"`.
 SAMPLE_EVERY = 6
 
 
@@ -69,7 +75,8 @@ def _cases():
         # Where the public code of DAWN rewrote the prompt, see `goldens/README.md`, it went another way from there.
         known = [case for case in known if not case.get("overwritten")]
         for index, case in enumerate(known):
-            is_whole = name.startswith("R1") and "cache" not in name and "rules" not in name
+            words = ("cache", "rules", "remask", "wino")
+            is_whole = name.startswith("R1") and not any(word in name for word in words)
             is_sampled = name in FILES and (is_whole or index % SAMPLE_EVERY == 0)
             marks = [] if is_sampled else [pytest.mark.slow]
             yield pytest.param(name, case, id=f"{name}-{case['id']}", marks=marks)
@@ -93,6 +100,9 @@ def _arguments(settings):
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}
+    remasking = _token_to_mask(settings) or _wide_in_narrow_out(settings)
+    if remasking:
+        return remasking
     filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
     if "dual_cache" in settings:
         cache = {"block_cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}
@@ -123,6 +133,27 @@ def _rule_of(settings):
     return {"strategy": "threshold", "confidence_threshold": settings["threshold"]}
 
 
+def _token_to_mask(settings):
+    if "max_post_steps" not in settings:
+        return None
+    rule = {"confidence_threshold": settings["threshold"], "rule": settings["strategy"]}
+    names = {"editing_threshold": "editing_threshold", "remask_threshold": "remask_threshold"}
+    names |= {"max_position_remasks": "max_remask_per_pos", "remask_share": "max_remask_ratio"}
+    rule |= {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    # The public code has no cap on all changes of a row.
+    return {"strategy": "t2m", **rule, "max_review_steps": settings["max_post_steps"], "max_remasks": 10_000}
+
+
+def _wide_in_narrow_out(settings):
+    if "threshold_back" not in settings and "narrow_out_thres" not in settings:
+        return None
+    is_authors = "threshold_back" in settings
+    names = ("threshold", "threshold_back") if is_authors else ("wide_in_thres", "narrow_out_thres")
+    rule = {"confidence_threshold": settings[names[0]], "verification_threshold": settings[names[1]]}
+    rule |= {"form": "authors" if is_authors else "d2cache", "block_length": settings["block_length"]}
+    return {"strategy": "wino", **rule, "max_remasks": 10_000}
+
+
 @cache
 def _model(checkpoint, scale=1.0):
     model = AutoModel.from_pretrained(FOLDER / "checkpoints" / checkpoint).eval()
@@ -145,21 +176,26 @@ def test_decoding_equals_the_public_code(name, case):
         **_arguments(case["settings"]),
     )
     assert output.sequences.tolist() == case["sequences"]
-    steps, num_passes = output.unmask_step[:, -NUM_NEW_TOKENS:], output.num_forward_passes.tolist()
-    if "rules" in name:
+    steps, num_passes = output.unmask_step[:, -NUM_NEW_TOKENS:], set(output.num_forward_passes.tolist())
+    if "wino" in name:
+        assert output.num_forward_passes.sum() == case.get("row_forwards", case["nfe"])
+    if "wino" in name or "rules" in name:
+        # There rows that are finished wait for the others before the next block.
         steps = _as_if_rows_waited(steps, case["settings"]["block_length"])
-        num_passes = [int(steps.max()) + 1]
-    assert set(num_passes) == {case["nfe"]}
+        num_passes = {int(steps.max()) + 1}
+    assert num_passes == {case["nfe"]}
     if not case.get("step_order_unreliable") and not case.get("tie"):
+        if "remask_steps" in case:
+            assert output.num_remasked.sum() == len(case["remask_steps"]) + len(case.get("edit_steps", []))
         assert steps.tolist() == case["unmask_step"]
 
 
 def _as_if_rows_waited(steps, block_length):
-    """Count steps as codes do whose rows begin a block together; these rules leave no step empty."""
-    blocks, start = [], 0
+    """Count steps as codes do whose rows begin a block together; the last step of a block writes in it."""
+    blocks, start, own = [], 0, torch.zeros_like(steps[:, :1])
     for block in steps.split(block_length, dim=-1):
-        blocks.append(block - block.amin(dim=-1, keepdim=True) + start)
-        start = int(blocks[-1].max()) + 1
+        blocks.append(block - own + start)
+        start, own = int(blocks[-1].max()) + 1, block.amax(dim=-1, keepdim=True) + 1
     return torch.cat(blocks, dim=-1)
 
 

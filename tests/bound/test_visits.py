@@ -73,7 +73,9 @@ def test_every_strategy_may_walk(dream_with_wide_head, tokenizer, name):
     ids = tokenizer(PROMPTS[0], return_tensors="pt")["input_ids"]
     kwargs |= {"strategy": name, "output_history": True, "return_dict_in_generate": True}
     history = dream_with_wide_head.generate(ids, **kwargs).history
-    assert [state.sequence.tolist() for state in visited] == [before[0].tolist() for before in history[:-1]]
+    # A strategy that remasks looks at states without masks, too.
+    states = [before[0].tolist() for before in history[:-1] if (before == 1).any()]
+    assert [state.sequence.tolist() for state in visited] == states
 
 
 def test_a_row_of_a_batch_is_the_row_alone(dream_with_wide_head, tokenizer):

@@ -32,7 +32,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 # Looking at every position, or probing some, asks the device where they are, too.
-READERS = {"dawn", "dapd"}
+READERS = {"dawn", "dapd", "edit", "t2m", "wino"}
 PROBERS = {"punt"}
 # Those that walk the positions compare whole tensors, on the CPU only.
 WALKERS = {"demask", "distance", "table"}

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from demask_hf import make_strategy, strategy_fields, strategy_names
+from demask_hf.strategies import Decision, Review
+from demask_hf.strategies.wino import FORMS
 
 
 # A table of six positions.
@@ -46,6 +48,15 @@ VARIANTS = [
     ("dawn", {"confidence_threshold": 0.2, "anchor_threshold": 0.6, "induced_threshold": 0.3, "sink_threshold": 1.0}),
     ("dawn", {"confidence_threshold": 0.2, "sink_threshold": 0.2, "edge_threshold": 0.15, "num_layers": 1}),
     ("dapd", {"initial_bound": 0.5, "final_bound": 0.9, "layer_share": 1.0}),
+    ("t2m", {"confidence_threshold": 0.3, "remask_threshold": 0.5, "max_position_remasks": 2, "remask_share": 1.0}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "t2t_remask", "remask_threshold": 0.2}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "logit_diff", "remask_threshold": 0.05}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "t2t", "max_review_steps": 3}),
+    *(("wino", {"confidence_threshold": 0.3, "verification_threshold": 0.6, "form": form}) for form in FORMS),
+    ("edit", {"inner": "sequential", "edit_share": 0.5}),
+    ("edit", {"inner": {"name": "schedule", "plan": "llada"}, "edit_threshold": 0.9, "max_looks": 1}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "max_probes": 2}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "doubt": "dependency", "edit_share": 0.4}),
     ("dapd", {"initial_bound": 0.8, "final_bound": 0.8, "confidence_threshold": None}),
 ]
 CASES = [(name, {}) for name in strategy_names()] + VARIANTS
@@ -76,6 +87,12 @@ def _decode(model, prompts, strategy, **kwargs):
     return model.generate(ids, attention_mask, strategy=strategy, **{**settings, **kwargs})
 
 
+def _review(candidates, generator):
+    """Return what a model predicts at the positions that are no candidates, all of them written."""
+    values = torch.rand(3, *candidates.shape, generator=generator) * ~candidates
+    return Review(values[0], (values[1] * 9 + 3).long(), values[2])
+
+
 @every_case
 def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, name, fields):
     strategy = make_strategy(name, **fields)
@@ -99,8 +116,15 @@ def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, nam
             forward=forward,
             attentions=torch.randn(4, 9, 9, generator=generator).softmax(dim=-1),
             context_confidence=torch.rand(4, 9, generator=generator) * ~candidates,
+            written=~candidates,
+            review=_review(candidates, generator),
         )
         selected = strategy.select(step)
+        if isinstance(selected, Decision):
+            # Written positions may be edited; nothing else that is no candidate is selected.
+            changed = selected.selected if selected.remasked is None else selected.selected | selected.remasked
+            assert strategy.remasks or not (changed & ~candidates).any()
+            selected = selected.selected & candidates
         assert selected.dtype == torch.bool
         assert selected.shape == candidates.shape
         assert not (selected & ~candidates).any()
@@ -124,6 +148,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(dream_with_head, name, fields, te
         assert together.unmask_step[row, begin:].tolist() == alone.unmask_step[0].tolist()
         assert together.num_forward_passes[row] == alone.num_forward_passes[0]
         assert together.num_probe_passes[row] == alone.num_probe_passes[0]
+        assert together.num_remasked[row] == alone.num_remasked[0]
 
 
 @every_case
@@ -135,6 +160,13 @@ def test_every_position_is_written_once_and_every_pass_is_counted(dream_with_hea
     steps = output.unmask_step[:, -NUM_NEW_TOKENS:]
     assert (steps >= 0).all()
     assert (output.unmask_step[:, :-NUM_NEW_TOKENS] == -1).all()
+    if make_strategy(name, **fields).remasks:
+        # Every pass but those that write nothing and the last look changes something.
+        assert (output.num_forward_passes <= 2 * NUM_NEW_TOKENS + 2 * output.num_remasked + 1).all()
+        prompts = [each[:, :-NUM_NEW_TOKENS] for each in output.history]
+        assert all(torch.equal(each, prompts[0]) for each in prompts)
+        return
+    assert not output.num_remasked.any()
     assert torch.equal(steps.max(dim=-1).values + 1, output.num_forward_passes)
     # A strategy that may leave a step empty needs its schedule to end; others write something in every pass.
     assert (output.num_forward_passes <= NUM_NEW_TOKENS).all()

@@ -13,7 +13,7 @@ from ..generation.arguments import resolve_config
 from ..generation.encoding import Prompt, encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
-from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
+from ..strategies import Decision, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class RecordingStrategy(WrappingStrategy):
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
         return (self.rule,) if self.walker is self.rule else (self.walker, self.rule)
 
-    def select(self, step: DenoisingStep) -> torch.Tensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
+        if not step.index.host_active:
+            # The walker looks at rows in which nothing is masked.
+            return self.walker.select(step)
         selected = self.rule.select(step)
         scores = step.at_positions(self.rule.walk_scores(step), float("-inf"))
         order = scores.argsort(dim=-1, descending=True, stable=True)

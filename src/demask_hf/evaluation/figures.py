@@ -30,6 +30,9 @@ RULE_COLORS = {
     "punt": "#7f7f00",
     "distance": "#b0b0b0",
     "table": "#e377c2",
+    "t2m": "#17becf",
+    "edit": "#1b9e77",
+    "wino": "#5b3fd6",
     "demask": "#d62728",
 }
 # For rules registered by users.

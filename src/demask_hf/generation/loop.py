@@ -8,10 +8,11 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
-from ..strategies import DecodingSettings, DenoisingStep, UnmaskingStrategy
+from ..strategies import Decision, DecodingSettings, DenoisingStep, UnmaskingStrategy
 from .caching import CachedForward
 from .ending import EosPenalty
 from .predictor import Predictor
+from .remasking import change_written, most_remasks, written_positions
 from .state import DecodingState, OnStep
 
 
@@ -60,25 +61,34 @@ class DenoisingLoop:
             cached,
             EosPenalty.of(self.settings, self.backbone.mask_token_id),
         )
+        max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
         while True:
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
             is_open = self.open_positions(state)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
             candidates, is_last = self._candidates(state, is_open)
-            index = _index(candidates, state.faults)
-            if not index.host_active:
+            index, written = _index(candidates, state.faults), None
+            if self.strategy.remasks:
+                kept = self.kept_lengths(state)
+                written = written_positions(state, candidates, kept, self.settings.max_steps)
+            if not index.host_active and (written is None or not written.any()):
                 return
             # 3. One forward. 4. The token that each candidate would get.
-            step = predictor.step(state, candidates, index, logits_processor)
+            step = predictor.step(state, candidates, index, logits_processor, written)
             # 5. Select, on candidates only, and at least one in each unfinished row.
-            selected = self._select(step, [] if cached is None else cached.entered) | (candidates & is_last)
-            # 6. Write the tokens and count the forward pass.
-            draft = step.at_positions(step.tokens, 0)
-            state.sequences = torch.where(selected, draft, state.sequences)
+            entered = [] if cached is None else cached.entered
+            decision, selected, tokens = self._decided(state, step, entered, candidates & is_last)
+            # 6. Write the tokens, change written ones where the strategy does, and count the forward pass.
+            before, drafted, runs = state.sequences, candidates, candidates.any(dim=-1)
+            state.sequences = torch.where(selected, tokens, before)
             state.unmask_step = torch.where(selected, state.num_forward_passes[:, None], state.unmask_step)
-            state.num_forward_passes += candidates.any(dim=-1)
+            if written is not None:
+                rest = (tokens, before, written & ~is_last, self.backbone.mask_token_id, max_remasks)
+                drafted = candidates | change_written(state, decision, *rest)
+                runs = runs | written.any(dim=-1)
+            state.num_forward_passes += runs
             for callback in on_step:
-                callback(state, torch.where(candidates, draft, state.sequences))
+                callback(state, torch.where(drafted, tokens, before))
 
     def open_positions(self, state: DecodingState) -> torch.Tensor:
         """Return the positions still to be written, shape `(batch, length)`."""
@@ -121,10 +131,26 @@ class DenoisingLoop:
             return candidates.sum(dim=-1)
         return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
 
-    def _select(self, step: DenoisingStep, entered: list[int]) -> torch.Tensor:
-        """Return the strategy's selection under the rules of the loop; `entered` are the rows at a new block."""
+    def _decided(
+        self, state: DecodingState, step: DenoisingStep, entered: list[int], forced: torch.Tensor
+    ) -> tuple[Decision, torch.Tensor, torch.Tensor]:
+        """Return what the strategy decides, the candidates to write under the rules of the loop, and all tokens.
+
+        `entered` are the rows at a new block, `forced` the candidates that must be written now.
+        """
         offered = step if step.postponed is None else step.among(self._offered(step, step.postponed))
-        selected = self.strategy.select(offered) & offered.candidates
+        name, decision = type(self.strategy).__name__, self.strategy.select(offered)
+        if isinstance(decision, torch.Tensor):
+            decision = Decision(decision)
+        elif not self.strategy.remasks and (decision.remasked is not None or decision.revisited is not None):
+            raise ValueError(f"`remasks` must be True for a strategy that remasks or revisits, got False for {name}.")
+        elif decision.revisited is not None and "review" not in self.strategy.needs:
+            raise ValueError(f"`needs` must name 'review' for a strategy that revisits, got no such need of {name}.")
+        selected, tokens = decision.selected & offered.candidates, step.at_positions(step.tokens, 0)
+        if decision.tokens is not None:
+            tokens = torch.where(decision.selected, decision.tokens, tokens)
+            is_mask = (decision.selected & (tokens == self.backbone.mask_token_id)).any()
+            state.faults = torch.cat([state.faults, is_mask[None]])
         if not self.strategy.allows_empty_step:
             is_empty = ~selected.any(dim=-1, keepdim=True)
             selected = selected | (offered.best(offered.score("confidence"), 1) & is_empty)
@@ -132,7 +158,7 @@ class DenoisingLoop:
             has_entered = torch.zeros_like(step.seeds, dtype=torch.bool)
             has_entered[entered] = True
             selected = torch.where(has_entered[:, None], step.at_positions(step.index.slots == 0, False), selected)
-        return selected
+        return decision, selected | forced, tokens
 
     def _offered(self, step: DenoisingStep, postponed: torch.Tensor) -> torch.Tensor:
         """Return the candidates that need not wait; the last step of a plan writes everything."""
@@ -145,12 +171,14 @@ class DenoisingLoop:
 def _index(candidates: torch.Tensor, faults: torch.Tensor) -> CandidateIndex:
     """Return the places of the candidates; the one transfer per step also reports faults of the previous step."""
     on_host = torch.cat([faults, candidates.flatten()]).cpu()
-    if on_host[:2].any():
+    if on_host[: len(faults)].any():
         # Where nothing is possible, the probabilities are NaN, too.
         if on_host[1]:
             raise ValueError(
                 "`logits` must leave a token other than the mask at every position, got a position without one from "
                 "the model, a logits processor or `suppress_tokens`."
             )
-        raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
-    return CandidateIndex.of(candidates, on_host[2:].view(candidates.shape))
+        if on_host[0]:
+            raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
+        raise ValueError("`tokens` of a decision must not hold the mask token at a selected position, got some.")
+    return CandidateIndex.of(candidates, on_host[len(faults) :].view(candidates.shape))

@@ -22,6 +22,7 @@ from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer, criteria_of
 from .checkpoint import load_settings
 from .configuration import DemaskGenerationConfig
+from .encoding import draft_texts
 from .heads import HeadMethods
 from .inputs import check_inputs, check_objects
 from .loop import DenoisingLoop
@@ -42,10 +43,12 @@ class DemaskGenerationOutput(ModelOutput):
             Backbone forwards that each row needed (NFE); steps after a row was finished do not count.
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
+        num_remasked (`torch.LongTensor` of shape `(batch,)`):
+            Written positions that were sent back to mask, or edited; 0 for strategies that do neither.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):
             Tokens written, up to and including the first end-of-sequence token, per forward pass.
         unmask_step (`torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`):
-            Step at which each position was written, from 0; -1 for the others.
+            Step at which each position was finally written, from 0; -1 for the others.
         uncovered_mass (`torch.FloatTensor` of shape `(batch,)`):
             Largest probability mass that the probes of measured dependencies did not cover; 0 without probes.
         history (`tuple(torch.LongTensor)`, *optional*):
@@ -58,6 +61,7 @@ class DemaskGenerationOutput(ModelOutput):
     sequences: torch.Tensor
     num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
     num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
+    num_remasked: torch.Tensor = None  # type: ignore[assignment]
     tokens_per_forward: torch.Tensor = None  # type: ignore[assignment]
     unmask_step: torch.Tensor = None  # type: ignore[assignment]
     uncovered_mass: torch.Tensor = None  # type: ignore[assignment]
@@ -77,19 +81,11 @@ class DemaskGenerationOutput(ModelOutput):
 
         Returns:
             `list[str]`: one text for each step, from the first written position to the last; without special tokens.
+            What was remasked or edited later is shown with `output_history=True` only.
         """
-        steps, tokens = self.unmask_step[row].tolist(), self.sequences[row].tolist()
-        written = [column for column, step in enumerate(steps) if step >= 0]
-        if not written:
-            return []
-        texts = []
-        for last in range(max(steps) + 1):
-            pieces = [
-                mask if steps[column] > last else str(tokenizer.decode([tokens[column]], skip_special_tokens=True))
-                for column in range(written[0], written[-1] + 1)
-            ]
-            texts.append("".join(pieces))
-        return texts
+        steps, passes = self.unmask_step[row].tolist(), int(self.num_forward_passes[row])
+        history = None if self.history is None else [each[row].tolist() for each in self.history[: passes + 1]]
+        return draft_texts(tokenizer, self.sequences[row].tolist(), steps, history, mask)
 
 
 if TYPE_CHECKING:
@@ -128,7 +124,8 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
             4. apply logits processors, temperature and filters; take the most likely token, or draw one;
             5. let the strategy select candidates, at least one in each unfinished row;
-            6. write their tokens, count the forward pass, inform streamer and stopping criteria.
+            6. write their tokens, remask or edit written ones if the strategy does, up to `max_remasks`, count the
+               forward pass, inform streamer and stopping criteria.
         ```
 
         Rows do not influence each other. In half precision, left padding changes how sums are rounded, and a near tie
@@ -257,6 +254,7 @@ def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput
         sequences=sequences,
         num_forward_passes=state.num_forward_passes,
         num_probe_passes=state.ledger.num_probe_passes,
+        num_remasked=state.num_remasked,
         tokens_per_forward=num_written / state.num_forward_passes.clamp(min=1),
         unmask_step=unmask_step,
         uncovered_mass=state.ledger.uncovered_mass,

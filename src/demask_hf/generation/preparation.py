@@ -9,9 +9,10 @@ from transformers.utils import logging
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
+from ..backbones.shadows import check_can_shadow
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
+from ..strategies.base import Compiled, LastLayers, Shadows, as_it_is, check_needs
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
 from .inputs import check_prompts, row_seeds
@@ -61,6 +62,8 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
+    if any(isinstance(need, Shadows) for need in rule.needs):
+        check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
@@ -117,8 +120,9 @@ def _hint_at_equal_answers(
 
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
-    """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
-    if not any(isinstance(need, LastLayers) or need == "context_confidence" for need in rule.needs):
+    """Refuse a cache and compilation for a strategy that reads or changes other positions than the candidates."""
+    is_wide = any(isinstance(need, LastLayers) or need in ("context_confidence", "review") for need in rule.needs)
+    if not is_wide and not rule.remasks:
         return
     for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):
@@ -159,6 +163,7 @@ def _resolved_settings(
         num_blocks=num_blocks,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
+        max_remasks=config.max_remasks,
         temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,

@@ -7,6 +7,7 @@ model.
 
 from .base import (
     LastLayers,
+    Shadows,
     UnmaskingStrategy,
     WrappingStrategy,
     make_strategy,
@@ -16,8 +17,10 @@ from .base import (
 )
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
+from .decision import Decision, Review
 from .demask import DemaskStrategy
 from .distance import DistanceStrategy
+from .edit import EditStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
 from .frechet import FrechetStrategy
@@ -28,17 +31,21 @@ from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
 from .step import DenoisingStep, ProbeLedger
+from .t2m import TokenToMaskStrategy
 from .table import TableStrategy
 from .threshold import ThresholdStrategy
+from .wino import WinoStrategy
 
 
 __all__ = [
     "DapdStrategy",
     "DawnStrategy",
+    "Decision",
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
     "DistanceStrategy",
+    "EditStrategy",
     "EntropyBoundStrategy",
     "EoserStrategy",
     "FrechetStrategy",
@@ -47,11 +54,15 @@ __all__ = [
     "LocalLeapStrategy",
     "ProbeLedger",
     "PuntStrategy",
+    "Review",
     "ScheduleStrategy",
     "SequentialStrategy",
+    "Shadows",
     "TableStrategy",
     "ThresholdStrategy",
+    "TokenToMaskStrategy",
     "UnmaskingStrategy",
+    "WinoStrategy",
     "WrappingStrategy",
     "make_strategy",
     "register_strategy",

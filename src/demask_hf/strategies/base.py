@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from ..validation import nearest
+from .decision import Decision
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -22,6 +23,7 @@ NEEDS = (
     "probabilities",
     "hidden_states",
     "context_confidence",
+    "review",
 )
 
 
@@ -47,7 +49,21 @@ class LastLayers:
         return max(1, num_layers - int(num_layers * (1 - self.share)))
 
 
-Need = str | LastLayers
+@dataclass(frozen=True)
+class Shadows:
+    """The need for a review of the written positions of a row's block by shadow tokens, which do not see them.
+
+    Only `step.review` of these positions is filled. A forward computes one more position for each of the block.
+
+    Args:
+        is_aligned (`bool`, *optional*, defaults to `True`):
+            With `False`, shadows stand where public code has them for models with shifted logits, and see the token.
+    """
+
+    is_aligned: bool = True
+
+
+Need = str | LastLayers | Shadows
 _Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
 # Maps a module to the callable that `generate` runs: the module itself, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
@@ -83,13 +99,18 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
+    def remasks(self) -> bool:
+        """Whether `select` may change positions that are written: send them back to mask, or edit them."""
+        return False
+
+    @property
     def sequential_order(self) -> str:
         """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
         return "confidence"
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What `select` reads of a step: names out of `NEEDS`, and [`LastLayers`] for `step.attentions`.
+        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`] for attention, and [`Shadows`].
 
         Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
         where the vocabulary is large; the scores do not.
@@ -114,8 +135,11 @@ class UnmaskingStrategy(ABC):
         """
 
     @abstractmethod
-    def select(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
+        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`.
+
+        A [`Decision`] may hold their tokens, and positions to remask or edit, as well.
+        """
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
         """Return a copy without the memory of earlier steps, with some fields replaced."""
@@ -146,6 +170,10 @@ class WrappingStrategy(UnmaskingStrategy):
         return self.wrapped[0].follows_schedule
 
     @property
+    def remasks(self) -> bool:
+        return self.wrapped[0].remasks
+
+    @property
     def sequential_order(self) -> str:
         return self.wrapped[0].sequential_order
 
@@ -171,7 +199,7 @@ def check_needs(strategy: UnmaskingStrategy) -> None:
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
-        if not isinstance(need, LastLayers) and need not in NEEDS:
+        if not isinstance(need, LastLayers | Shadows) and need not in NEEDS:
             raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
     if len(layers) > 1:
         raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")

@@ -90,6 +90,8 @@ class DemaskStrategy(UnmaskingStrategy):
     _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
     _walks_row_by_row: bool = field(default=False, init=False, repr=False, compare=False)
+    _costs: "torch.Tensor | None" = field(default=None, init=False, repr=False, compare=False)
+    _keeps_costs: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def sequential_order(self) -> str:
@@ -179,7 +181,21 @@ class DemaskStrategy(UnmaskingStrategy):
         if self.on_walk is not None:
             self.on_walk(step, dependencies, scores, eligible)
         kept = self._walked(dependencies, scores, eligible, is_position)
+        if self._keeps_costs:
+            costs = (dependencies * kept[:, :, None]).sum(dim=1)
+            self._costs = step.at_positions(index.flat(costs.masked_fill(~kept, 0.0)), 0.0)
         return step.at_positions(index.flat(kept), False)
+
+    def keep_costs(self) -> None:
+        """Let `costs` be known after every selection."""
+        self._keeps_costs = True
+
+    @property
+    def costs(self) -> torch.Tensor:
+        """Summed dependencies of each position that was selected last on the others, shape `(batch, length)`."""
+        if self._costs is None:
+            raise RuntimeError("`keep_costs` must be called before `select` to know the costs, got none.")
+        return self._costs
 
     def walk_scores(self, step: DenoisingStep) -> torch.Tensor:
         """Return the score of each candidate in the order of the walk, higher first, shape `(num_candidates,)`.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -10,6 +11,7 @@ from ..functional.dependency import ranks
 from ..functional.distributions import score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
+from .decision import Review
 
 
 @dataclass
@@ -67,6 +69,11 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
+        written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+            Positions that this call wrote before, up to the end of their row; none in finished rows. For strategies
+            that remask.
+        review ([`Review`], *optional*):
+            What the model predicts now at the positions that are written; for strategies that need "review".
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
             Candidates that the loop keeps from the strategy in this step, see `eos_penalty` of `generate`.
         known_num_masked (`torch.LongTensor` of shape `(batch,)`, *optional*):
@@ -92,6 +99,8 @@ class DenoisingStep:
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
+    written: torch.Tensor | None = None
+    review: Review | None = None
     postponed: torch.Tensor | None = None
     known_num_masked: torch.Tensor | None = None
     known_index: CandidateIndex | None = None
@@ -140,12 +149,12 @@ class DenoisingStep:
             self.known_scores[name] = score_of(name, self.probabilities, self.tokens)
         return self.known_scores[name]
 
-    def given(self, name: str) -> torch.Tensor:
+    def given(self, name: str) -> Any:
         """Return what the loop computes only for strategies that need it.
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions" or "context_confidence".
+                "probabilities", "hidden_states", "attentions", "context_confidence", "review", or "written".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.
@@ -153,6 +162,8 @@ class DenoisingStep:
         value = getattr(self, name)
         if value is None:
             need = "LastLayers" if name == "attentions" else repr(name)
+            if name == "written":
+                raise KeyError("`remasks` of the strategy must be True to read `step.written`, got a step without it.")
             raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
         return value
 
