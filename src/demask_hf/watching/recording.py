@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 
-from ..strategies import DecodingSettings, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
+from ..strategies import (
+    Decision,
+    DecodingSettings,
+    DemaskStrategy,
+    DenoisingStep,
+    UnmaskingStrategy,
+    WrappingStrategy,
+)
 from ..strategies.base import Compiled, Need, as_it_is, fields_of
 from ..validation import check_flag
 from .reasons import Choice, Walk, reasons
@@ -109,11 +116,12 @@ class WatchingStrategy(WrappingStrategy):
             raise ValueError(f"`trace` must be used with a single prompt, got {num_rows} prompts.")
         self._first = state.sequences[0, _start(state.positions) :].tolist()
 
-    def select(self, step: DenoisingStep) -> torch.Tensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
         self._walk, self._mask_token_id = None, step.mask_token_id
-        selected = self.strategy.select(step)
+        decision = self.strategy.select(step)
+        selected = decision.selected if isinstance(decision, Decision) else decision
         self._choice = Choice(step, selected, _start(step.positions), self._walk)
-        return selected
+        return decision
 
     def __call__(self, state: Any, draft: torch.Tensor) -> None:
         """Record a step once its tokens are written.
