@@ -209,8 +209,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
                 Receives the finished text as it grows, and drafts if it has `put_draft`; for a single prompt only.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
-                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings`;
-                `custom_generate` as in transformers.
+                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings` and
+                `constraint`; `custom_generate` as in transformers.
 
         Returns:
             `torch.LongTensor` of shape `(batch * num_return_sequences, prompt_length + max_new_tokens)`, or
@@ -255,7 +255,7 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         check_processors(logits_processor)
         criteria = criteria_of(config, stopping_criteria, tokenizer)
-        loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
+        loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids, tokenizer)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
