@@ -13,6 +13,8 @@ from ..functional.restriction import completion_weights
 
 
 KINDS = ("regex", "json_schema")
+# The last code point, which no text has.
+_LAST = chr(0x10FFFF)
 # Automata of the last constraints of each tokenizer: to compile one for a large vocabulary takes seconds.
 _MAX_KEPT = 16
 _KEPT: WeakKeyDictionary[Any, dict[Any, TokenAutomaton]] = WeakKeyDictionary()
@@ -94,22 +96,27 @@ def _compiled(
     for token, spelling in spellings_of(tokenizer).items():
         if token < vocab_size and token not in eos_token_ids and spelling:
             spelled.setdefault(spelling, []).append(token)
-    # The library wants one end-of-sequence token; ours are added later.
+    # The library (0.2.14) drops a token of one byte behind what is a match already: "(ab)+" then accepts "ab" alone.
+    # Nothing is a match before a last character that no text has, and a state that reads it accepts.
     try:
-        index = Index(expression, Vocabulary(vocab_size, spelled))
+        # What is no expression by itself may become one between parentheses.
+        Index(expression, Vocabulary(256, {bytes([byte]): [byte] for byte in range(256)}))
+        spelled[_LAST.encode()] = [vocab_size + 1]
+        index = Index(f"(?:{expression}){_LAST}", Vocabulary(vocab_size, spelled))
     except ValueError as error:
         raise ValueError(
             "`constraint` must be a regular expression without look-around and `^` or `$`, whose matches the "
             f"tokenizer can spell, got {expression!r}: {error}"
         ) from error
+    known, final = index.get_transitions(), index.get_final_states()
+    accepting = [state for state, targets in known.items() if targets.get(vocab_size + 1) in final]
     transitions = (
         (state, token, target)
-        for state, targets in index.get_transitions().items()
+        for state, targets in known.items()
         for token, target in targets.items()
         if token < vocab_size
     )
-    final = index.get_final_states()
-    return TokenAutomaton.of(transitions, index.get_initial_state(), final, vocab_size, eos_token_ids)
+    return TokenAutomaton.of(transitions, index.get_initial_state(), accepting, vocab_size, eos_token_ids)
 
 
 def _expression_of(constraint: str | dict[str, Any]) -> str:
