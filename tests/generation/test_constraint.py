@@ -50,7 +50,12 @@ CASES += [("t2m", {"confidence_threshold": 0.3, "remask_threshold": 0.5}), ("sch
 @pytest.mark.parametrize(("name", "fields"), CASES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_strategy_writes_answers_that_match(model, spelling, name, fields, temperature):
-    output = _decode(model, spelling, strategy=name, temperature=temperature, seed=3, block_length=4, **fields)
+    try:
+        output = _decode(model, spelling, strategy=name, temperature=temperature, seed=3, block_length=4, **fields)
+    except ValueError as error:
+        # Right or refused.
+        assert str(error).startswith(f"`constraint` must be None for strategy {name!r}")  # noqa: PT017
+        return
     for answer in _answers(output, spelling):
         assert re.fullmatch(PATTERN, answer), answer
     assert not (output.sequences == MASK).any()

@@ -24,12 +24,35 @@ _REMOVED = 1000.0
 
 @dataclass(frozen=True)
 class Constraint:
-    """What an answer must match, and the distributions that are restricted to it.
+    r"""What an answer must match, and the distributions that are restricted to it (DINGO, arXiv 2505.23061).
+
+    Dependencies that a head predicts are those of the model alone, from what the model itself is sure of. Tokens of
+    one step match together, as they are taken from one completion. That a token changes, through the constraint, what
+    is probable elsewhere is in the marginals of the next step, and not in the head's dependencies.
+    Measured ones (`dependencies="exact"`) include the constraint.
 
     Args:
         automaton ([`TokenAutomaton`]): Accepts what matches.
         settings ([`DecodingSettings`]): Where the answer is, and how tokens are drawn.
         mask_token_id (`int`): Token that is never written.
+
+    Example:
+
+    The answer of a model for pairs of digits with given sums, of which the first digit is at most 4:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> settings = {"constraint": r"[0-4]\+[0-9](, [0-9]\+[0-4]){5}", "tokenizer": tokenizer}
+    >>> output = model.generate(**prompt, strategy="threshold", return_dict_in_generate=True, **settings)
+    >>> print(*output.drafts(tokenizer)[-3:], sep="\n")
+    _+_, 9+3, 1+4, 9+4, 1+2, 7+4
+    1+_, 9+3, 1+4, 9+4, 1+2, 7+4
+    1+6, 9+3, 1+4, 9+4, 1+2, 7+4
+
+    ```
     """
 
     automaton: TokenAutomaton
