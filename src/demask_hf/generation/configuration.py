@@ -11,6 +11,7 @@ from transformers.utils import logging
 from ..strategies import UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
 from .checks import check_compile, check_sampling, check_special_token, check_texts, check_tokens, check_words
+from .constraint import check_constraint
 from .foreign import WithoutOptions, without_foreign
 
 
@@ -39,6 +40,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "bad_words_ids": check_words,
     "stop_strings": check_texts,
     "compile": check_compile,
+    "constraint": check_constraint,
 }
 _METADATA = ("_commit_hash", "_from_model_config", "_original_object_hash", "transformers_version")
 # Names of the settings that came from the caller of `generate` and not from the checkpoint.
@@ -105,6 +107,9 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             are drawn as without it. 0 (default) is off.
         stop_strings (`str` or `list[str]`, *optional*):
             End a row where its finished text from the left ends with one of them; `generate` needs `tokenizer` then.
+        constraint (`str` or `dict`, *optional*):
+            What an answer must match: a regular expression, `{"regex": ...}` or `{"json_schema": ...}`; `generate`
+            needs `tokenizer` then, and the extra "constraints". See `docs/strategies.md`.
         max_time (`float`, *optional*):
             Seconds after which decoding ends, asked after every step. Finished text from the left stays, the rest
             becomes padding.
@@ -161,6 +166,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         self.stop_at_eos: bool | None = kwargs.pop("stop_at_eos", None)
         self.eos_penalty: float | None = kwargs.pop("eos_penalty", None)
         self.stop_strings: str | list[str] | None = kwargs.pop("stop_strings", None)
+        self.constraint: str | dict[str, Any] | None = kwargs.pop("constraint", None)
         self.max_time: float | None = kwargs.pop("max_time", None)
         self.block_cache: str | None = kwargs.pop("block_cache", None)
         self.cache_refresh_interval: int | None = kwargs.pop("cache_refresh_interval", None)

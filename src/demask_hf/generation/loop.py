@@ -6,10 +6,12 @@ import torch
 from transformers import LogitsProcessorList
 
 from ..backbones.backbone import Backbone
+from ..functional.automaton import TokenAutomaton
 from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
 from ..strategies import Decision, DecodingSettings, DenoisingStep, UnmaskingStrategy
 from .caching import CachedForward
+from .constrained import ConstrainedPredictor, Constraint
 from .ending import EosPenalty
 from .predictor import Predictor
 from .remasking import change_written, most_remasks, written_positions
@@ -23,10 +25,17 @@ class DenoisingLoop:
         backbone ([`Backbone`]): The model.
         strategy ([`UnmaskingStrategy`]): The rule, a fresh copy for this call.
         settings ([`DecodingSettings`]): Everything else.
+        automaton ([`TokenAutomaton`], *optional*): Accepts what an answer may be; by default everything.
     """
 
-    def __init__(self, backbone: Backbone, strategy: UnmaskingStrategy, settings: DecodingSettings):
-        self.backbone, self.strategy, self.settings = backbone, strategy, settings
+    def __init__(
+        self,
+        backbone: Backbone,
+        strategy: UnmaskingStrategy,
+        settings: DecodingSettings,
+        automaton: TokenAutomaton | None = None,
+    ):
+        self.backbone, self.strategy, self.settings, self.automaton = backbone, strategy, settings, automaton
         self._plan = None
         if settings.num_steps is not None:
             self._plan = torch.tensor(steps_of_blocks(settings.num_steps, settings.num_blocks))
@@ -51,16 +60,7 @@ class DenoisingLoop:
             ValueError: if the model's logits hold NaN.
         """
         cached = CachedForward.of(self.backbone, self.settings, state)
-        predictor = Predictor(
-            self.backbone,
-            self.settings,
-            self.settings.scored,
-            self.strategy.needs,
-            state.attention_mask,
-            state.token_type_ids,
-            cached,
-            EosPenalty.of(self.settings, self.backbone.mask_token_id),
-        )
+        predictor = self._predictor(state, cached)
         max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
         while True:
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
@@ -89,6 +89,18 @@ class DenoisingLoop:
             state.num_forward_passes += runs
             for callback in on_step:
                 callback(state, torch.where(drafted, tokens, before))
+
+    def _predictor(self, state: DecodingState, cached: CachedForward | None) -> Predictor:
+        """Return what does steps 3 and 4."""
+        mask_token_id = self.backbone.mask_token_id
+        given = (
+            *(self.backbone, self.settings, self.settings.scored, self.strategy.needs),
+            *(state.attention_mask, state.token_type_ids, cached, EosPenalty.of(self.settings, mask_token_id)),
+        )
+        if self.automaton is None:
+            return Predictor(*given)
+        constraint = Constraint(self.automaton.to(state.sequences.device), self.settings, mask_token_id)
+        return ConstrainedPredictor(*given, constraint=constraint, open_positions=self.open_positions)
 
     def open_positions(self, state: DecodingState) -> torch.Tensor:
         """Return the positions still to be written, shape `(batch, length)`."""
@@ -148,6 +160,7 @@ class DenoisingLoop:
             raise ValueError(f"`needs` must name 'review' for a strategy that revisits, got no such need of {name}.")
         selected, tokens = decision.selected & offered.candidates, step.at_positions(step.tokens, 0)
         if decision.tokens is not None:
+            self._check_tokens(step, decision, tokens)
             tokens = torch.where(decision.selected, decision.tokens, tokens)
             is_mask = (decision.selected & (tokens == self.backbone.mask_token_id)).any()
             state.faults = torch.cat([state.faults, is_mask[None]])
@@ -159,6 +172,17 @@ class DenoisingLoop:
             has_entered[entered] = True
             selected = torch.where(has_entered[:, None], step.at_positions(step.index.slots == 0, False), selected)
         return decision, selected | forced, tokens
+
+    def _check_tokens(self, step: DenoisingStep, decision: Decision, tokens: torch.Tensor) -> None:
+        """Refuse other tokens than those of an answer that matches a constraint."""
+        if self.automaton is None or decision.tokens is None:
+            return
+        expected = torch.where(step.candidates, tokens, step.sequences)
+        if (decision.selected & (decision.tokens != expected)).any():
+            raise ValueError(
+                f"`constraint` must be None for strategy {self.strategy.name!r} with these fields, which chose a "
+                "token of its own."
+            )
 
     def _offered(self, step: DenoisingStep, postponed: torch.Tensor) -> torch.Tensor:
         """Return the candidates that need not wait; the last step of a plan writes everything."""

@@ -152,7 +152,7 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
                 the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings` and
-                `trace`; `trace=True` to record the steps of a single prompt, see [`Trace`], with
+                `constraint`; `trace`; `trace=True` to record the steps of a single prompt, see [`Trace`], with
                 `return_dict_in_generate=True`; `custom_generate` as in transformers.
 
         Returns:
@@ -199,7 +199,9 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
         check_processors(logits_processor)
         criteria = criteria_of(config, stopping_criteria, tokenizer)
         watching = WatchingStrategy.of(trace, rule, config.return_dict_in_generate)
-        loop, state = prepare(self, config, watching or rule, input_ids, attention_mask, generator, token_type_ids)
+        loop, state = prepare(
+            self, config, watching or rule, input_ids, attention_mask, generator, token_type_ids, tokenizer
+        )
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None

@@ -261,26 +261,20 @@ class Predictor:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
 
-        Then which candidates wait, and the faults, see [`DecodingState`]. The logits of the
-        prediction are consumed, one part of the candidates at a time if only scores are kept.
+        Then which candidates wait, and the faults, see [`DecodingState`]. The logits are consumed, one part at a time.
         """
-        is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
         names = tuple(sorted({"confidence"} | {need for need in self.needs if need in _SCORE_NAMES}))
         tokens: list[torch.Tensor] = []
         faults, waits, read, read_lowered = [], [], [], []
 
         def values_of(probabilities: torch.Tensor) -> list[torch.Tensor]:
-            # Whole distributions come in one part only.
             return [probabilities] if is_whole else self._scores_of(names, probabilities, tokens[-1])
 
         for part, logits in prediction.parts():
             logits = processed(part, logits)
             probabilities = self.scored.probabilities(logits)
             part_noise = None if noise is None else noise[part]
-            # The most likely token needs no distribution to be drawn from.
-            drawn = probabilities if is_same or noise is None else self.sampling.probabilities(logits)
-            tokens.append(draw_tokens(logits, drawn, self.backbone.mask_token_id, part_noise))
-            del drawn
+            tokens.append(self._chosen(part, logits, probabilities, part_noise))
             is_mask = tokens[-1] == self.backbone.mask_token_id
             has_no_token = is_mask | logits.gather(-1, tokens[-1][:, None]).squeeze(-1).isneginf()
             faults.append(torch.stack([probabilities[:, 0].isnan().any(), has_no_token.any()]))
@@ -303,6 +297,15 @@ class Predictor:
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
         scores = {} if is_whole else dict(zip(names, values, strict=True))
         return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(faults).any(dim=0)
+
+    def _chosen(
+        self, part: slice, logits: torch.Tensor, probabilities: torch.Tensor, noise: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the token of each candidate of a part, given what the strategy reads."""
+        is_same = self.sampling == self.scored or (self.sampling.is_plain and self.scored.is_plain)
+        # The most likely token needs no distribution to be drawn from.
+        drawn = probabilities if is_same or noise is None else self.sampling.probabilities(logits)
+        return draw_tokens(logits, drawn, self.backbone.mask_token_id, noise)
 
 
 def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -4,17 +4,20 @@ import functools
 from dataclasses import replace
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..backbones.shadows import check_can_shadow
+from ..functional.automaton import TokenAutomaton
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, LastLayers, Shadows, as_it_is, check_needs
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
+from .constraint import automaton_of, check_fits
 from .inputs import check_prompts, row_seeds
 from .limits import check_memory, check_positions, check_tokens, special_token
 from .loop import DenoisingLoop
@@ -35,6 +38,7 @@ def prepare(
     attention_mask: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
     token_type_ids: torch.Tensor | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[DenoisingLoop, DecodingState]:
     """Return the loop for a resolved config with its strategy bound to the model, and the state to start from.
 
@@ -53,6 +57,8 @@ def prepare(
             Draws the seeds of the rows if the config has none.
         token_type_ids (`torch.LongTensor` of shape `(batch, prompt_length)`, *optional*):
             Segment ids, for models that use them.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Spells the tokens, for `constraint`.
 
     Raises:
         TypeError: if `input_ids` is not a tensor of integers, or `attention_mask` is not a tensor.
@@ -73,6 +79,7 @@ def prepare(
     check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids)
     check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
+    automaton = _automaton(backbone, config, settings, tokenizer)
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
     _hint_at_equal_answers(config, input_ids, attention_mask)
     repeats = len(seeds) // len(input_ids)
@@ -90,7 +97,32 @@ def prepare(
     elif config.batch_invariant:
         backbone, compiled = RowwiseBackbone(backbone), RowwiseHead
     rule.bind(model, settings, compiled)
-    return DenoisingLoop(backbone, rule, settings), state
+    return DenoisingLoop(backbone, rule, settings, automaton), state
+
+
+def _automaton(
+    backbone: Backbone,
+    config: DemaskGenerationConfig,
+    settings: DecodingSettings,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> TokenAutomaton | None:
+    """Return what accepts the answers of a call; `None` without a constraint."""
+    if config.constraint is None:
+        return None
+    for name, plain in (("block_cache", "none"), ("compile", False), ("stop_strings", None)):
+        if getattr(config, name) not in (plain, None):
+            raise ValueError(
+                f"`{name}` must be {plain!r} with `constraint`, which computes and matches whole answers, got "
+                f"{getattr(config, name)!r}."
+            )
+    if backbone.vocab_size is None:
+        raise ValueError("`vocab_size` of the model must be known with `constraint`, got None.")
+    never = [backbone.mask_token_id, *backbone.quirks.special_token_ids, *(config.suppress_tokens or [])]
+    never += [token for word in config.bad_words_ids or [] for token in word]
+    ends = [token for token in settings.ending_token_ids if token not in never]
+    automaton = automaton_of(config.constraint, tokenizer, backbone.vocab_size, ends)
+    check_fits(automaton, settings.num_new_tokens, never)
+    return automaton
 
 
 def _with_written_end(backbone: Backbone, config: DemaskGenerationConfig) -> Backbone:

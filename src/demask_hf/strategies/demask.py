@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 
 from ..functional.dependency import RULES, low_dependency_subset, net_influence
-from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
@@ -283,7 +282,7 @@ class _HeadDependencies:
         if not index.is_full:
             inputs["is_position"] = is_position
         if getattr(self.head.config, "reads_certainty", False):
-            inputs["certainty"] = index.padded(certainty_of(step.score("confidence"), step.score("entropy")))
+            inputs["certainty"] = index.padded(step.certainty)
         inputs = {name: tensor.to(states.device) for name, tensor in inputs.items()}
         return self.predict(index.padded(states), **inputs).dependencies.to(index.ranks.device)
 

@@ -8,7 +8,7 @@ import torch
 
 from ..functional.candidates import CandidateIndex
 from ..functional.dependency import ranks
-from ..functional.distributions import score_of
+from ..functional.distributions import certainty_of, score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
 from .decision import Review
@@ -76,6 +76,9 @@ class DenoisingStep:
             What the model predicts now at the positions that are written; for strategies that need "review".
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
             Candidates that the loop keeps from the strategy in this step, see `eos_penalty` of `generate`.
+        model_certainty (`torch.Tensor` of shape `(num_candidates, 2)`, *optional*):
+            Confidence and entropy of what the model itself predicts, where `probabilities` are those under a
+            `constraint`; read `certainty`.
         known_num_masked (`torch.LongTensor` of shape `(batch,)`, *optional*):
             Candidates of each row before some were left out; read `num_masked`.
         known_index ([`CandidateIndex`], *optional*):
@@ -102,6 +105,7 @@ class DenoisingStep:
     written: torch.Tensor | None = None
     review: Review | None = None
     postponed: torch.Tensor | None = None
+    model_certainty: torch.Tensor | None = None
     known_num_masked: torch.Tensor | None = None
     known_index: CandidateIndex | None = None
     known_scores: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -121,6 +125,12 @@ class DenoisingStep:
     def index(self) -> CandidateIndex:
         """Places of the candidates; the loop provides them, so no synchronisation is needed."""
         return CandidateIndex.of(self.candidates) if self.known_index is None else self.known_index
+
+    @property
+    def certainty(self) -> torch.Tensor:
+        """Confidence and entropy of the model's own predictions, as a head reads them, `(num_candidates, 2)`."""
+        known = self.model_certainty
+        return certainty_of(self.score("confidence"), self.score("entropy")) if known is None else known
 
     @property
     def rows(self) -> torch.Tensor:
@@ -196,6 +206,7 @@ class DenoisingStep:
             tokens=self.tokens[kept],
             hidden_states=None if states is None else states[kept.to(states.device)],
             postponed=None if self.postponed is None else self.postponed[kept],
+            model_certainty=None if self.model_certainty is None else self.model_certainty[kept],
             known_num_masked=self.num_masked,
             known_index=None,
         )
