@@ -10,7 +10,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.exceptions import HTTPException
 from transformers.utils import logging
 
 from ..generation.encoding import encode
@@ -276,9 +275,13 @@ def create_app(server: Server) -> FastAPI:
         headers = {"Retry-After": "1"} if error.status in (429, 503) else None
         return JSONResponse(error.to_dict(), error.status, headers)
 
-    @app.exception_handler(HTTPException)
-    async def not_found(request: Request, error: HTTPException) -> Response:
-        return JSONResponse(RequestError(f"{error.detail}.", error.status_code).to_dict(), error.status_code)
+    @app.exception_handler(404)
+    async def not_found(request: Request, error: Exception) -> Response:
+        return JSONResponse(RequestError("This server has no such path.", 404).to_dict(), 404)
+
+    @app.exception_handler(405)
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        return JSONResponse(RequestError("This path has no such method.", 405).to_dict(), 405)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
