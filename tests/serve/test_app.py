@@ -1,5 +1,6 @@
 """The endpoints, without a network; and one real process, talked to by the client of OpenAI."""
 
+import http.client
 import json
 import re
 import shutil
@@ -284,6 +285,16 @@ def process(tmp_path_factory):
             server.kill()
 
 
+def _counted(address, line):
+    """Wait until the metrics hold a line, and return whether they do."""
+    for _ in range(100):
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
+            if line in response.read().decode().splitlines():
+                return True
+        time.sleep(0.02)
+    return False
+
+
 def test_the_client_of_openai_streams_and_waits_and_a_signal_lets_answers_finish(process):
     openai = pytest.importorskip("openai", reason="needs the client of OpenAI")
     server, address, log = process
@@ -318,14 +329,16 @@ def test_the_client_of_openai_streams_and_waits_and_a_signal_lets_answers_finish
     leaving = client.completions.create(**slow)
     next(iter(leaving))
     leaving.close()
+    plain = http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
+    body = {"prompt": PROMPT, "max_tokens": 256, **slow["extra_body"]}
+    body["demask"] = {**body["demask"], "drafts": False}
+    plain.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    assert _counted(address, "demask_running_rows 1.0"), "the row of the stream that was closed still runs"
+    plain.close()
+    assert _counted(address, "demask_running_rows 0.0"), "the row of the client that left still runs"
     waiting = client.completions.create(**slow)
     chunks = iter(waiting)
     next(chunks)
-    for _ in range(100):
-        counts = urllib.request.urlopen(f"{address}/metrics", timeout=10).read().decode()
-        if "demask_running_rows 1.0" in counts:
-            break
-    assert "demask_running_rows 1.0" in counts, "the row of the client that left still runs"
     server.send_signal(signal.SIGTERM)
     rest = list(chunks)
     assert rest[-1].choices[0].finish_reason == "length"

@@ -270,22 +270,7 @@ def create_app(server: Server) -> FastAPI:
     # Pages of documentation would load scripts from a network.
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.exception_handler(RequestError)
-    async def refused(request: Request, error: RequestError) -> Response:
-        headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-        return JSONResponse(error.to_dict(), error.status, headers)
-
-    @app.exception_handler(404)
-    async def not_found(request: Request, error: Exception) -> Response:
-        return JSONResponse(RequestError("This server has no such path.", 404).to_dict(), 404)
-
-    @app.exception_handler(405)
-    async def not_allowed(request: Request, error: Exception) -> Response:
-        return JSONResponse(RequestError("This path has no such method.", 405).to_dict(), 405)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(_refusal(RuntimeError(repr(error))).to_dict(), 500)
+    _answer_errors(app)
 
     @app.post(_CHAT)
     async def chat(request: Request) -> Response:
@@ -311,3 +296,24 @@ def create_app(server: Server) -> FastAPI:
         return JSONResponse({"status": "ok" if is_alive else "closed"}, 200 if is_alive else 503)
 
     return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Let errors have the form of OpenAI."""
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        headers = {"Retry-After": "1"} if error.status in (429, 503) else None
+        return JSONResponse(error.to_dict(), error.status, headers)
+
+    @app.exception_handler(404)
+    async def not_found(request: Request, error: Exception) -> Response:
+        return JSONResponse(RequestError("This server has no such path.", 404).to_dict(), 404)
+
+    @app.exception_handler(405)
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        return JSONResponse(RequestError("This path has no such method.", 405).to_dict(), 405)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse(_refusal(RuntimeError(repr(error))).to_dict(), 500)
