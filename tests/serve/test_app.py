@@ -1,5 +1,6 @@
 """The endpoints, without a network; and one real process, talked to by the client of OpenAI."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -240,6 +241,35 @@ def test_a_full_queue_answers_429(make_client, served, monkeypatch):
 
 def _full(self, jobs):
     raise QueueFullError("1 answers wait already, of at most 1.")
+
+
+def test_rows_leave_if_the_client_has_gone_before_the_stream_began(served):
+    scheduler = Scheduler()
+    app = create_app(Server(served, scheduler))
+    body = json.dumps({"prompt": "w3", "max_tokens": 48, "stream": True, "demask": {"strategy": "sequential"}})
+    messages = [{"type": "http.request", "body": body.encode()}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        await asyncio.sleep(60)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "scheme": "http"}
+    scope |= {"headers": [(b"content-type", b"application/json")], "asgi": {"spec_version": "2.3"}}
+    asyncio.run(app(scope, receive, send))
+    scheduler.close()
+    assert scheduler.counts.num_row_passes < 48
+
+
+def test_a_client_that_reads_slowly_misses_drafts_but_no_text(client, monkeypatch):
+    monkeypatch.setattr("demask_hf.serve.decoding.MAX_UNREAD", -1)
+    body = {"prompt": "w3 w4", "demask": {"strategy": "sequential"}}
+    text = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+    body = {**body, "stream": True, "demask": {"strategy": "sequential", "drafts": True}}
+    chunks = [chunk["choices"][0] for chunk in _events(client.post("/v1/completions", json=body))]
+    assert "".join(chunk["text"] for chunk in chunks) == text
+    assert not any("draft" in chunk.get("demask", {}) for chunk in chunks)
 
 
 def test_an_error_inside_is_not_shown(client, monkeypatch):

@@ -2,28 +2,23 @@
 
 import asyncio
 import hmac
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from transformers.utils import logging
 
-from ..generation.encoding import encode
+from .decoding import RequestDecoding, refusal
 from .metrics import Metrics
-from .replies import ReplyForm, usage_of
-from .rows import Progress, Row, RowAnswer, ServedModel
-from .scheduler import CancelledRowError, ClosedError, Job, QueueFullError, Scheduler
-from .schema import CompletionRequest, RequestError, one_line, read_object, read_request
+from .replies import ReplyForm
+from .rows import ServedModel
+from .scheduler import Scheduler
+from .schema import RequestError, read_object, read_request
 
 
-logger = logging.get_logger(__name__)
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
-# Index of a row, and a step of it, its answer, or what went wrong.
-Event = tuple[int, Progress | RowAnswer | BaseException]
 
 
 class Server:
@@ -90,15 +85,20 @@ class Server:
         room = self.scheduler.max_rows + self.scheduler.max_waiting
         if len(asked.prompts) * asked.num_answers > room:
             raise RequestError(f"`n` times the number of prompts must be at most {room}, got more.")
-        decoding = _Decoding(self, asked)
+        decoding = RequestDecoding(self.served, self.scheduler, self.metrics.add_answer, asked)
         # Reading prompts takes a moment, in which other requests are answered.
         await asyncio.to_thread(decoding.prepare)
         decoding.start()
         form = ReplyForm(is_chat, self.served.name)
         if asked.is_streamed:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-            return StreamingResponse(decoding.stream(form, on_end), media_type="text/event-stream", headers=headers)
-        answers = await decoding.answers(request)
+
+            def end() -> None:
+                decoding.cancel()
+                on_end()
+
+            return _EventStream(decoding.stream(form), end, headers)
+        answers = await decoding.answers(request.receive)
         return JSONResponse(form.whole(answers, decoding.usage(answers)))
 
     def models(self) -> dict[str, Any]:
@@ -107,151 +107,18 @@ class Server:
         return {"object": "list", "data": [{**model, "max_model_len": self.served.max_length}]}
 
 
-class _Decoding:
-    """The rows of one request, from prompts to events."""
+class _EventStream(StreamingResponse):
+    """A stream of events that says when it is over, also if the client has gone before it began."""
 
-    def __init__(self, server: Server, asked: CompletionRequest):
-        self._server, self._asked = server, asked
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._rows: list[Row] = []
-        self._jobs: list[Job] = []
+    def __init__(self, events: AsyncIterator[str], on_end: Callable[[], None], headers: dict[str, str]):
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._on_end = on_end
 
-    def prepare(self) -> None:
-        """Make the rows.
-
-        Raises:
-            RequestError: if a prompt cannot be encoded, or a value does not fit the model.
-        """
-        asked, served = self._asked, self._server.served
-        for prompt in asked.prompts:
-            is_ids = isinstance(prompt, list) and isinstance(prompt[0], int)
-            try:
-                ids = prompt if is_ids else encode(served.tokenizer, prompt)
-                for number in range(asked.num_answers):
-                    seed = {} if asked.seed is None else {"seed": asked.seed + number}
-                    on_step = self._step_sender(len(self._rows)) if asked.is_streamed else None
-                    self._rows.append(
-                        served.row(
-                            ids, asked.strategy, {**asked.settings, **seed}, asked.stop, on_step, asked.with_drafts
-                        )
-                    )
-            except (ValueError, TypeError) as error:
-                raise RequestError(one_line(error)) from None
-            except Exception as error:
-                # Templates raise what they like where a conversation does not suit them.
-                if type(error).__module__.split(".")[0] != "jinja2":
-                    raise
-                raise RequestError(f"`messages` must suit the chat template, which says: {one_line(error)}") from None
-
-    def start(self) -> None:
-        """Let the rows join.
-
-        Raises:
-            RequestError: if there is no room, or the server shuts down.
-        """
-        self._jobs = [self._job(index, row) for index, row in enumerate(self._rows)]
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            self._server.scheduler.submit(self._jobs)
-        except QueueFullError as error:
-            raise RequestError(str(error), 429, "queue_full") from None
-        except ClosedError as error:
-            raise RequestError(str(error), 503, "shutting_down") from None
-
-    def usage(self, answers: Sequence[RowAnswer]) -> dict[str, Any]:
-        """Return the usage of the request."""
-        return usage_of(self._rows, answers, len(self._asked.prompts))
-
-    async def answers(self, request: Request) -> list[RowAnswer]:
-        """Return the answers; if the client goes away, the rows leave."""
-        gone = asyncio.ensure_future(_disconnected(request))
-        all_of_them = asyncio.ensure_future(self._all_answers())
-        try:
-            await asyncio.wait({gone, all_of_them}, return_when=asyncio.FIRST_COMPLETED)
-            if not all_of_them.done():
-                raise RequestError("The client has gone.", 499)
-            return all_of_them.result()
+            await super().__call__(scope, receive, send)
         finally:
-            self._cancel()
-            gone.cancel()
-            all_of_them.cancel()
-
-    async def stream(self, form: ReplyForm, on_end: Callable[[], None]) -> AsyncIterator[str]:
-        """Yield the events of the answers as they grow; call `on_end` at their end."""
-        found: dict[int, RowAnswer] = {}
-        try:
-            for index in range(len(self._rows) if form.is_chat else 0):
-                yield _event(form.opening(index))
-            while len(found) < len(self._rows):
-                index, event = await self._events.get()
-                if isinstance(event, BaseException):
-                    yield _event(_refusal(event).to_dict())
-                    return
-                if isinstance(event, Progress):
-                    if event.text or event.draft is not None:
-                        yield _event(form.step(index, event))
-                    continue
-                found[index] = event
-                self._server.metrics.add_answer(event)
-                yield _event(form.closing(index, self._rows[index].rest_of(event), event))
-            if self._asked.with_usage:
-                yield _event(form.last(self.usage([found[index] for index in sorted(found)])))
-            yield "data: [DONE]\n\n"
-        finally:
-            self._cancel()
-            on_end()
-
-    async def _all_answers(self) -> list[RowAnswer]:
-        found: dict[int, RowAnswer] = {}
-        while len(found) < len(self._rows):
-            index, event = await self._events.get()
-            if isinstance(event, BaseException):
-                raise _refusal(event)
-            if isinstance(event, RowAnswer):
-                found[index] = event
-                self._server.metrics.add_answer(event)
-        return [found[index] for index in sorted(found)]
-
-    def _job(self, index: int, row: Row) -> Job:
-        # What the row answered is sent when it has left, so that its place is free when the client knows.
-        answers: list[RowAnswer] = []
-
-        def end(error: BaseException | None) -> None:
-            self._send(index, answers[0] if error is None else error)
-
-        return Job(lambda ask: answers.append(row.run(ask)), end)
-
-    def _step_sender(self, index: int) -> Callable[[Progress], None]:
-        return lambda progress: self._send(index, progress)
-
-    def _send(self, index: int, event: Any) -> None:
-        """Hand an event from the thread of a row to the server's."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
-
-    def _cancel(self) -> None:
-        for job in self._jobs:
-            job.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    """Return when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
-
-
-def _refusal(error: BaseException) -> RequestError:
-    """Return what a client is told of an error: the sentence of a wrong value, and nothing of any other."""
-    if isinstance(error, CancelledRowError):
-        return RequestError("The answer was cancelled.", 499)
-    if isinstance(error, ValueError | TypeError):
-        return RequestError(one_line(error))
-    logger.error(f"A row failed: {error!r}", exc_info=error)
-    return RequestError("The server failed to decode this answer; its log says why.", 500, "internal_error")
+            self._on_end()
 
 
 def create_app(server: Server) -> FastAPI:
@@ -316,4 +183,4 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(_refusal(RuntimeError(repr(error))).to_dict(), 500)
+        return JSONResponse(refusal(RuntimeError(repr(error))).to_dict(), 500)
