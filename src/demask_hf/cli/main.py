@@ -12,7 +12,7 @@ from .. import __version__
 
 # Commands that need an extra of the package.
 _EXTRAS = {"collect": "train", "train": "train", "evaluate": "eval", "benchmark": "eval"}
-_EXTRAS |= {"verify": "eval", "calibrate": "eval"}
+_EXTRAS |= {"verify": "eval", "calibrate": "eval", "serve": "serve"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

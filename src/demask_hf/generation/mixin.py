@@ -211,7 +211,7 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
         loop.run(state, processors, [callback for callback in (stopper, recorder, watching, sender) if callback])
         if sender is not None:
             sender.end()
-        output = _finish(loop, state)
+        output = finish(loop, state)
         if recorder is not None:
             output.history = tuple(recorder.history)
         if watching is not None:
@@ -241,7 +241,7 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
         yield
 
 
-def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
+def finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
     """Pad everything after the end of each row, and compute the counts."""
     columns = torch.arange(state.sequences.shape[1], device=state.sequences.device)
     is_visible = (state.unmask_step < 0) & (state.sequences != loop.backbone.mask_token_id)

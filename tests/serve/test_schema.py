@@ -1,0 +1,139 @@
+"""What a request may ask for, and the sentence that refuses anything else."""
+
+import json
+
+import pytest
+
+from demask_hf.serve.schema import RequestError, read_object, read_request
+
+
+TEXT = {"prompt": "w3"}
+CHAT = {"messages": [{"role": "user", "content": "w3"}]}
+
+
+def _read(body, is_chat=False):
+    return read_request(body, is_chat, "tiny")
+
+
+def test_fields_become_settings():
+    body = {**TEXT, "model": "tiny", "max_tokens": 7, "temperature": 0.5, "top_p": 0.9, "n": 2, "seed": 3}
+    body |= {"stop": "w5", "stream": True, "stream_options": {"include_usage": True}, "user": "me", "logprobs": None}
+    body |= {"demask": {"strategy": "threshold", "confidence_threshold": 0.8, "block_length": 7, "drafts": True}}
+    asked = _read(body)
+    assert asked.prompts == ["w3"]
+    assert asked.settings == {"max_new_tokens": 7, "temperature": 0.5, "top_p": 0.9, "block_length": 7}
+    assert asked.strategy == {"name": "threshold", "confidence_threshold": 0.8}
+    assert (asked.num_answers, asked.seed, asked.stop) == (2, 3, ["w5"])
+    assert (asked.is_streamed, asked.with_usage, asked.with_drafts) == (True, True, True)
+
+
+def test_what_asks_for_nothing_is_accepted():
+    body = {"frequency_penalty": 0.0, "presence_penalty": 0, "logit_bias": {}, "logprobs": False, "tools": []}
+    asked = _read({**CHAT, **body, "response_format": {"type": "text"}, "max_completion_tokens": 4}, is_chat=True)
+    assert asked.settings == {"max_new_tokens": 4}
+    assert asked.strategy is None
+
+
+def test_fields_of_a_strategy_may_come_without_its_name():
+    assert _read({**TEXT, "demask": {"dependency_bound": 0.1}}).strategy == {"dependency_bound": 0.1}
+
+
+@pytest.mark.parametrize("prompt", ["w3", ["w3", "w4"], [3, 4], [[3, 4], [5]]])
+def test_prompts_are_texts_or_token_ids(prompt):
+    assert _read({"prompt": prompt}).prompts == ([prompt] if prompt in ("w3", [3, 4]) else prompt)
+
+
+def test_parts_of_a_message_are_joined():
+    content = [{"type": "text", "text": "w3 "}, {"type": "text", "text": "w4"}]
+    asked = _read({"messages": [{"role": "user", "content": content, "name": None}]}, is_chat=True)
+    assert asked.prompts == [[{"role": "user", "content": "w3 w4"}]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temprature": 1}, "`temprature` must be a known field, got an unknown one; nearest: temperature"),
+        ({"messages": []}, "`messages` must be a known field"),
+        ({"prompt": None}, "`prompt` must be a text, a list of token ids, or a list of those, got None"),
+        ({"prompt": []}, "`prompt` must be a text"),
+        ({"prompt": ["w3", 4]}, "`prompt` must hold texts or lists of token ids, got 4"),
+        ({"prompt": [1 << 70]}, "`prompt` must hold token ids of at most 64 bits"),
+        ({"max_tokens": 0}, "`max_tokens` must be an integer of at least 1, got 0"),
+        ({"temperature": -1}, r"`temperature` must be a number in \[0, inf\), got -1"),
+        ({"temperature": float("inf")}, "`temperature` must be a number"),
+        ({"top_p": 0}, r"`top_p` must be a number in \(0, 1\], got 0"),
+        ({"n": True}, "`n` must be an integer of at least 1, got True"),
+        ({"seed": 1.5}, r"`seed` must be an integer in \[-2\^62, 2\^62\), got 1.5"),
+        ({"user": 3}, "`user` must be a text, got 3"),
+        ({"stop": [""]}, "`stop` must hold texts of 1 to 256 characters, got ''"),
+        ({"stop": ["a"] * 17}, "`stop` must be a text or at most 16 texts"),
+        ({"stream": "yes"}, "`stream` must be True or False, got 'yes'"),
+        ({"stream_options": {"include_usage": True}}, "`stream_options` must be left out without `stream`"),
+        ({"stream": True, "stream_options": 1}, "`stream_options` must be an object with `include_usage` only"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "`stream_options` must not ask for `include_obfuscation`",
+        ),
+        ({"logprobs": 1}, "`logprobs` must be left out, as the probability of a token at the step that wrote it"),
+        ({"response_format": {"type": "json_schema"}}, "`response_format` must be of type text, as answers cannot"),
+        ({"frequency_penalty": 0.5}, "`frequency_penalty` must be left out or 0, as this server does not support it"),
+        ({"suffix": "w4"}, "`suffix` must be left out or ''"),
+        ({"best_of": 3}, "`best_of` must be left out or 1"),
+        ({"demask": 1}, "`demask` must be an object, got 1"),
+        ({"demask": {"drafts": 1}}, "`demask.drafts` must be True or False, got 1"),
+        ({"demask": {"drafts": True}}, "`demask.drafts` must be False without `stream`"),
+        ({"demask": {"strategy": {}}}, "`demask.strategy` must be a name, got {}"),
+        ({"demask": {"strategy": "treshold"}}, "`demask.strategy` must be one of .*threshold.*, got 'treshold'"),
+        ({"demask": {"compile": True}}, "`demask.compile` must not be set by a request, got True"),
+        ({"demask": {"bound": 1}}, "`demask.bound` must be a known field, got an unknown one; "),
+        (
+            {"demask": {"strategy": "threshold", "dependency_bound": 0.1}},
+            "`demask.dependency_bound` must be a known field",
+        ),
+    ],
+)
+def test_a_sentence_refuses_what_is_wrong_in_a_completion(fields, message):
+    with pytest.raises(RequestError, match=message) as refused:
+        _read({**TEXT, **fields})
+    assert refused.value.status == 400
+    error = refused.value.to_dict()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"].startswith(f"`{error['param']}` must")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": "w3"}, "`prompt` must be a known field"),
+        ({"messages": "w3"}, "`messages` must be a list of at least one message, got 'w3'"),
+        ({"messages": ["w3"]}, r"`messages\[0\]` must be an object with role and content, got 'w3'"),
+        ({"messages": [{"role": "user", "content": "a", "name": "b"}]}, r"`messages\[0\]` must hold role and content"),
+        ({"messages": [{"role": "boss", "content": "a"}]}, r"`messages\[0\].role` must be one of system, .*'boss'"),
+        ({"messages": [{"role": "user"}]}, r"`messages\[0\].content` must be a text, or a list of parts"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "`messages.*` must be a text"),
+        (
+            {"max_tokens": 3, "max_completion_tokens": 4},
+            "`max_completion_tokens` must be `max_tokens`, .* got 4 and 3",
+        ),
+        ({"logprobs": True}, "`logprobs` must be left out"),
+        ({"tools": [{}]}, r"`tools` must be left out or \[\]"),
+    ],
+)
+def test_a_sentence_refuses_what_is_wrong_in_a_chat(fields, message):
+    with pytest.raises(RequestError, match=message):
+        _read({**CHAT, **fields}, is_chat=True)
+
+
+def test_another_model_is_not_found():
+    with pytest.raises(RequestError, match="`model` must be 'tiny', the one that is served, got 'gpt'") as refused:
+        _read({**TEXT, "model": "gpt"})
+    assert (refused.value.status, refused.value.code) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"[1]", b'{"a": NaN}', b'"\\ud800"', b"[" * 100_000, b"1" * 5000, b'{"a": "\\ud800"}']
+)
+def test_a_body_that_is_no_json_object_is_refused(body):
+    with pytest.raises(RequestError, match="`body` must") as refused:
+        read_object(body)
+    assert len(json.dumps(refused.value.to_dict())) < 2000
