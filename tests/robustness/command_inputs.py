@@ -20,7 +20,7 @@ _NO_NUMBERS = ("x", "", "1,5", "0x", "--", "None")
 _NO_COUNTS = (*_NO_NUMBERS, "-1", "1.5", "nan", "inf", "99999999999999999999999")
 #: Options whose counts may be 0, and those of any integer.
 _FROM_ZERO = {"num_validation", "num_orders", "max_new_tokens", "top_k", "num_eval_states", "mixing_layers"}
-_ANY_INTEGER = {"seed"}
+_ANY_INTEGER = {"seed", "prompt_seed"}
 _NO_SETTINGS = ("demsk", "demask:bound=1", "demask:dependency_bound=x", "demask:dependency_bound", "x:y=1,")
 
 

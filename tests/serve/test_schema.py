@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from demask_hf.serve.schema import RequestError, read_object, read_request
+from demask_hf.serve.errors import RequestError
+from demask_hf.serve.schema import read_object, read_request
 
 
 TEXT = {"prompt": "w3"}
@@ -83,6 +84,15 @@ def test_parts_of_a_message_are_joined():
         ({"demask": {"drafts": 1}}, "`demask.drafts` must be True or False, got 1"),
         ({"demask": {"drafts": True}}, "`demask.drafts` must be False without `stream`"),
         ({"demask": {"strategy": {}}}, "`demask.strategy` must be a name, got {}"),
+        (
+            {"demask": {"strategy": "table", "table": "/etc/passwd"}},
+            "`demask` must not name a file of the server, got",
+        ),
+        (
+            {"demask": {"strategy": "edit", "inner": {"name": "table", "table": "x.json"}}},
+            "`demask` must not name a file of the server, got",
+        ),
+        ({"demask": {"strategy": "edit", "inner": "table"}}, "`demask` must not name a file of the server, got"),
         ({"demask": {"strategy": "treshold"}}, "`demask.strategy` must be one of .*threshold.*, got 'treshold'"),
         ({"demask": {"compile": True}}, "`demask.compile` must not be set by a request, got True"),
         ({"demask": {"bound": 1}}, "`demask.bound` must be a known field, got an unknown one; "),

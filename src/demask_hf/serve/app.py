@@ -11,11 +11,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from .decoding import RequestDecoding, refusal
+from .errors import RequestError
 from .metrics import Metrics
 from .replies import ReplyForm
 from .rows import ServedModel
 from .scheduler import Scheduler
-from .schema import RequestError, read_object, read_request
+from .schema import read_object, read_request
 
 
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"

@@ -9,10 +9,11 @@ from typing import Any
 from transformers.utils import logging
 
 from ..generation.encoding import encode
+from .errors import RequestError, one_line
 from .replies import ReplyForm, usage_of
 from .rows import Progress, Row, RowAnswer, ServedModel
 from .scheduler import CancelledRowError, ClosedError, Job, QueueFullError, Scheduler
-from .schema import CompletionRequest, RequestError, one_line
+from .schema import CompletionRequest
 
 
 logger = logging.get_logger(__name__)

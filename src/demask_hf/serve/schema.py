@@ -1,7 +1,6 @@
 """What a request may ask for: the fields of OpenAI's interface that are supported, and ours under `demask`."""
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from ..generation.configuration import setting_names
 from ..strategies import strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
+from .errors import RequestError
 
 
 # Settings of `generate` that a request may change under `demask`; the others belong to the server.
@@ -34,28 +34,6 @@ _SHARED = (
     *("model", "max_tokens", "temperature", "top_p", "n", "stop", "seed", "stream", "stream_options"),
     *("user", "demask", "logprobs", "response_format", *_NEUTRAL),
 )
-
-
-class RequestError(Exception):
-    """A request that is refused.
-
-    Args:
-        message (`str`): Why, in one sentence.
-        status (`int`, *optional*, defaults to 400): HTTP status.
-        code (`str`, *optional*): Short name of the reason.
-    """
-
-    def __init__(self, message: str, status: int = 400, code: str | None = None):
-        super().__init__(message)
-        self.message, self.status, self.code = message, status, code
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the error in the form of OpenAI."""
-        kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-        kind = "server_error" if self.status >= 500 else kinds.get(self.status, "invalid_request_error")
-        named = re.match(r"`([\w.\[\]]+)`", self.message)
-        parameter = named[1] if named and kind == "invalid_request_error" else None
-        return {"error": {"message": self.message, "type": kind, "param": parameter, "code": self.code}}
 
 
 @dataclass(frozen=True)
@@ -221,6 +199,8 @@ def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
             raise ValueError(f"`demask.strategy` must be a name, got {_shown(name)}.")
         check_choice("demask.strategy", name, strategy_names())
         strategy["name"] = name
+    if _names_file({**strategy, **given}):
+        raise ValueError("`demask` must not name a file of the server, got the strategy 'table' or its field.")
     names = [strategy["name"]] if strategy else strategy_names()
     fields = {each for name in names for each in strategy_fields(name)}
     for name in given:
@@ -232,6 +212,13 @@ def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
                 f"`demask.{name[:80]}` must be a known field, got an unknown one; {nearest(name[:80], known)}."
             )
     return {**strategy, **given}, settings, with_drafts
+
+
+def _names_file(value: Any) -> bool:
+    """Whether a field, also of a strategy within another, makes the server read a file."""
+    if isinstance(value, dict):
+        return "table" in value or any(map(_names_file, value.values()))
+    return value == "table"
 
 
 def _messages(given: Any) -> list[dict[str, str]]:
@@ -309,8 +296,3 @@ def _shown(value: Any) -> str:
     """Return a value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line that is not too long."""
-    return " ".join(str(error).split())[:1000]
