@@ -8,7 +8,7 @@ from typing import Any
 from ..generation.configuration import setting_names
 from ..strategies import strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
-from .errors import RequestError
+from .errors import RequestError, one_line
 
 
 # Settings of `generate` that a request may change under `demask`; the others belong to the server.
