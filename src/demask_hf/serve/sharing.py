@@ -36,7 +36,7 @@ class Pass:
 
     @property
     def key(self) -> Hashable:
-        """Equal for passes that may be one; those with a cache or other attention, and rows that run alone, share none."""
+        """Equal for passes that may be one; with a cache, other attention, or rows that run alone, none is shared."""
         if self.request.cache is not None or self.request.attended is not None or self.backbone.is_rowwise:
             return id(self)
         layers = self.request.attention_layers
