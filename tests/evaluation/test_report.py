@@ -44,6 +44,7 @@ def _row(label, family, is_chosen=True, is_matched=True):
         "reference": label,
         "is_chosen": is_chosen,
         "is_matched": is_matched,
+        "is_reference": False,
         "accuracy": 0.5,
         "accuracy_sd": None,
         "difference": {"mean": 0.0, "lower": 0.0, "upper": 0.0},
@@ -55,7 +56,7 @@ def _row(label, family, is_chosen=True, is_matched=True):
         **order,
         "diversity": None,
         "tokens_per_second": 1.0,
-        "families": {family: {"accuracy": 0.5, "mean_forward_passes": 2.0}},
+        "families": {family: {"accuracy": 0.5, "mean_forward_passes": 2.0, "difference": None}},
         "order": {"right": order, "wrong": order},
     }
 

@@ -135,6 +135,8 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("pad_token_id", "0", 0),
         ("bos_token_id", "2", 2),
         ("eos_token_id", "[2,3]", [2, 3]),
+        ("max_remasks", "5", 5),
+        ("constraint", '"[0-9]+"', "[0-9]+"),
     ],
 )
 def test_every_setting_of_generate_may_be_given(name, field, text, value):
