@@ -15,7 +15,7 @@ def _selected(step, **fields):
 
 
 @pytest.mark.parametrize(
-    ("radius", "expected"), [(0, [2]), (1, [1, 2]), (2, [0, 1, 2]), (4, [0, 1, 2, 6]), (100, [0, 1, 2, 6, 7])]
+    ("radius", "expected"), [(1, [1, 2]), (2, [0, 1, 2]), (4, [0, 1, 2, 6]), (100, [0, 1, 2, 6, 7])]
 )
 def test_anchors_lower_the_threshold_near_them(make_step, radius, expected):
     step = _step(make_step, [0.75, 0.8, 0.9, 0.7, 0.5, 0.25, 0.76, 0.8])

@@ -101,7 +101,7 @@ def test_blocks_are_tested_alone(scripted):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kl_threshold": -0.1}, r"`kl_threshold` must be a number in \[0, inf\], got -0\.1"),
+        ({"kl_threshold": -0.1}, r"`kl_threshold` must be a number in \(0, inf\], got -0\.1"),
         ({"order": "random"}, "`order` must be one of confidence, entropy, margin, token_probability, got 'random'"),
     ],
 )

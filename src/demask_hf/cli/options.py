@@ -188,6 +188,14 @@ class RuleOptions:
         return cast(DemaskStrategy, make_strategy("demask", **dict(map(field_of, self.set))))
 
 
+def _reads_head(strategy: UnmaskingStrategy) -> bool:
+    """Whether a strategy with its defaults, or the one within it, needs a head."""
+    inner = getattr(strategy, "inner", None)
+    if inner is not None:
+        return _reads_head(make_strategy(inner))
+    return isinstance(strategy, DemaskStrategy) and strategy.dependencies == "head"
+
+
 def chosen_strategies(
     options: StrategyOptions, compare: Sequence[str] | None, head: str | None, models: ModelOptions
 ) -> dict[str, UnmaskingStrategy]:
@@ -209,7 +217,9 @@ def chosen_strategies(
     if compare is None:
         specs = [options.strategy or models.default_strategy(head)]
     else:
-        specs = list(compare) or [name for name in strategy_names() if head is not None or name != "demask"]
+        specs = list(compare) or [
+            name for name in strategy_names() if head is not None or not _reads_head(make_strategy(name))
+        ]
     common = dict(map(field_of, options.set))
     chosen: dict[str, UnmaskingStrategy] = {}
     used: set[str] = set()

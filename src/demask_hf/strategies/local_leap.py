@@ -24,7 +24,7 @@ class LocalLeapStrategy(UnmaskingStrategy):
         relaxed_threshold (`float`, *optional*, defaults to 0.75):
             Lowest probability near an anchor, in [0, `confidence_threshold`].
         radius (`int`, *optional*, defaults to 4):
-            How far an anchor reaches, in places, at least 0; 0 is the rule of [`ThresholdStrategy`].
+            How far an anchor reaches, in places, at least 1.
 
     Example:
 
@@ -58,7 +58,7 @@ class LocalLeapStrategy(UnmaskingStrategy):
     def __post_init__(self):
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
         check_interval("relaxed_threshold", self.relaxed_threshold, 0, self.confidence_threshold)
-        check_count("radius", self.radius, lowest=0)
+        check_count("radius", self.radius)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         confidence = step.score("token_probability")

@@ -28,7 +28,7 @@ class PuntStrategy(UnmaskingStrategy):
 
     Args:
         kl_threshold (`float`, *optional*, defaults to 0.01):
-            Upper limit in nats, at least 0. The paper tries 0.01 to 0.32.
+            Upper limit in nats, above 0. The paper tries 0.01 to 0.32.
         order (`str`, *optional*, defaults to `"confidence"`):
             Order of the ranks: "confidence", "entropy", "margin" or "token_probability" (of the drawn token).
 
@@ -64,7 +64,7 @@ class PuntStrategy(UnmaskingStrategy):
         return needs_of_order(self.order) | {"probabilities"}
 
     def __post_init__(self):
-        check_interval("kl_threshold", self.kl_threshold, 0, infinite=True)
+        check_interval("kl_threshold", self.kl_threshold, 0, open_low=True, infinite=True)
         check_choice("order", self.order, ORDERS)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
