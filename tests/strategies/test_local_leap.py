@@ -41,7 +41,7 @@ def test_confidence_is_that_of_the_token_to_be_written(make_step):
 
 def test_it_equals_a_loop_over_pairs(make_step):
     generator = torch.Generator().manual_seed(0)
-    for radius in range(6):
+    for radius in range(1, 7):
         confidences = torch.randint(32, 64, (12,), generator=generator).div(64).tolist()
         anchors = [column for column in range(12) if confidences[column] >= 0.9]
         expected = {confidences.index(max(confidences)), *anchors}
@@ -72,7 +72,7 @@ def test_blocks_and_passes_by_hand(scripted):
         ({"confidence_threshold": 1.1}, r"`confidence_threshold` must be a number in \[0, 1\], got 1\.1"),
         ({"relaxed_threshold": -0.1}, r"`relaxed_threshold` must be a number in \[0, 0\.9\], got -0\.1"),
         ({"relaxed_threshold": 0.95}, r"`relaxed_threshold` must be a number in \[0, 0\.9\], got 0\.95"),
-        ({"radius": -1}, "`radius` must be an integer of at least 0, got -1"),
+        ({"radius": -1}, "`radius` must be an integer of at least 1, got -1"),
     ],
 )
 def test_wrong_fields_are_refused(fields, message):
