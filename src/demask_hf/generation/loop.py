@@ -8,8 +8,9 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
-from ..strategies import DecodingSettings, DenoisingStep, UnmaskingStrategy
+from ..strategies import DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
 from .caching import CachedForward
+from .drafting import moved, versions_of
 from .ending import EosPenalty
 from .predictor import Predictor
 from .state import DecodingState, OnStep
@@ -60,25 +61,36 @@ class DenoisingLoop:
             cached,
             EosPenalty.of(self.settings, self.backbone.mask_token_id),
         )
+        drafts: Drafts | None = None
         while True:
+            versions = state if drafts is None else versions_of(state, drafts, self.settings.max_steps)
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
-            is_open = self.open_positions(state)
+            is_open = self.open_positions(versions)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
-            candidates, is_last = self._candidates(state, is_open)
-            index = _index(candidates, state.faults)
+            candidates, is_last = self._candidates(versions, is_open)
+            if drafts is not None and cached is not None:
+                # Keys and values are those of the row's block.
+                candidates &= (versions.block == versions.block[: len(state.block)].repeat(len(drafts.sequences) + 1))[:, None]
+            index = _index(candidates, versions.faults)
             if not index.host_active:
                 return
             # 3. One forward. 4. The token that each candidate would get.
-            step = predictor.step(state, candidates, index, logits_processor)
+            step = predictor.step(versions, candidates, index, logits_processor)
             # 5. Select, on candidates only, and at least one in each unfinished row.
             selected = self._select(step, [] if cached is None else cached.entered) | (candidates & is_last)
+            state.num_row_forwards += candidates.any(dim=-1).unflatten(0, (-1, len(state.seeds))).sum(dim=0)
+            if drafts is not None:
+                step, selected = moved(self.strategy, state, versions, step, selected)
             # 6. Write the tokens and count the forward pass.
             draft = step.at_positions(step.tokens, 0)
             state.sequences = torch.where(selected, draft, state.sequences)
             state.unmask_step = torch.where(selected, state.num_forward_passes[:, None], state.unmask_step)
-            state.num_forward_passes += candidates.any(dim=-1)
+            is_active = step.candidates.any(dim=-1)
+            state.num_forward_passes += is_active
+            state.num_steps += is_active
+            drafts = self.strategy.drafts(step, selected)
             for callback in on_step:
-                callback(state, torch.where(candidates, draft, state.sequences))
+                callback(state, torch.where(step.candidates, draft, state.sequences))
 
     def open_positions(self, state: DecodingState) -> torch.Tensor:
         """Return the positions still to be written, shape `(batch, length)`."""
@@ -107,11 +119,11 @@ class DenoisingLoop:
         candidates = is_open & (blocks == current[:, None])
         is_new = is_open.any(dim=-1) & (current != state.block)
         state.block = torch.where(is_new, current, state.block)
-        state.block_start = torch.where(is_new, state.num_forward_passes, state.block_start)
+        state.block_start = torch.where(is_new, state.num_steps, state.block_start)
         state.num_block_steps = torch.where(is_new, self._planned(candidates, current), state.num_block_steps)
         is_last = torch.zeros_like(is_new)[:, None]
         if self.settings.max_steps is not None:
-            is_last = (state.num_forward_passes == self.settings.max_steps - 1)[:, None]
+            is_last = (state.num_steps == self.settings.max_steps - 1)[:, None]
             candidates = torch.where(is_last, is_open, candidates)
         return candidates, is_last
 

@@ -42,6 +42,9 @@ class DemaskGenerationOutput(ModelOutput):
             Prompt and answer; padding after the first end-of-sequence token.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`):
             Backbone forwards that each row needed (NFE); steps after a row was finished do not count.
+        num_row_forwards (`torch.LongTensor` of shape `(batch,)`):
+            Versions of each row that these forwards computed: drafts are counted, too. One per forward pass for
+            strategies without drafts.
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):
@@ -57,6 +60,7 @@ class DemaskGenerationOutput(ModelOutput):
     # `generate` sets all of them; a `ModelOutput` requires defaults for all but the first.
     sequences: torch.Tensor
     num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
+    num_row_forwards: torch.Tensor = None  # type: ignore[assignment]
     num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
     tokens_per_forward: torch.Tensor = None  # type: ignore[assignment]
     unmask_step: torch.Tensor = None  # type: ignore[assignment]
@@ -308,6 +312,7 @@ def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput
     return DemaskGenerationOutput(
         sequences=sequences,
         num_forward_passes=state.num_forward_passes,
+        num_row_forwards=state.num_row_forwards,
         num_probe_passes=state.ledger.num_probe_passes,
         tokens_per_forward=num_written / state.num_forward_passes.clamp(min=1),
         unmask_step=unmask_step,

@@ -121,15 +121,15 @@ class Predictor:
         rows, columns = index.rows, index.columns
         noise = None
         if self.sampling.temperature > 0:
-            noise = uniform_noise(state.seeds[rows], state.num_forward_passes[rows], state.positions[rows, columns])
+            noise = uniform_noise(state.seeds[rows], state.num_steps[rows], state.positions[rows, columns])
 
         def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
             if not logits_processor:
                 return logits
             ids: Any = state.sequences[rows[part]]
-            if self.attention_mask is not None:
+            if state.attention_mask is not None:
                 # Padding is no text: a row must get what it gets alone.
-                is_padding = ~self.attention_mask[rows[part]].bool()
+                is_padding = ~state.attention_mask[rows[part]].bool()
                 ids = ids.masked_fill(is_padding, self.backbone.mask_token_id)
             return logits_processor(ids, logits)
 
@@ -142,8 +142,8 @@ class Predictor:
             positions=state.positions,
             probabilities=probabilities,
             tokens=tokens,
-            step_index=state.num_forward_passes,
-            block_step_index=state.num_forward_passes - state.block_start,
+            step_index=state.num_steps,
+            block_step_index=state.num_steps - state.block_start,
             num_block_steps=state.num_block_steps,
             seeds=state.seeds,
             mask_token_id=self.backbone.mask_token_id,
@@ -163,9 +163,9 @@ class Predictor:
         rows: torch.Tensor,
         **wanted: Any,
     ) -> PredictionRequest:
-        """Return a request for sequences that belong to these rows of the batch."""
+        """Return a request for sequences that belong to these rows of the batch, or to versions of them."""
         given = (self.attention_mask, self.token_type_ids)
-        attention_mask, token_type_ids = (None if tensor is None else tensor[rows] for tensor in given)
+        attention_mask, token_type_ids = (None if tensor is None else tensor[rows % len(tensor)] for tensor in given)
         wanted = {"with_hidden_states": False, **wanted}
         return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
 

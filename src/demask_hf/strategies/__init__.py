@@ -17,8 +17,10 @@ from .base import (
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
 from .demask import DemaskStrategy
+from .drafts import Drafts
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
+from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -33,8 +35,10 @@ __all__ = [
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
+    "Drafts",
     "EntropyBoundStrategy",
     "EoserStrategy",
+    "FreedaveStrategy",
     "KlassStrategy",
     "LastLayers",
     "ProbeLedger",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from ..validation import nearest
+from .drafts import Drafts
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -116,6 +117,40 @@ class UnmaskingStrategy(ABC):
     @abstractmethod
     def select(self, step: DenoisingStep) -> torch.Tensor:
         """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
+
+    @property
+    def num_versions(self) -> int:
+        """Most versions of a row in one forward, the row itself included; above 1 if the strategy makes drafts."""
+        return 1
+
+    def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
+        """Return versions of the rows to compute beside them in the next forward; by default none.
+
+        In the next step `select` sees all versions. Each row then moves to the last version that is verified: the row
+        itself is, and so is a draft that a verified version becomes in that step, see `accepts`. A strategy that runs
+        others makes no drafts unless it says so itself.
+
+        Args:
+            step ([`DenoisingStep`]):
+                The step that is being taken, of the rows only.
+            selected (`torch.BoolTensor` of shape `(batch, length)`):
+                Positions that it writes.
+        """
+        return None
+
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
+        """Return whether a row may move on to each of its drafts; by default only to what it would have become.
+
+        Args:
+            drafts (`torch.LongTensor` of shape `(num_versions, batch, length)`):
+                All versions of the rows.
+            outcomes (`torch.LongTensor` of shape `(batch, length)`):
+                What a verified version of each row becomes in this step.
+
+        Returns:
+            `torch.BoolTensor` of shape `(num_versions, batch)`.
+        """
+        return (drafts == outcomes).all(dim=-1)
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
         """Return a copy without the memory of earlier steps, with some fields replaced."""

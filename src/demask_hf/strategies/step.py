@@ -189,6 +189,32 @@ class DenoisingStep:
             known_index=None,
         )
 
+    def of_rows(self, rows: torch.Tensor) -> "DenoisingStep":
+        """Return the step of some rows; the places of their candidates are looked up, which waits for the device.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(num_rows,)`):
+                The rows, in the order in which they are wanted.
+        """
+        candidates = self.candidates[rows]
+        kept = self.at_positions(torch.arange(len(self.tokens), device=rows.device), -1)[rows][candidates]
+        of_candidates = ("probabilities", "tokens", "hidden_states", "postponed")
+        of_rows = ("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds")
+        of_rows = (*of_rows, "num_masked", "attentions", "context_confidence")
+        chosen = {
+            name: None if value is None else value[index.to(value.device)]
+            for names, index in ((of_candidates, kept), (of_rows, rows))
+            for name, value in ((name, getattr(self, name)) for name in names)
+        }
+        return replace(
+            self,
+            candidates=candidates,
+            known_num_masked=chosen.pop("num_masked"),
+            known_index=None,
+            known_scores={name: scores[kept] for name, scores in self.known_scores.items()},
+            **chosen,
+        )
+
     def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
         """Select the candidates with the highest scores in each row; ties go to the earlier position.
 
