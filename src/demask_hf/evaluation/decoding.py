@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -32,6 +32,8 @@ class Decoding:
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
         seconds (`float`):
             Wall-clock time of the prompt's batch, divided by the prompts in it.
+        num_row_forwards (`int`, *optional*):
+            Versions of the row that these forwards computed, drafts included; by default one per forward pass.
     """
 
     prompt: str
@@ -41,6 +43,11 @@ class Decoding:
     num_forward_passes: int
     num_probe_passes: int
     seconds: float
+    num_row_forwards: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self):
+        if self.num_row_forwards is None:
+            object.__setattr__(self, "num_row_forwards", self.num_forward_passes)
 
     @property
     def num_tokens(self) -> int:
@@ -101,15 +108,19 @@ def decode_prompts(
         started = time.perf_counter()
         output: Any = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
         # Reading the result waits for the device, so the measured time includes all work.
-        counts = [output[name].tolist() for name in ("num_forward_passes", "num_probe_passes")]
+        names = ("num_forward_passes", "num_probe_passes", "num_row_forwards")
+        counts = [output[name].tolist() for name in names]
         rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), *counts, strict=True)
         seconds = (time.perf_counter() - started) / len(batch)
-        for prompt, sequence, steps, num_forward_passes, num_probe_passes in rows:
+        for prompt, sequence, steps, num_forward_passes, num_probe_passes, num_row_forwards in rows:
             kept = _kept(steps, ids.shape[1])
             tokens = sequence[kept]
             answer = str(tokenizer.decode(tokens, skip_special_tokens=True))
             spent = (num_forward_passes, num_probe_passes, seconds)
-            decodings.append(Decoding(text_of(prompt), answer, tuple(tokens), tuple(steps[kept]), *spent))
+            texts = (text_of(prompt), answer)
+            decodings.append(
+                Decoding(*texts, tuple(tokens), tuple(steps[kept]), *spent, num_row_forwards=num_row_forwards)
+            )
     return decodings
 
 

@@ -72,9 +72,11 @@ def moved(
     rows = torch.arange(len(state.seeds), device=state.seeds.device)
     outcomes = torch.where(selected, step.at_positions(step.tokens, 0), versions.sequences).unflatten(0, (-1, len(rows)))
     drafts, is_open = (each.unflatten(0, (-1, len(rows))) for each in (versions.sequences, step.candidates.any(dim=-1)))
+    steps = versions.num_steps.unflatten(0, (-1, len(rows)))
     numbers, places = torch.arange(len(drafts), device=rows.device)[:, None], torch.zeros_like(rows)
     for _ in range(len(drafts) - 1):
-        is_next = strategy.accepts(drafts, outcomes[places, rows]) & is_open & (numbers > places)
+        is_next = strategy.accepts(drafts, outcomes[places, rows], steps - steps[places, rows])
+        is_next &= is_open & (numbers > places)
         furthest = torch.where(is_next, numbers, places).amax(dim=0)
         if torch.equal(furthest, places):
             break

@@ -1,6 +1,7 @@
 """The denoising loop: forward, predict, select, write, until nothing is masked. It is the only loop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import LogitsProcessorList
@@ -68,6 +69,9 @@ class DenoisingLoop:
             is_open = self.open_positions(versions)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
             candidates, is_last = self._candidates(versions, is_open)
+            in_block = candidates
+            if self.strategy.selects_in_all_blocks:
+                candidates = is_open
             if drafts is not None and cached is not None:
                 # Keys and values are those of the row's block.
                 candidates &= (versions.block == versions.block[: len(state.block)].repeat(len(drafts.sequences) + 1))[:, None]
@@ -76,6 +80,8 @@ class DenoisingLoop:
                 return
             # 3. One forward. 4. The token that each candidate would get.
             step = predictor.step(versions, candidates, index, logits_processor)
+            if self.strategy.selects_in_all_blocks:
+                step = replace(step, in_block=in_block, known_num_masked=in_block.sum(dim=-1))
             # 5. Select, on candidates only, and at least one in each unfinished row.
             selected = self._select(step, [] if cached is None else cached.entered) | (candidates & is_last)
             state.num_row_forwards += candidates.any(dim=-1).unflatten(0, (-1, len(state.seeds))).sum(dim=0)

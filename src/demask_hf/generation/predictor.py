@@ -13,7 +13,7 @@ from ..functional.candidates import CandidateIndex
 from ..functional.distributions import SCORES, confidence, scores_of
 from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep
-from ..strategies.base import LastLayers, Need
+from ..strategies.base import AnswerGaps, LastLayers, Need
 from .caching import CachedForward
 from .ending import EosPenalty
 from .state import DecodingState
@@ -174,9 +174,9 @@ class Predictor:
     ) -> tuple[Prediction, dict[str, torch.Tensor]]:
         """Predict the candidates, and return the other inputs that the strategy needs."""
         active, places = index.active, index.places
-        needs_context = "context_confidence" in self.needs
-        if needs_context:
-            seen_rows, seen_columns = (candidates | self._visible(state))[active].nonzero(as_tuple=True)
+        seen = self._seen(state, candidates)
+        if seen is not None:
+            seen_rows, seen_columns = seen[active].nonzero(as_tuple=True)
             places = seen_rows, seen_columns
         layers = next((need.of for need in self.needs if isinstance(need, LastLayers)), None)
         request = self._request(
@@ -185,7 +185,7 @@ class Predictor:
             active,
             with_hidden_states="hidden_states" in self.needs,
             attention_layers=layers,
-            part_size=None if is_whole or needs_context else part_size_of(self.backbone.vocab_size),
+            part_size=None if is_whole or seen is not None else part_size_of(self.backbone.vocab_size),
         )
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {}
@@ -195,15 +195,40 @@ class Predictor:
         if attentions is not None:
             observed["attentions"] = attentions.new_zeros((len(candidates), *attentions.shape[1:]))
             observed["attentions"][active] = attentions
-        if needs_context:
-            is_candidate = candidates[active][places]
-            certainty = confidence(self.scored.probabilities(prediction.logits[~is_candidate]))
-            observed["context_confidence"] = certainty.new_zeros(candidates.shape)
-            observed["context_confidence"][active[places[0][~is_candidate]], places[1][~is_candidate]] = certainty
+        if seen is not None:
+            at = active[places[0]], places[1]
+            is_candidate = candidates[at]
+            if "context_confidence" in self.needs:
+                is_asked = self._visible(state)[at]
+                certainty = confidence(self.scored.probabilities(prediction.logits[is_asked]))
+                observed["context_confidence"] = _placed(certainty, at, is_asked, candidates)
+            region = self._region(candidates)
+            if region is not None:
+                is_asked = region[at]
+                largest = prediction.logits[is_asked].topk(2, dim=-1).values
+                observed["logit_gaps"] = _placed(largest[:, 0] - largest[:, 1], at, is_asked, candidates)
             states = prediction.hidden_states
             states = states if states is None else states[is_candidate.to(states.device)]
             prediction = Prediction(prediction.logits[is_candidate], states)
         return prediction, observed
+
+    def _seen(self, state: DecodingState, candidates: torch.Tensor) -> torch.Tensor | None:
+        """Return the positions to predict, shape `(batch, length)`, if they are not the candidates only."""
+        region = self._region(candidates)
+        if "context_confidence" in self.needs:
+            candidates = candidates | self._visible(state)
+        elif region is None:
+            return None
+        return candidates if region is None else candidates | region
+
+    def _region(self, candidates: torch.Tensor) -> torch.Tensor | None:
+        """Return the positions whose gaps are needed, shape `(batch, length)`; `None` if none are."""
+        need = next((each for each in self.needs if isinstance(each, AnswerGaps)), None)
+        if need is None:
+            return None
+        region = torch.zeros_like(candidates)
+        region[:, need.first_column : need.first_column + need.count] = True
+        return region
 
     def _visible(self, state: DecodingState) -> torch.Tensor:
         """Return the positions that hold a token of prompt or answer, shape `(batch, length)`."""
@@ -263,6 +288,15 @@ class Predictor:
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
         scores = {} if is_whole else dict(zip(names, values, strict=True))
         return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(faults).any(dim=0)
+
+
+def _placed(
+    values: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor], is_asked: torch.Tensor, like: torch.Tensor
+) -> torch.Tensor:
+    """Return values at the requested ones of these places, and 0 elsewhere, in the shape of `like`."""
+    placed = values.new_zeros(like.shape)
+    placed[at[0][is_asked], at[1][is_asked]] = values
+    return placed
 
 
 def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import Compiled, LastLayers, as_it_is, check_needs
+from ..strategies.base import AnswerGaps, Compiled, LastLayers, as_it_is, check_needs
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
 from .inputs import check_prompts, row_seeds
@@ -118,7 +118,8 @@ def _hint_at_equal_answers(
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
     """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
-    if not any(isinstance(need, LastLayers) or need == "context_confidence" for need in rule.needs):
+    seeing = (isinstance(need, LastLayers | AnswerGaps) or need == "context_confidence" for need in rule.needs)
+    if not any(seeing):
         return
     for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):

@@ -6,6 +6,7 @@ model.
 """
 
 from .base import (
+    AnswerGaps,
     LastLayers,
     UnmaskingStrategy,
     WrappingStrategy,
@@ -22,6 +23,8 @@ from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
 from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
+from .lossless import LosslessStrategy
+from .prophet import ProphetStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
@@ -30,6 +33,7 @@ from .threshold import ThresholdStrategy
 
 
 __all__ = [
+    "AnswerGaps",
     "DapdStrategy",
     "DawnStrategy",
     "DecodingSettings",
@@ -41,7 +45,9 @@ __all__ = [
     "FreedaveStrategy",
     "KlassStrategy",
     "LastLayers",
+    "LosslessStrategy",
     "ProbeLedger",
+    "ProphetStrategy",
     "ScheduleStrategy",
     "SequentialStrategy",
     "ThresholdStrategy",

@@ -48,7 +48,22 @@ class LastLayers:
         return max(1, num_layers - int(num_layers * (1 - self.share)))
 
 
-Need = str | LastLayers
+@dataclass(frozen=True)
+class AnswerGaps:
+    """The need for the gap between the two largest logits at some positions, whether they are masked or not.
+
+    Args:
+        first_column (`int`):
+            First column of the sequences; at least 0.
+        count (`int`):
+            Number of columns, fewer where the sequences end before; at least 1.
+    """
+
+    first_column: int
+    count: int
+
+
+Need = str | LastLayers | AnswerGaps
 _Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
 # Maps a module to the callable that `generate` runs: the module itself, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
@@ -84,13 +99,19 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
+    def selects_in_all_blocks(self) -> bool:
+        """Whether candidates are the open positions of all blocks; those of the row's own are `step.in_block`."""
+        return False
+
+    @property
     def sequential_order(self) -> str:
         """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
         return "confidence"
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What `select` reads of a step: names out of `NEEDS`, and [`LastLayers`] for `step.attentions`.
+        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`] for `step.attentions`, and [`AnswerGaps`]
+        for `step.logit_gaps`.
 
         Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
         where the vocabulary is large; the scores do not.
@@ -138,19 +159,21 @@ class UnmaskingStrategy(ABC):
         """
         return None
 
-    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
-        """Return whether a row may move on to each of its drafts; by default only to what it would have become.
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
+        """Return whether a row may move on to each of its drafts; by default only to what it becomes in one step.
 
         Args:
             drafts (`torch.LongTensor` of shape `(num_versions, batch, length)`):
                 All versions of the rows.
             outcomes (`torch.LongTensor` of shape `(batch, length)`):
                 What a verified version of each row becomes in this step.
+            num_steps (`torch.LongTensor` of shape `(num_versions, batch)`):
+                Steps that the drafts are ahead of that version.
 
         Returns:
             `torch.BoolTensor` of shape `(num_versions, batch)`.
         """
-        return (drafts == outcomes).all(dim=-1)
+        return (drafts == outcomes).all(dim=-1) & (num_steps == 1)
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
         """Return a copy without the memory of earlier steps, with some fields replaced."""
@@ -206,7 +229,7 @@ def check_needs(strategy: UnmaskingStrategy) -> None:
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
-        if not isinstance(need, LastLayers) and need not in NEEDS:
+        if not isinstance(need, LastLayers | AnswerGaps) and need not in NEEDS:
             raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
     if len(layers) > 1:
         raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")

@@ -216,7 +216,7 @@ class DemaskStrategy(UnmaskingStrategy):
 
 
 @dataclass(frozen=True)
-class _HeadDependencies:
+class HeadDependencies:
     """`D[source, target]` as the model's dependency head predicts it."""
 
     head: torch.nn.Module
@@ -225,7 +225,7 @@ class _HeadDependencies:
     needs: ClassVar[frozenset[Need]] = frozenset({"hidden_states", "entropy"})
 
     @classmethod
-    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_HeadDependencies":
+    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "HeadDependencies":
         """Return the dependencies of a model's head."""
         head = getattr(model, "demask_head", None)
         if head is None:
@@ -283,8 +283,8 @@ class _ExactDependencies:
         return measured.dependencies[step.index.active]
 
 
-_Source = _HeadDependencies | _ExactDependencies
-_SOURCES: dict[str, type[_HeadDependencies] | type[_ExactDependencies]] = {
-    "head": _HeadDependencies,
+_Source = HeadDependencies | _ExactDependencies
+_SOURCES: dict[str, type[HeadDependencies] | type[_ExactDependencies]] = {
+    "head": HeadDependencies,
     "exact": _ExactDependencies,
 }

@@ -17,7 +17,8 @@ class Drafts:
         sequences (`torch.LongTensor` of shape `(num_drafts, batch, length)`):
             The rows with more tokens written; of two drafts of a row, the one with fewer tokens comes first.
         num_steps (`torch.LongTensor` of shape `(num_drafts, batch)`):
-            Steps of decoding without drafts that a draft is ahead of its row; 0 where there is no draft.
+            Steps of decoding without drafts that a draft is ahead of its row; 0 where there is no draft. Noise depends
+            on the step, so a draft must state those that its row would have taken to it.
     """
 
     sequences: torch.Tensor

@@ -1,6 +1,6 @@
 """FreeDave: drafts that write the next most confident positions, verified together in one forward."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -74,9 +74,11 @@ class FreedaveStrategy(UnmaskingStrategy):
         if self.num_versions == 1:
             return None
         scores = position_scores(step, self.order)
-        return nested_drafts(step, selected, scores, self.num_versions - 1, self._end_token_ids)
+        drafts = nested_drafts(step, selected, scores, self.num_versions - 1, self._end_token_ids)
+        # A step with a threshold may write as much as several drafts add.
+        return drafts if self.confidence_threshold is None else replace(drafts, num_steps=drafts.num_steps.clamp(max=1))
 
-    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor) -> torch.Tensor:
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
         if self.confidence_threshold is None:
-            return super().accepts(drafts, outcomes)
+            return super().accepts(drafts, outcomes, num_steps)
         return ((drafts == outcomes) | (drafts == self._mask_token_id)).all(dim=-1)

@@ -67,6 +67,10 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
+        logit_gaps (`torch.Tensor` of shape `(batch, length)`, *optional*):
+            Largest logit minus the second largest one where a strategy needs it, see [`AnswerGaps`]; 0 elsewhere.
+        in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+            The row's current block, for strategies that select in all blocks; the candidates are those of all.
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
             Candidates that the loop keeps from the strategy in this step, see `eos_penalty` of `generate`.
         known_num_masked (`torch.LongTensor` of shape `(batch,)`, *optional*):
@@ -92,6 +96,8 @@ class DenoisingStep:
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
+    logit_gaps: torch.Tensor | None = None
+    in_block: torch.Tensor | None = None
     postponed: torch.Tensor | None = None
     known_num_masked: torch.Tensor | None = None
     known_index: CandidateIndex | None = None
@@ -145,14 +151,14 @@ class DenoisingStep:
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions" or "context_confidence".
+                "probabilities", "hidden_states", "attentions", "context_confidence" or "logit_gaps".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.
         """
         value = getattr(self, name)
         if value is None:
-            need = "LastLayers" if name == "attentions" else repr(name)
+            need = {"attentions": "LastLayers", "logit_gaps": "AnswerGaps"}.get(name, repr(name))
             raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
         return value
 
@@ -200,7 +206,7 @@ class DenoisingStep:
         kept = self.at_positions(torch.arange(len(self.tokens), device=rows.device), -1)[rows][candidates]
         of_candidates = ("probabilities", "tokens", "hidden_states", "postponed")
         of_rows = ("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds")
-        of_rows = (*of_rows, "num_masked", "attentions", "context_confidence")
+        of_rows = (*of_rows, "num_masked", "attentions", "context_confidence", "logit_gaps", "in_block")
         chosen = {
             name: None if value is None else value[index.to(value.device)]
             for names, index in ((of_candidates, kept), (of_rows, rows))
