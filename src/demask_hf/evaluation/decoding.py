@@ -116,11 +116,9 @@ def decode_prompts(
             kept = _kept(steps, ids.shape[1])
             tokens = sequence[kept]
             answer = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            spent = (num_forward_passes, num_probe_passes, seconds)
-            texts = (text_of(prompt), answer)
-            decodings.append(
-                Decoding(*texts, tuple(tokens), tuple(steps[kept]), *spent, num_row_forwards=num_row_forwards)
-            )
+            spent = {"num_forward_passes": num_forward_passes, "num_row_forwards": num_row_forwards}
+            spent |= {"num_probe_passes": num_probe_passes, "seconds": seconds}
+            decodings.append(Decoding(text_of(prompt), answer, tuple(tokens), tuple(steps[kept]), **spent))
     return decodings
 
 

@@ -25,6 +25,9 @@ RULE_COLORS = {
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "freedave": "#17becf",
+    "prophet": "#bcbd22",
+    "lossless": "#7f0000",
     "demask": "#d62728",
 }
 # For rules registered by users.

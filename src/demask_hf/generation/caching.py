@@ -187,7 +187,10 @@ class CachedForward:
         """
         self.entered = []
         for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
-            row, block = self._rows[number % len(self._rows)], max((first - self.prompt_length) // self.block_length, 0)
+            row, block = (
+                self._rows[number % len(self._rows)],
+                max((first - self.prompt_length) // self.block_length, 0),
+            )
             is_entry = block != row.block
             if is_entry:
                 self.entered.append(number)

@@ -46,6 +46,12 @@ def versions_of(state: DecodingState, drafts: Drafts, max_steps: int | None) -> 
     return versions
 
 
+def in_block_of_row(versions: DecodingState, num_rows: int) -> torch.Tensor:
+    """Return which versions are in the block of their row, whose keys and values are kept, shape `(versions, 1)`."""
+    blocks = versions.block.unflatten(0, (-1, num_rows))
+    return (blocks == blocks[:1]).flatten()[:, None]
+
+
 def moved(
     strategy: UnmaskingStrategy,
     state: DecodingState,
@@ -70,8 +76,12 @@ def moved(
             What each version writes in it.
     """
     rows = torch.arange(len(state.seeds), device=state.seeds.device)
-    outcomes = torch.where(selected, step.at_positions(step.tokens, 0), versions.sequences).unflatten(0, (-1, len(rows)))
-    drafts, is_open = (each.unflatten(0, (-1, len(rows))) for each in (versions.sequences, step.candidates.any(dim=-1)))
+    outcomes = torch.where(selected, step.at_positions(step.tokens, 0), versions.sequences).unflatten(
+        0, (-1, len(rows))
+    )
+    drafts, is_open = (
+        each.unflatten(0, (-1, len(rows))) for each in (versions.sequences, step.candidates.any(dim=-1))
+    )
     steps = versions.num_steps.unflatten(0, (-1, len(rows)))
     numbers, places = torch.arange(len(drafts), device=rows.device)[:, None], torch.zeros_like(rows)
     for _ in range(len(drafts) - 1):

@@ -11,7 +11,7 @@ from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
 from ..strategies import DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
 from .caching import CachedForward
-from .drafting import moved, versions_of
+from .drafting import in_block_of_row, moved, versions_of
 from .ending import EosPenalty
 from .predictor import Predictor
 from .state import DecodingState, OnStep
@@ -72,9 +72,8 @@ class DenoisingLoop:
             in_block = candidates
             if self.strategy.selects_in_all_blocks:
                 candidates = is_open
-            if drafts is not None and cached is not None:
-                # Keys and values are those of the row's block.
-                candidates &= (versions.block == versions.block[: len(state.block)].repeat(len(drafts.sequences) + 1))[:, None]
+            if cached is not None and drafts is not None:
+                candidates &= in_block_of_row(versions, len(state.seeds))
             index = _index(candidates, versions.faults)
             if not index.host_active:
                 return

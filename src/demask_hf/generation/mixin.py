@@ -43,8 +43,7 @@ class DemaskGenerationOutput(ModelOutput):
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`):
             Backbone forwards that each row needed (NFE); steps after a row was finished do not count.
         num_row_forwards (`torch.LongTensor` of shape `(batch,)`):
-            Versions of each row that these forwards computed: drafts are counted, too. One per forward pass for
-            strategies without drafts.
+            Versions of each row that these forwards computed, drafts included; one per pass without drafts.
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):

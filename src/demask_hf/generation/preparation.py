@@ -61,6 +61,11 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
+    if rule.num_versions > 1 and config.cache_refresh_interval is not None:
+        raise ValueError(
+            f"`cache_refresh_interval` must be None for strategy {rule.name!r}, whose drafts use the keys and values "
+            f"of their block, got {config.cache_refresh_interval}."
+        )
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
@@ -69,7 +74,7 @@ def prepare(
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids)
-    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
+    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1) * rule.num_versions)
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
     _hint_at_equal_answers(config, input_ids, attention_mask)
     repeats = len(seeds) // len(input_ids)

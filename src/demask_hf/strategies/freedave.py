@@ -35,6 +35,28 @@ class FreedaveStrategy(UnmaskingStrategy):
             Lowest probability, in [0, 1], of positions that are written together with the best one.
         order (`str`, *optional*, defaults to `"confidence"`):
             "confidence", or "left_to_right".
+
+    Example:
+
+    Each pair of digits has a given sum. The answer of `sequential`, in 8 passes instead of 26:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="freedave", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _+______________________
+    _+_, _+_, _+_, _+_, _+______
+    _+_, _+_, _+_, 9+9, _+2, _+_
+    _+_, _+_, _+_, 9+9, 1+2, _+_
+    _+_, _+_, 1+4, 9+9, 1+2, _+_
+    _+_, 3+9, 1+4, 9+9, 1+2, _+_
+    1+6, 3+9, 1+4, 9+9, 1+2, _+_
+    1+6, 3+9, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     num_versions: int = 8
@@ -76,7 +98,9 @@ class FreedaveStrategy(UnmaskingStrategy):
         scores = position_scores(step, self.order)
         drafts = nested_drafts(step, selected, scores, self.num_versions - 1, self._end_token_ids)
         # A step with a threshold may write as much as several drafts add.
-        return drafts if self.confidence_threshold is None else replace(drafts, num_steps=drafts.num_steps.clamp(max=1))
+        return (
+            drafts if self.confidence_threshold is None else replace(drafts, num_steps=drafts.num_steps.clamp(max=1))
+        )
 
     def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
         if self.confidence_threshold is None:

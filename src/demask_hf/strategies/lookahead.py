@@ -1,6 +1,7 @@
 """Which versions of a row are worth computing, to verify what one token per step would write."""
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +11,13 @@ import numpy as np
 # What a written token changes at least elsewhere, in total variation.
 _LEAST_CHANGE = 0.01
 # A position whose prediction changes less is predicted well enough to be written in the walk.
-_WALK_BOUND = 0.1
+_WALK_BOUND = 0.3
 # A position whose prediction changes more is likely to become certain: this certain.
 _JUMP, _CERTAINTY_AFTER_JUMP = 0.5, 5.0
 # Differences of certainty that are likely to be overturned.
 _SCALE = 0.05
-# Share of the versions that go to the walk; detours of a smaller probability are not computed.
-_WALK_SHARE, _LEAST_PROBABILITY = 0.4, 0.03
+# Detours of a smaller probability are not computed.
+_LEAST_PROBABILITY = 0.01
 _NUM_DETOURS = 3
 
 
@@ -74,7 +75,7 @@ class Lookahead:
             return []
         walk = [version for version in self._walk(start) if self._is_of_use(version)]
         # The longest prefix tells most about positions that depend on many, so it is computed in any case.
-        kept = {version.tobytes(): version for version in (walk[: max(int(_WALK_SHARE * count), 1)] + walk[-1:])[:count]}
+        kept = {version.tobytes(): version for version in (walk[: max(count - 1, 1)] + walk[-1:])[:count]}
         for version in self._detours(start):
             if len(kept) >= count:
                 break
@@ -83,7 +84,7 @@ class Lookahead:
 
     def _walk(self, start: np.ndarray) -> list[np.ndarray]:
         """Return the prefixes of the walk by certainty that skips positions whose prediction has changed too much."""
-        prefixes, version = [], start
+        version, prefixes = start, list[np.ndarray]()
         while True:
             certainties, tokens, changes = self._predicted(version, len(prefixes))
             certainties[~self._is_open(version) | (changes > _WALK_BOUND)] = -np.inf
@@ -94,7 +95,7 @@ class Lookahead:
             version[best] = tokens[best]
             prefixes.append(version)
 
-    def _detours(self, start: np.ndarray):
+    def _detours(self, start: np.ndarray) -> Iterator[np.ndarray]:
         """Yield versions by descending probability that decoding passes through them."""
         probabilities, versions = {start.tobytes(): 1.0}, {start.tobytes(): start}
         queue, is_done = [(-1.0, start.tobytes())], set()

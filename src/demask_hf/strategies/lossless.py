@@ -42,6 +42,25 @@ class LosslessStrategy(UnmaskingStrategy):
         order (`str`, *optional*, defaults to `"confidence"`):
             Order in which positions are written: "confidence", "entropy", "margin", "token_probability" or
             "left_to_right" as of `sequential`, or "influence" as of `demask` with a bound of 0.
+
+    Example:
+
+    Each pair of digits has a given sum. The answer of `sequential`, in 5 passes instead of 26:
+
+    ```python
+    >>> import demask_hf
+
+    >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM, head=demask_hf.TINY_DEMASK)
+    >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
+    >>> output = model.generate(**prompt, strategy="lossless", return_dict_in_generate=True)
+    >>> print(*output.drafts(tokenizer), sep="\n")
+    _+______________________
+    _+_, _+_, _+_, _+_, _+_, _+__
+    _+_, _+_, _+_, _+_, _+_, _+__
+    1+6, 3+9, 1+4, 9+9, 1+2, _+_
+    1+6, 3+9, 1+4, 9+9, 1+2, 5+6
+
+    ```
     """
 
     num_versions: int = 16
@@ -103,7 +122,8 @@ class LosslessStrategy(UnmaskingStrategy):
             for tensor in (seen.at_positions(self._certainties(seen), float("-inf")), seen.sequences)
         )
         tokens = np.stack(
-            [seen.at_positions(each, 0).unflatten(0, by_version).cpu().numpy() for each in self._guesses(seen, step)], -1
+            [seen.at_positions(each, 0).unflatten(0, by_version).cpu().numpy() for each in self._guesses(seen, step)],
+            -1,
         )
         dependencies = self._dependencies(step)
         drafts = np.repeat(written[None], self.num_versions - 1, axis=0)
@@ -148,7 +168,10 @@ class LosslessStrategy(UnmaskingStrategy):
         facts = (seen.seeds[seen.rows], seen.positions[seen.rows, seen.columns])
         # A draft's k-th token is written in the k-th step after this one, with the noise of that step.
         noise = torch.stack(
-            [uniform_noise(facts[0], step.step_index[rows] + ahead, facts[1]) for ahead in range(1, self.num_versions)],
+            [
+                uniform_noise(facts[0], step.step_index[rows] + ahead, facts[1])
+                for ahead in range(1, self.num_versions)
+            ],
             dim=-1,
         )
         drawn = torch.searchsorted(cumulative, noise * cumulative[:, -1:], right=True)

@@ -6,8 +6,16 @@ from typing import Any
 import torch
 
 from ..validation import check_count, check_interval
-from .base import AnswerGaps, Compiled, Need, UnmaskingStrategy, WrappingStrategy, as_it_is, make_strategy
-from .base import register_strategy
+from .base import (
+    AnswerGaps,
+    Compiled,
+    Need,
+    UnmaskingStrategy,
+    WrappingStrategy,
+    as_it_is,
+    make_strategy,
+    register_strategy,
+)
 from .drafts import Drafts
 from .settings import DecodingSettings
 from .step import DenoisingStep
@@ -41,17 +49,17 @@ class ProphetStrategy(WrappingStrategy):
 
     Example:
 
-    Each pair of digits has a given sum. The model is sure of the sixth pair's separators and the end long before it
-    is of the digits; with the region at the end it leaves too early:
+    Each pair of digits has a given sum. The separators are so sure that the mean gap passes the limit at once, and
+    digits of a pair that are written together clash:
 
     ```python
     >>> import demask_hf
 
     >>> model, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
     >>> prompt = tokenizer("pairs: =07, =12, =05, =18, =03, =11 -> ", return_tensors="pt")
-    >>> settings = {"inner": "threshold", "answer_start": 24, "return_dict_in_generate": True}
-    >>> output = model.generate(**prompt, strategy="prophet", **settings)
+    >>> output = model.generate(**prompt, strategy="prophet", return_dict_in_generate=True)
     >>> print(*output.drafts(tokenizer), sep="\n")
+    1+1, 9+9, 1+1, 9+9, 1+2, 5+6
 
     ```
     """
@@ -76,7 +84,8 @@ class ProphetStrategy(WrappingStrategy):
         given = {"name": self.inner} if isinstance(self.inner, str) else self.inner
         if not isinstance(given, dict) or "name" not in given or given["name"] == self.name:
             raise ValueError(
-                f"`inner` must be the name of another strategy, or a dict with its name and fields, got {self.inner!r}."
+                "`inner` must be the name of another strategy, or a dict with its name and fields, got "
+                f"{self.inner!r}."
             )
         self._inner = make_strategy(**given)
 

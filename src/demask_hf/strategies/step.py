@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -10,6 +11,14 @@ from ..functional.dependency import ranks
 from ..functional.distributions import score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
+
+
+# What a step holds for each candidate, and for each row, as tensors.
+_OF_CANDIDATES = ("probabilities", "tokens", "hidden_states", "postponed")
+_OF_ROWS = (
+    *("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds"),
+    *("attentions", "context_confidence", "logit_gaps", "in_block"),
+)
 
 
 @dataclass
@@ -204,22 +213,13 @@ class DenoisingStep:
         """
         candidates = self.candidates[rows]
         kept = self.at_positions(torch.arange(len(self.tokens), device=rows.device), -1)[rows][candidates]
-        of_candidates = ("probabilities", "tokens", "hidden_states", "postponed")
-        of_rows = ("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds")
-        of_rows = (*of_rows, "num_masked", "attentions", "context_confidence", "logit_gaps", "in_block")
-        chosen = {
-            name: None if value is None else value[index.to(value.device)]
-            for names, index in ((of_candidates, kept), (of_rows, rows))
-            for name, value in ((name, getattr(self, name)) for name in names)
-        }
-        return replace(
-            self,
-            candidates=candidates,
-            known_num_masked=chosen.pop("num_masked"),
-            known_index=None,
-            known_scores={name: scores[kept] for name, scores in self.known_scores.items()},
-            **chosen,
-        )
+        chosen: dict[str, Any] = {"candidates": candidates, "known_num_masked": self.num_masked[rows]}
+        for names, index in ((_OF_CANDIDATES, kept), (_OF_ROWS, rows)):
+            for name in names:
+                value = getattr(self, name)
+                chosen[name] = None if value is None else value[index.to(value.device)]
+        scores = {name: values[kept] for name, values in self.known_scores.items()}
+        return replace(self, known_index=None, known_scores=scores, **chosen)
 
     def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
         """Select the candidates with the highest scores in each row; ties go to the earlier position.
