@@ -49,8 +49,8 @@ def family_states(
 
 
 def decode_with(model, tokenizer, names: Sequence[str], num_prompts: int, strategy: dict, seed: int = 1) -> dict:
-    """Decode test prompts of each family at temperature 0; return accuracy and forward passes per prompt."""
-    examples = [example for name in names for example in FAMILIES[name].distinct("test", num_prompts, seed=seed)]
+    """Decode validation prompts of each family at temperature 0; return accuracy and forward passes per prompt."""
+    examples = [example for name in names for example in FAMILIES[name].distinct("validation", num_prompts, seed=seed)]
     records = evaluate(model, tokenizer, examples, strategy, max_new_tokens=ANSWER_LENGTH)
     outcome = Outcome.of_records(records)
     return {

@@ -35,7 +35,7 @@ def arguments_of_command() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3000, help="steps of the head")
     parser.add_argument("--adapter-steps", type=int, default=600, help="steps of the adapter")
     parser.add_argument("--rank", type=int, default=4, help="rank of the adapter")
-    parser.add_argument("--num-prompts", type=int, default=200, help="test prompts of each family")
+    parser.add_argument("--num-prompts", type=int, default=200, help="validation prompts of each family")
     return parser.parse_args()
 
 

@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--num-states", type=int, default=4000, help="training states")
     parser.add_argument("--steps", type=int, default=1000, help="steps of each head")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of weights and batches")
-    parser.add_argument("--num-prompts", type=int, default=60, help="test prompts of each family")
+    parser.add_argument("--num-prompts", type=int, default=60, help="validation prompts of each family")
     arguments = parser.parse_args()
     model, tokenizer = load_backbone()
     training = family_states(model, tokenizer, arguments.work / "train", NAMES, "train", arguments.num_states)

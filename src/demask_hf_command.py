@@ -14,6 +14,7 @@ from typing import NoReturn
 #: What each command does, in one line. The file of a command in `demask_hf/cli` has its name.
 COMMANDS = {
     "generate": "decode prompts",
+    "watch": "write a page that shows how a prompt is decoded, pass by pass",
     "strategies": "list the strategies with their fields and defaults",
     "demo": "compare three strategies on prompts of the shipped checkpoint",
     "profile": "show where the time of a denoising step goes",

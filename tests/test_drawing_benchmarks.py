@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from demask_hf.evaluation.archive import Archive
+
 
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[1]
@@ -26,26 +28,19 @@ def test_the_picture_of_the_readme_is_drawn(benchmark, tmp_path, capsys):
     assert passes[0] > 4 * passes[-1]
 
 
-def test_the_frontier_is_drawn_from_the_stored_summaries(benchmark, tmp_path):
-    files = [str(ROOT / "docs" / "results" / f"temperature_0{part}.json") for part in ("", "_more")]
-    benchmark("draw_results").main(["frontier", *files, "--out", str(tmp_path / "frontier.png")])
-    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_an_order_has_a_row_for_each_chosen_and_each_default_setting(benchmark, tmp_path, monkeypatch):
-    rows = [
-        {"label": "threshold", "is_chosen": True, "is_default": True},
-        {"label": "threshold:confidence_threshold=0.8", "is_chosen": False, "is_default": False},
-    ]
-    more = [{"label": "demask:dependency_bound=0.06", "is_chosen": True, "is_default": True}]
-    for name, part in (("first", rows), ("second", more)):
-        (tmp_path / name).write_text(json.dumps({"rows": part}), encoding="utf-8")
-    drawn = []
+def test_frontier_and_order_are_drawn_from_stored_records(benchmark, tmp_path, monkeypatch):
+    archive = ROOT / "docs" / "results" / "records" / "temperature_0.json.xz"
     script = benchmark("draw_results")
+    drawn = []
+    monkeypatch.setattr(script, "frontier_figure", lambda *arguments: drawn.append(arguments))
     monkeypatch.setattr(script, "order_figure", lambda *arguments: drawn.append(arguments))
-    script.main(["order", str(tmp_path / "first"), str(tmp_path / "second"), "--out", str(tmp_path / "x.png")])
-    ((tokens, steps, _),) = drawn
-    assert list(steps) == ["threshold", "demask:dependency_bound=0.06"]
+    for figure in ("frontier", "order"):
+        script.main([figure, str(archive), "--title", "x", "--out", str(tmp_path / "x.png")])
+    (rows, _, title), (tokens, steps, _) = drawn
+    settings = Archive.read(archive)
+    assert [row["label"] for row in rows] == [setting.label for row in settings.grid for setting in row]
+    assert title == "x"
+    assert list(steps) == [one.outcome.setting.label for one in settings.report().chosen]
     assert all(len(tokens[label]) == len(steps[label]) for label in steps)
 
 

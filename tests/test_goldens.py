@@ -23,6 +23,9 @@ FILES = [
     "R1_klass",
     "R1_llada",
     "R1_eoser",
+    "R1_d2cache_rules",
+    "R1_fastdllm_llada_rules",
+    "R1_frechet_cache",
     "R1_dawn",
     "R1_dawn_wide",
     "R1_freedave",
@@ -30,6 +33,9 @@ FILES = [
     "R1_prophet",
     "Tsoft_freedave",
     "Tsoft_prophet",
+    "R1_t2m_remask",
+    "R1_wino",
+    "R1_wino_d2cache",
     "T_dream_official_ties",
     "T_fastdllm_cache",
     "T_fastdllm_cache_ties",
@@ -41,23 +47,42 @@ FILES = [
     "Tsoft_fastdllm_threshold",
     "Tsoft_klass",
 ]
-# Of the trained checkpoint's cases and of those with a cache, the default run takes every sixth; all are run with
-# `-m "slow or not slow"`.
+# Further recordings, which are not kept in the repository: read from beside it where they are, in slow runs.
+SHARED_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "goldens"
+SHARED_FILES = [
+    f"{checkpoint}_{code}"
+    for checkpoint in ("T", "Tsoft")
+    for code in ("eoser", "d2cache_rules", "fastdllm_llada_rules", "frechet_cache")
+]
+SHARED_FILES += ["R1_eoser_ties", "R1_d2cache_rules_ties", "R1_fastdllm_llada_rules_ties"]
+SHARED_FILES += ["T_eoser_ties", "T_d2cache_rules_ties", "T_frechet_cache_ties"]
+SHARED_FILES += ["T_t2m_remask", "T_t2m_remask_ties", "Tsoft_t2m_remask"]
+SHARED_FILES += [f"{name}_wino{code}" for name in ("R1", "T") for code in ("_ties", "_d2cache_ties")]
+SHARED_FILES += [f"{name}_wino{code}" for name in ("T", "Tsoft") for code in ("", "_d2cache")]
+# Of the trained checkpoint's cases, of those with a cache or many rules and of those that remask, the default run
+# takes every sixth; all are run with `-m "slow or not slow"`.
 SAMPLE_EVERY = 6
 
 
 @cache
 def _recorded(name):
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    folder = FOLDER if name in FILES else SHARED_FOLDER
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def _cases():
-    for name in FILES:
+    for name in (*FILES, *SHARED_FILES):
+        if name in SHARED_FILES and not (SHARED_FOLDER / f"{name}.json").is_file():
+            skip = pytest.mark.skip(reason=f"needs ../shared/goldens/{name}.json, beside the repository")
+            yield pytest.param(name, None, id=name, marks=[pytest.mark.slow, skip])
+            continue
         known = [case for case in _recorded(name)["cases"] if _arguments(case["settings"]) is not None]
         # Where the public code of DAWN rewrote the prompt, see `goldens/README.md`, it went another way from there.
         known = [case for case in known if not case.get("overwritten")]
         for index, case in enumerate(known):
-            is_sampled = (name.startswith("R1") and "cache" not in name) or index % SAMPLE_EVERY == 0
+            words = ("cache", "rules", "remask", "wino")
+            is_whole = name.startswith("R1") and not any(word in name for word in words)
+            is_sampled = name in FILES and (is_whole or index % SAMPLE_EVERY == 0)
             marks = [] if is_sampled else [pytest.mark.slow]
             yield pytest.param(name, case, id=f"{name}-{case['id']}", marks=marks)
 
@@ -82,11 +107,20 @@ def _other_arguments(settings):
         if "eoser" in settings["alg"]:
             rule |= {"start": settings["eos_min_gamma"], "end": settings["eos_max_gamma"]}
         name = "eoser" if "eoser" in settings["alg"] else "schedule"
-        rule |= {"max_denoising_steps": settings["steps"], "eos_token_id": settings["eos_token_id"]}
+        rule |= {
+            "ascending_blocks": settings.get("block_num", 1),
+            "max_denoising_steps": settings["steps"],
+            "eos_token_id": settings["eos_token_id"],
+        }
         return {"strategy": name, **rule, "block_length": settings.get("block_length", NUM_NEW_TOKENS)}
+    if "num_transfer_tokens" in settings or ("remasking" in settings and "cfg_scale" not in settings):
+        return {**_rule_of(settings), "block_length": settings["block_length"]}
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}
+    remasking = _token_to_mask(settings) or _wide_in_narrow_out(settings)
+    if remasking:
+        return remasking
     filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
     if "dual_cache" in settings:
         cache = {"block_cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}
@@ -101,9 +135,41 @@ def _other_arguments(settings):
         names = {"confidence_threshold": "conf_threshold", "induced_threshold": "tau_induce"}
         names |= {"sink_threshold": "tau_sink", "edge_threshold": "tau_edge", "block_length": "block_length"}
         return {"strategy": "dawn", **{ours: settings[theirs] for ours, theirs in names.items()}, **filters}
-    if settings["steps"] == 1 or "dual_cache" in settings:
-        return {"strategy": "threshold", "confidence_threshold": settings["threshold"], **filters}
-    return None
+    # More steps than one let a pool of positions grow, see `goldens/README.md`.
+    return {**_rule_of(settings), **filters} if settings["steps"] == 1 or "dual_cache" in settings else None
+
+
+def _rule_of(settings):
+    """Return the strategy for a recorded rule of Fast-dLLM's or d2Cache's code."""
+    if "gamma" in settings:
+        return {"strategy": "entropy_bound", "entropy_bound": settings["gamma"], "order": "confidence"}
+    if "frechet_margin" in settings:
+        return {"strategy": "frechet", "frechet_margin": settings["frechet_margin"]}
+    if "factor" in settings:
+        variant = "d2cache" if "num_transfer_tokens" in settings else "fast_dllm"
+        return {"strategy": "threshold", "factor": settings["factor"], "factor_variant": variant}
+    return {"strategy": "threshold", "confidence_threshold": settings["threshold"]}
+
+
+def _token_to_mask(settings):
+    if "max_post_steps" not in settings:
+        return None
+    rule = {"confidence_threshold": settings["threshold"], "rule": settings["strategy"]}
+    names = {"editing_threshold": "editing_threshold", "remask_threshold": "remask_threshold"}
+    names |= {"max_position_remasks": "max_remask_per_pos", "remask_share": "max_remask_ratio"}
+    rule |= {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    # The public code has no cap on all changes of a row.
+    return {"strategy": "t2m", **rule, "max_review_steps": settings["max_post_steps"], "max_remasks": 10_000}
+
+
+def _wide_in_narrow_out(settings):
+    if "threshold_back" not in settings and "narrow_out_thres" not in settings:
+        return None
+    is_authors = "threshold_back" in settings
+    names = ("threshold", "threshold_back") if is_authors else ("wide_in_thres", "narrow_out_thres")
+    rule = {"confidence_threshold": settings[names[0]], "verification_threshold": settings[names[1]]}
+    rule |= {"form": "authors" if is_authors else "d2cache", "block_length": settings["block_length"]}
+    return {"strategy": "wino", **rule, "max_remasks": 10_000}
 
 
 def _freedave_arguments(settings):
@@ -160,25 +226,41 @@ def test_decoding_equals_the_public_code(name, case):
         **arguments,
     )
     assert output.sequences.tolist() == case["sequences"]
-    steps = output.unmask_step[:, -NUM_NEW_TOKENS:].tolist()
+    steps, num_passes = output.unmask_step[:, -NUM_NEW_TOKENS:], set(output.num_forward_passes.tolist())
     if settings.get("decoding_alg") == "base" and len(prompt) > 1 and "confidence_threshold" in settings:
         # Rows of the public code wait for each other at the end of a block.
         return
     if settings.get("decoding_alg") == "freedave":
         # The public code writes the last token of a step in the next one, where it verifies it once more.
-        pairs = zip(steps[0], case["unmask_step"][0], strict=True)
+        pairs = zip(steps[0].tolist(), case["unmask_step"][0], strict=True)
         assert all(theirs - ours in (0, 1) for ours, theirs in pairs)
         # A threshold may complete the answer; the public code then runs the model on what is complete.
         slack = 1 if settings.get("confidence_threshold") else 0
         assert 0 <= case["nfe"] - output.num_forward_passes.item() <= slack
         return
+    if "wino" in name:
+        assert output.num_forward_passes.sum() == case.get("row_forwards", case["nfe"])
+    if "wino" in name or "rules" in name:
+        # There rows that are finished wait for the others before the next block.
+        steps = _as_if_rows_waited(steps, case["settings"]["block_length"])
+        num_passes = {int(steps.max()) + 1}
     if "constraints" in settings and "exit_step" not in case:
         # The public code runs the steps of its plan although nothing is masked.
-        assert case["nfe"] == settings["steps"]
-    else:
-        assert set(output.num_forward_passes.tolist()) == {case["nfe"]}
-    if not case.get("step_order_unreliable"):
-        assert steps == case["unmask_step"]
+        num_passes = {settings["steps"]}
+    assert num_passes == {case["nfe"]}
+    if not case.get("step_order_unreliable") and not case.get("tie"):
+        if "remask_steps" in case:
+            assert output.num_remasked.sum() == len(case["remask_steps"]) + len(case.get("edit_steps", []))
+        assert steps.tolist() == case["unmask_step"]
+
+
+def _as_if_rows_waited(steps, block_length):
+    """Count steps as codes do whose rows begin a block together; the last step of a block writes in it."""
+    blocks, start, own = [], 0, torch.zeros_like(steps[:, :1])
+    for block in steps.split(block_length, dim=-1):
+        blocks.append(block - own + start)
+        start, own = int(blocks[-1].max()) + 1, block.amax(dim=-1, keepdim=True) + 1
+    return torch.cat(blocks, dim=-1)
 
 
 @pytest.mark.parametrize("name", FILES)

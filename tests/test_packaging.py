@@ -68,13 +68,14 @@ def test_what_is_imported_is_required(setup):
         assert {canonicalize_name(name) for name in providers[module]} & required, f"{module} is not required"
 
 
-def test_package_data_holds_the_assets_and_the_type_marker(setup):
+def test_package_data_holds_the_assets_the_viewer_and_the_type_marker(setup):
     patterns = setup["options.package_data"]["demask_hf"].split()
     matched = {path for pattern in patterns for path in PACKAGE.glob(pattern.replace("**", "**/*")) if path.is_file()}
     assert PACKAGE / "py.typed" in matched
     assets = {path for path in (PACKAGE / "assets").rglob("*") if path.is_file()}
     assert assets <= matched
     assert sum(path.stat().st_size for path in assets) < 16_000_000
+    assert {PACKAGE / "watching" / f"viewer.{kind}" for kind in ("html", "css", "js")} <= matched
 
 
 def test_every_package_has_an_init_file():

@@ -23,14 +23,15 @@ def _set(error, costs, head_costs=None):
 
 
 def test_every_set_is_a_point(drawn):
-    figures.bound_figure([_set(0.1, (0.2,), (0.3,)), _set(0.2, (0.4,), (0.1,))], [_set(0.5, (0.6,), (0.7,))], "x.png")
+    selected = [_set(0.1, (0.2,), (0.3,)), _set(0.2, (0.4,), (0.1,))]
+    figures.bound_figure({"selected": selected, "random": [_set(0.5, (0.6,), (0.7,))]}, "x.png")
     exact, head = drawn[0].axes
     assert [points.get_offsets().tolist() for points in exact.collections] == [[[0.6, 0.5]], [[0.2, 0.1], [0.4, 0.2]]]
     assert head.collections[1].get_offsets().tolist() == [[0.3, 0.1], [0.1, 0.2]]
 
 
 def test_without_a_head_its_panel_is_empty(drawn, tmp_path):
-    figures.bound_figure([_set(0.1, (0.2,))], [], tmp_path / "x.png")
+    figures.bound_figure({"selected": [_set(0.1, (0.2,))], "random": []}, tmp_path / "x.png")
     assert [len(axes.collections) for axes in drawn[0].axes] == [1, 0]
 
 

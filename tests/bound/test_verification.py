@@ -8,7 +8,7 @@ import torch
 from demask_hf import DemaskHead, make_strategy
 from demask_hf.bound import verification
 from demask_hf.bound.measurement import VerificationSettings
-from demask_hf.bound.summary import summaries_of, summarise_sets, summary_table
+from demask_hf.bound.summary import paired_errors, summaries_of, summarise_sets, summary_table
 from demask_hf.bound.verification import dependencies_before, verify
 from demask_hf.cli.main import main
 
@@ -32,19 +32,22 @@ def test_one_state_of_each_prompt_and_none_twice(verified):
         assert 2 <= len(state.selected.positions) <= state.num_candidates
 
 
-def test_random_sets_have_the_size_of_the_selected_ones(verified):
+def test_other_sets_of_a_state_have_the_size_of_the_selected_one(verified):
     for state in verified:
-        if state.random is None:
+        others = (state.most_confident, state.random)
+        if None in others:
+            assert others == (None, None)
             assert len(state.selected.positions) == state.num_candidates
         else:
-            assert len(state.random.positions) == len(state.selected.positions)
-            assert not state.random.orders
+            for other in others:
+                assert len(other.positions) == len(state.selected.positions)
+                assert not other.orders
         assert len(state.selected.orders) == 1
 
 
 def test_the_always_true_bound_holds(verified):
     for state in verified:
-        for one in filter(None, (state.selected, state.random)):
+        for one in filter(None, (state.selected, state.most_confident, state.random)):
             if one.is_exact:
                 assert one.total_variation.value <= one.telescoped + 1e-3
             assert len(one.terms) == len(one.costs) == len(one.head_costs) == len(one.positions) - 1
@@ -75,10 +78,24 @@ def test_dependencies_of_a_state_are_those_of_all_positions(dream_with_wide_head
 def test_the_table_has_a_row_for_each_kind_and_group(verified):
     lines = summary_table(summaries_of(verified))
     names = [line.split("  ")[0] for line in lines[:5]]
-    assert names[:3] == ["sets", "selected", "random"]
-    assert names[3] == "selected, a"
+    assert names[:2] == ["sets", "selected"]
+    assert {"most confident", "random", "selected, a"} <= {line.split("  ")[0] for line in lines}
     assert max(map(len, lines)) <= 100
     assert any("joints of the two orders differ by" in line for line in lines)
+
+
+def test_errors_are_compared_within_states(verified):
+    compared = [state for state in verified if state.random is not None]
+    assert compared
+    found = paired_errors(verified)
+    assert list(found) == ["most confident", "random"]
+    for name, difference in found.items():
+        others = [getattr(state, name.replace(" ", "_")) for state in compared]
+        errors = [other.total_variation.value for other in others]
+        own = [state.selected.total_variation.value for state in compared]
+        assert difference.value == pytest.approx(sum(errors) / len(errors) - sum(own) / len(own))
+    lines = summary_table(summaries_of(verified), found)
+    assert sum("is larger by" in line for line in lines) == 2
 
 
 def test_nothing_cannot_be_summarised():
@@ -246,7 +263,7 @@ def test_another_strategy_may_walk(command):
     ("arguments", "message"),
     [
         (("--temperature", "0"), "`temperature` must be above 0 to measure total variation, got 0"),
-        (("--families", "pairs"), "`--file` must be used without --families."),
+        (("--task", "pairs"), "`--file` must be used without --task."),
         (("--num-draws", "1"), "`num_draws` must be an integer of at least 2, got 1."),
         (("--set", "dependency_bound=-1"), "`dependency_bound` must be a number in [0, inf], got -1."),
     ],
@@ -261,7 +278,7 @@ def test_bad_input_is_one_sentence(command, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--families", "none"], "`--families` must be among pairs"),
+        (["--task", "none"], "`--task` must be among pairs"),
         (["--num-prompts", "0"], "`--num-prompts` must be an integer of at least 1, got 0."),
     ],
 )

@@ -33,7 +33,7 @@ def test_every_ratio_has_its_interval(monkeypatch):
     assert head.startswith('"demask" against the others, 4 prompts')
     assert lines[0].startswith('  "one token" needs 8.20 times its forward passes (')
     assert lines[2].startswith('  "threshold 0.9" needs 4.20 times its forward passes (')
-    assert "100.0% against 75.0%, a difference of +25.0 points (+0.0 to +75.0)" in lines[3]
+    assert "100.0% against 75.0%, a difference of +25.0 points (-36.2 to +69.9)" in lines[3]
     assert max(map(len, lines)) <= 100
 
 

@@ -57,7 +57,7 @@ def test_decoding_options_reach_generate(generate):
     assert capped["num_forward_passes"] == 1
 
 
-LOADING = ("generate", "profile", "demo", "collect", "train", "evaluate", "benchmark", "verify", "calibrate")
+LOADING = ("generate", "watch", "profile", "demo", "collect", "train", "evaluate", "benchmark", "verify", "calibrate")
 
 
 @pytest.mark.parametrize("command", LOADING)

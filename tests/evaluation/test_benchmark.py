@@ -41,7 +41,7 @@ def report(tmp_path):
     decoded = []
     grid = [parse_settings("sequential"), parse_settings("threshold:confidence_threshold=0.9/0.7/0.5/0.3")]
     runs = [FakeRun(TASKS, 1, tmp_path / split) for split in ("validation", "test")]
-    found = run_benchmark(grid, *runs, lambda run, setting: decoded.append((run, setting)), 0.02, True)
+    found = run_benchmark(grid, *runs, lambda run, setting: decoded.append((run, setting)), 0.07, True)
     return found, decoded, runs
 
 
@@ -82,9 +82,11 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
     rows = report[0].rows()
     lines = markdown_table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
+    # One at a time is compared with itself.
+    assert lines[2].count("| reference ") == 5
     assert lines[3] == (
-        "| threshold:confidence_threshold=0.7 | 100.0% | +0.00 (+0.00) | 1 | 6.00 | 0.33 | 1.00 | "
-        "3.33x (3.33 to 3.33) | yes |"
+        "| threshold:confidence_threshold=0.7 | 100.0% | +0.00 (-6.34) | lists +0.00 (-11.92) | 1 | 6.00 | 0.33 | "
+        "1.00 | 3.33x (3.33 to 3.33) | yes |"
     )
     report[0].write(tmp_path / "summary.json")
     written = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))

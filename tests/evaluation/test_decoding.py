@@ -26,10 +26,20 @@ def test_a_decoding_is_what_generate_returns(dream, tokenizer):
         assert list(decoding.unmask_steps) == output.unmask_step[0][is_kept].tolist()
         assert decoding.num_forward_passes == output.num_forward_passes.item()
         assert decoding.num_probe_passes == 0
+        assert decoding.num_remasked == 0
         assert decoding.num_tokens == int(is_kept.sum())
         assert decoding.tokens_per_forward == pytest.approx(output.tokens_per_forward.item())
         assert decoding.answer == tokenizer.decode(decoding.tokens, skip_special_tokens=True)
         assert decoding.seconds > 0
+
+
+def test_changes_of_written_positions_are_counted(dream, tokenizer):
+    settings = {"strategy": "t2m", "remask_threshold": 0.5}
+    counts = [decoding.num_remasked for decoding in _decode(dream, tokenizer, **settings)]
+    ids = [tokenizer(prompt, return_tensors="pt")["input_ids"] for prompt in PROMPTS]
+    outputs = [dream.generate(each, max_new_tokens=6, return_dict_in_generate=True, **settings) for each in ids]
+    assert counts == [output.num_remasked.item() for output in outputs]
+    assert any(counts)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"temperature": 1.0, "seed": 7}])

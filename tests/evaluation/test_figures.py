@@ -1,6 +1,5 @@
 """Figures of a comparison: what is drawn, from rows written by hand."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ pytest.importorskip("matplotlib")
 
 from demask_hf import strategy_names
 from demask_hf.evaluation import figures
+from demask_hf.evaluation.archive import Archive
 from demask_hf.evaluation.benchmark import markdown_table, text_table
 
 
@@ -101,9 +101,9 @@ def test_all_rows_of_an_order_share_one_scale(drawn):
     assert {"_", "<|en…", "4 steps", "2 steps", "1 steps"} <= set(texts)
 
 
-@pytest.mark.parametrize("name", ["temperature_0", "temperature_0_more", "temperature_1", "temperature_1_more"])
+@pytest.mark.parametrize("name", ["temperature_0", "temperature_1"])
 def test_stored_results_can_be_tabulated_and_drawn(name, drawn):
-    rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+    rows = Archive.read(RESULTS / "records" / f"{name}.json.xz").report().rows()
     assert len(markdown_table(rows).splitlines()) == 2 + len(rows)
     assert max(map(len, text_table(rows))) <= 100
     figures.frontier_figure(rows, "x.png")

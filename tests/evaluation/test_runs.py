@@ -106,6 +106,7 @@ def test_a_changed_reference_answer_is_checked_anew(dream, tokenizer, tmp_path, 
     ("change", "message"),
     [
         (lambda facts: {**facts, "num_forward_passes": -1}, "must have at least 0 as `num_forward_passes`, got -1"),
+        (lambda facts: {**facts, "num_remasked": -1}, "must have at least 0 as `num_remasked`, got -1"),
         (lambda facts: {**facts, "seed": True}, "must have an integer as `seed`, got True"),
         (lambda facts: {**facts, "seconds": float("nan")}, "must have a finite number as `seconds`, got nan"),
         (lambda facts: {**facts, "answer": None}, "must have a text as `answer`, got None"),

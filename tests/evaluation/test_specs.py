@@ -17,6 +17,17 @@ def test_a_text_with_lists_of_values_is_a_grid_in_their_order():
     assert parse_settings(settings[1].label)[0].strategy == settings[1].strategy
 
 
+def test_slashes_in_quotes_separate_no_values():
+    settings = parse_settings('table:table="runs/pairs.json",dependency_bound=0.03/0.06')
+    assert [setting.strategy for setting in settings] == [
+        {"name": "table", "table": "runs/pairs.json", "dependency_bound": bound} for bound in (0.03, 0.06)
+    ]
+    assert {setting.row for setting in settings} == {'table:table="runs/pairs.json"'}
+    text = spec_of({"name": "table", "table": "runs/pairs.json", "order": "influence"})
+    assert parse_settings(text)[0].strategy == {"name": "table", "table": "runs/pairs.json", "order": "influence"}
+    assert parse_settings(text)[0].reference().build().dependency_bound == 0
+
+
 def test_two_lists_are_crossed():
     settings = parse_settings("klass:confidence_threshold=0.9/0.8,kl_threshold=0.001/0.01")
     pairs = [(setting.strategy["confidence_threshold"], setting.strategy["kl_threshold"]) for setting in settings]

@@ -21,10 +21,41 @@ def test_mean_difference_by_hand():
     assert result.lower <= result.mean <= result.upper
 
 
-def test_equal_scores_leave_no_doubt():
-    scores = np.array([0.0, 1.0, 1.0])
+def test_equal_scores_leave_no_doubt_unless_they_are_right_and_wrong():
+    scores = np.array([0.0, 0.3, 1.0])
     result = paired_difference(scores, scores)
     assert (result.mean, result.lower, result.upper) == (0.0, 0.0, 0.0)
+    # Without a difference on n prompts the bounds solve n d^2 = z^2 (1 - d) d, which is d = z^2 / (n + z^2).
+    right = np.ones(200)
+    result = paired_difference(right, right)
+    bound = 1.6449**2 / (200 + 1.6449**2)
+    assert (result.lower, result.upper) == pytest.approx((-bound, bound), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_wins", "num_losses", "num_prompts"), [(7, 2, 21), (3, 5, 1400), (0, 5, 40), (6, 0, 30), (20, 20, 40)]
+)
+def test_bounds_of_right_answers_are_where_the_score_test_rejects(num_wins, num_losses, num_prompts):
+    optimize = pytest.importorskip("scipy.optimize")
+    first, second = np.ones(num_prompts), np.ones(num_prompts)
+    first[:num_losses] = 0
+    second[num_losses : num_losses + num_wins] = 0
+
+    def score(difference):
+        # The share of losses that is most likely if the difference is true, found by search.
+        def surprise(share):
+            parts = [share + difference, share, 1 - 2 * share - difference]
+            counts = [num_wins, num_losses, num_prompts - num_wins - num_losses]
+            return -sum(count * np.log(max(part, 1e-300)) for count, part in zip(counts, parts, strict=True) if count)
+
+        ends = (max(0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12)
+        share = optimize.minimize_scalar(surprise, bounds=ends, method="bounded", options={"xatol": 1e-13}).x
+        variance = num_prompts * (2 * share + difference * (1 - difference))
+        return (num_wins - num_losses - num_prompts * difference) / variance**0.5
+
+    found = paired_difference(first, second)
+    assert score(found.lower) == pytest.approx(1.6449, abs=1e-3)
+    assert score(found.upper) == pytest.approx(-1.6449, abs=1e-3)
 
 
 def test_seeds_of_a_prompt_are_averaged_first():
@@ -44,36 +75,50 @@ def test_bounds_are_those_of_the_normal_approximation():
     assert result.upper == pytest.approx(differences.mean() + 1.645 * error, abs=0.01)
 
 
-def test_intervals_are_the_percentile_bootstrap_of_scipy():
+def test_intervals_are_the_percentile_bootstrap_without_its_noise():
     stats = pytest.importorskip("scipy.stats")
     first, second = np.random.default_rng(2).integers(1, 20, size=(2, 60)).astype(float)
-    settings = {"n_resamples": 4_000, "method": "percentile", "vectorized": True}
+    settings = {"n_resamples": 20_000, "method": "percentile", "vectorized": True, "batch": 2_000}
     difference = stats.bootstrap(
         (first - second,), np.mean, confidence_level=0.9, rng=np.random.default_rng(0), **settings
     ).confidence_interval
+    found = paired_difference(first, second)
+    assert (found.lower, found.upper) == pytest.approx((difference.low, difference.high), abs=0.05)
+
+
+def test_bootstrap_of_two_prompts_by_hand():
+    # Means of two draws from {0, 0.5}: 0, 0.25 and 0.5 with chances 1/4, 1/2, 1/4.
+    found = paired_difference(np.array([0.0, 0.5]), np.zeros(2), confidence=0.8)
+    assert (found.lower, found.upper) == (0.0, 0.5)
+    found = paired_difference(np.array([0.0, 0.5]), np.zeros(2), confidence=0.7)
+    assert (found.lower, found.upper) == (0.25, 0.25)
+
+
+def test_interval_of_a_ratio_is_that_of_the_bootstrap_for_many_prompts():
+    stats = pytest.importorskip("scipy.stats")
+    first, second = np.random.default_rng(2).integers(1, 20, size=(2, 400)).astype(float)
     ratio = stats.bootstrap(
         (first, second),
         lambda above, below, axis: above.mean(axis=axis) / below.mean(axis=axis),
         paired=True,
+        n_resamples=4_000,
+        method="percentile",
+        vectorized=True,
         rng=np.random.default_rng(0),
-        **settings,
     ).confidence_interval
-    found = paired_difference(first, second)
-    assert (found.lower, found.upper) == pytest.approx((difference.low, difference.high))
     found = ratio_of_means(first, second)
-    assert (found.lower, found.upper) == pytest.approx((ratio.low, ratio.high))
+    assert (found.lower, found.upper) == pytest.approx((ratio.low, ratio.high), abs=0.01)
+
+
+def test_a_ratio_to_costs_that_may_be_zero_has_no_upper_end():
+    found = ratio_of_means(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
+    assert (found.value, found.lower, found.upper) == (3.0, 0.0, float("inf"))
 
 
 def test_more_confidence_gives_wider_bounds():
     scores = np.random.default_rng(0).random(50)
     narrow, wide = (paired_difference(scores, np.zeros(50), confidence=level) for level in (0.8, 0.99))
     assert wide.lower < narrow.lower < narrow.upper < wide.upper
-
-
-def test_bounds_follow_the_seed():
-    first, second = np.random.default_rng(0).random((2, 30))
-    assert paired_difference(first, second, seed=3) == paired_difference(first, second, seed=3)
-    assert paired_difference(first, second, seed=3) != paired_difference(first, second, seed=4)
 
 
 @pytest.mark.parametrize(("first", "second"), [([1, 2], [1, 2, 3]), ([1], [1]), ([], [])])
@@ -115,10 +160,21 @@ def test_several_seeds_are_compared_by_permuting_signs():
     assert difference_p_value(first[:1].repeat(2, axis=0), np.array([[0, 1], [1, 1]])) == 1.0
 
 
+def test_p_values_have_no_floor():
+    assert difference_p_value(np.ones((100, 2)), np.tile([0, 1], (100, 1))) == pytest.approx(2 * 0.5**100)
+
+
+def test_p_values_of_other_scores_are_refused():
+    with pytest.raises(
+        ValueError, match="`first` and `second` must hold right \\(1\\) and wrong \\(0\\) answers, got"
+    ):
+        difference_p_value(np.array([0.5, 1.0]), np.array([0.0, 1.0]))
+
+
 def test_p_values_of_equal_methods_are_spread_evenly():
     generator = np.random.default_rng(5)
     runs = (generator.random((2, 60, 3)) < 0.7 for _ in range(200))
-    p_values = np.array([difference_p_value(*run, num_resamples=199) for run in runs])
+    p_values = np.array([difference_p_value(*run) for run in runs])
     # 5 % of 200 is 10, with a standard deviation of 3.
     assert 2 <= (p_values <= 0.05).sum() <= 20
     assert 0.4 < p_values.mean() < 0.6

@@ -56,7 +56,7 @@ def model(request, dream_with_head):
     return converted
 
 
-every_strategy = pytest.mark.parametrize("strategy", strategy_names())
+every_strategy = pytest.mark.parametrize("strategy", sorted({*strategy_names()} - {"wino"}))
 
 
 @every_strategy

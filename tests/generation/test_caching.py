@@ -13,7 +13,7 @@ from demask_hf.strategies import strategy_names
 
 MASK, EOS = 1, 2
 # Those that look at every position take no cache.
-RULES = [{"strategy": name} for name in strategy_names() if name not in ("dawn", "dapd")]
+RULES = [{"strategy": name} for name in strategy_names() if name not in ("dawn", "dapd", "edit", "t2m", "wino")]
 RULES += [{"strategy": "demask", "dependencies": "exact"}, {"strategy": "threshold", "temperature": 1.0, "seed": 5}]
 PROMPTS = torch.tensor([[0, 0, 5, 6, 7], [4, 8, 9, 10, 11], [0, 3, 12, MASK, 14]])
 ATTENTION = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]])

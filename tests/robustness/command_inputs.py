@@ -32,6 +32,7 @@ def _minimal(command: str, folder: Path) -> list[str]:
     records.write_text('{"prompt": "a", "answer": "b"}\n' * 4)
     given = {
         "generate": ["a"],
+        "watch": ["a", "--out", str(folder / "new.html")],
         "profile": ["a"],
         "collect": ["--data", str(records), "--out", str(folder / "new")],
         "train": ["--data", str(records), "--out", str(folder / "new"), "--on-the-fly", "--eval-data", str(records)],
@@ -52,11 +53,13 @@ def _numbers(name: str, kind: Any) -> tuple[str, ...]:
     return _NO_COUNTS if name in _FROM_ZERO else (*_NO_COUNTS, "0")
 
 
-def _wrong(name: str, kind: Any, folder: Path) -> tuple[str, ...]:
+def _wrong(name: str, kind: Any, folder: Path, command: str) -> tuple[str, ...]:
     """Return wrong values of an option by its name and type."""
     files = (str(folder), str(folder / "none"), str(folder / "binary"), str(folder / "empty"))
     if name in ("strategy", "walk", "compare"):
         return _NO_SETTINGS
+    if (command, name) == ("watch", "out"):
+        return ("", "x", "x.pdf", str(folder / "none" / "x.html"), str(folder))
     if name == "set":
         return ("", "=", "x", "x=1", "dependency_bound")
     if name in ("data", "eval_data"):
@@ -67,7 +70,7 @@ def _wrong(name: str, kind: Any, folder: Path) -> tuple[str, ...]:
         return ("", "x", "0", "nan") if name != "device" else ("", "x", "cuda:99", "nan", "cpu:x")
     if name in ("model", "head"):
         return (str(folder / "none"), str(folder / "binary"), "", "a/b/c/d", "../none")
-    if name in ("task", "families"):
+    if name == "task":
         return ("", "x", "x=", "gsm8k", f"gsm8k={folder / 'none'}", f"gsm8k={folder / 'binary'}", f"gsm8k={folder}")
     if any(number in str(kind) for number in ("int", "float")):
         return _numbers(name, kind)
@@ -113,7 +116,7 @@ def cases(folder: Path) -> Iterator[Case]:
         parser = import_module(f"demask_hf.cli.{command}").make_parser()
         for cls in parser.dataclass_types:
             for field in dataclasses.fields(cls):
-                for value in _wrong(field.name, field.type, folder):
+                for value in _wrong(field.name, field.type, folder, command):
                     option = f"--{field.name.replace('_', '-')}"
                     # With an equals sign a value may begin with a dash.
                     given = [command, *minimal, f"{option}={value}"]

@@ -47,6 +47,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "batch_invariant": _NO_FLAGS,
     "return_dict_in_generate": _NO_FLAGS,
     "output_history": _NO_FLAGS,
+    "trace": (*_NO_FLAGS, True),
     "mask_token_id": _NO_TOKENS,
     "pad_token_id": (*_NO_TOKENS, 1),
     "bos_token_id": _NO_TOKENS,

@@ -3,13 +3,18 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from demask_hf import make_strategy, strategy_fields, strategy_names
+from demask_hf.strategies import Decision, Review
+from demask_hf.strategies.wino import FORMS
 
 
+# A table of six positions.
+TABLE = str(Path(__file__).parent / "table.json")
 # Further settings of the strategies that ship, beside the defaults of everything that is registered.
 VARIANTS = [
     *(
@@ -19,9 +24,17 @@ VARIANTS = [
     *(("schedule", {"algorithm": algorithm}) for algorithm in ("origin", "maskgit_plus", "topk_margin")),
     ("schedule", {"alg_temp": 0.5}),
     *(("schedule", {"algorithm": "maskgit_plus", "plan": plan}) for plan in ("llada", "mdlm")),
+    ("schedule", {"algorithm": "maskgit_plus", "plan": "ass", "ascending_blocks": 3}),
     ("threshold", {"confidence_threshold": 0.3}),
-    ("threshold", {"factor": 1.5}),
+    *(("threshold", {"factor": 1.5, "factor_variant": variant}) for variant in ("stated", "fast_dllm", "d2cache")),
     ("entropy_bound", {"entropy_bound": 3.0}),
+    ("entropy_bound", {"entropy_bound": 3.0, "order": "confidence"}),
+    ("frechet", {"frechet_margin": 0.0}),
+    ("local_leap", {"confidence_threshold": 0.4, "relaxed_threshold": 0.2, "radius": 2}),
+    ("punt", {"kl_threshold": 2.0}),
+    *(("distance", {"gap": gap, "order": order}) for gap, order in ((1, "entropy"), (3, "random"))),
+    *(("table", {"table": TABLE, "rule": rule, "dependency_bound": 0.4}) for rule in ("total", "max")),
+    ("table", {"table": TABLE, "order": "influence", "symmetric": True, "dependency_bound": 0.4}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 0.5}),
     ("klass", {"confidence_threshold": 0.2, "kl_threshold": 5.0, "history_length": 1}),
     *(("demask", {"rule": rule, "dependency_bound": 0.6}) for rule in ("total", "token", "max")),
@@ -40,13 +53,25 @@ VARIANTS = [
     ("lossless", {"num_versions": 4, "order": "entropy"}),
     ("prophet", {"inner": "threshold", "early_gap": 1.0, "answer_start": 2}),
     ("prophet", {"inner": {"name": "lossless", "num_versions": 4}, "early_gap": 9.0, "middle_gap": 2.0}),
+    ("t2m", {"confidence_threshold": 0.3, "remask_threshold": 0.5, "max_position_remasks": 2, "remask_share": 1.0}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "t2t_remask", "remask_threshold": 0.2}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "logit_diff", "remask_threshold": 0.05}),
+    ("t2m", {"confidence_threshold": 0.3, "rule": "t2t", "max_review_steps": 3}),
+    *(("wino", {"confidence_threshold": 0.3, "verification_threshold": 0.6, "form": form}) for form in FORMS),
+    ("edit", {"inner": "sequential", "edit_share": 0.5}),
+    ("edit", {"inner": {"name": "schedule", "plan": "llada"}, "edit_threshold": 0.9, "max_looks": 1}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "max_probes": 2}),
+    ("edit", {"inner": {"name": "demask", "dependency_bound": 0.8}, "doubt": "dependency", "edit_share": 0.4}),
     ("dapd", {"initial_bound": 0.8, "final_bound": 0.8, "confidence_threshold": None}),
 ]
 CASES = [(name, {}) for name in strategy_names()] + VARIANTS
 every_case = pytest.mark.parametrize(
     ("name", "fields"),
     CASES,
-    ids=[",".join([name, *(f"{field}={value}" for field, value in fields.items())]) for name, fields in CASES],
+    ids=[
+        ",".join([name, *(f"{field}={value}" for field, value in fields.items() if field != "table")])
+        for name, fields in CASES
+    ],
 )
 every_strategy = pytest.mark.parametrize("name", strategy_names())
 
@@ -65,6 +90,12 @@ def _decode(model, prompts, strategy, **kwargs):
     ids, attention_mask = _padded(prompts)
     settings = {"max_new_tokens": NUM_NEW_TOKENS, "return_dict_in_generate": True, "stop_at_eos": False}
     return model.generate(ids, attention_mask, strategy=strategy, **{**settings, **kwargs})
+
+
+def _review(candidates, generator):
+    """Return what a model predicts at the positions that are no candidates, all of them written."""
+    values = torch.rand(3, *candidates.shape, generator=generator) * ~candidates
+    return Review(values[0], (values[1] * 9 + 3).long(), values[2])
 
 
 @every_case
@@ -91,8 +122,15 @@ def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, nam
             attentions=torch.randn(4, 9, 9, generator=generator).softmax(dim=-1),
             logit_gaps=torch.rand(4, 9, generator=generator),
             context_confidence=torch.rand(4, 9, generator=generator) * ~candidates,
+            written=~candidates,
+            review=_review(candidates, generator),
         )
         selected = strategy.select(step)
+        if isinstance(selected, Decision):
+            # Written positions may be edited; nothing else that is no candidate is selected.
+            changed = selected.selected if selected.remasked is None else selected.selected | selected.remasked
+            assert strategy.remasks or not (changed & ~candidates).any()
+            selected = selected.selected & candidates
         assert selected.dtype == torch.bool
         assert selected.shape == candidates.shape
         assert not (selected & ~candidates).any()
@@ -117,6 +155,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(dream_with_head, name, fields, te
         assert together.num_forward_passes[row] == alone.num_forward_passes[0]
         assert together.num_probe_passes[row] == alone.num_probe_passes[0]
         assert together.num_row_forwards[row] == alone.num_row_forwards[0]
+        assert together.num_remasked[row] == alone.num_remasked[0]
 
 
 @every_case
@@ -128,6 +167,13 @@ def test_every_position_is_written_once_and_every_pass_is_counted(dream_with_hea
     steps = output.unmask_step[:, -NUM_NEW_TOKENS:]
     assert (steps >= 0).all()
     assert (output.unmask_step[:, :-NUM_NEW_TOKENS] == -1).all()
+    if make_strategy(name, **fields).remasks:
+        # Every pass but those that write nothing and the last look changes something.
+        assert (output.num_forward_passes <= 2 * NUM_NEW_TOKENS + 2 * output.num_remasked + 1).all()
+        prompts = [each[:, :-NUM_NEW_TOKENS] for each in output.history]
+        assert all(torch.equal(each, prompts[0]) for each in prompts)
+        return
+    assert not output.num_remasked.any()
     assert torch.equal(steps.max(dim=-1).values + 1, output.num_forward_passes)
     # A strategy that may leave a step empty needs its schedule to end; others write something in every pass.
     assert (output.num_forward_passes <= NUM_NEW_TOKENS).all()

@@ -51,6 +51,24 @@ def test_rows_are_independent(make_step):
     assert selected.tolist() == [[True, False, False], [False, True, True]]
 
 
+@pytest.mark.parametrize(
+    ("bound", "expected"), [(0.0, [0]), (0.9, [0]), (1.1, [0, 2]), (1.7, [0, 2]), (1.8, [0, 1, 2])]
+)
+def test_by_confidence_the_entropies_of_earlier_ranks_count(make_step, bound, expected):
+    # Confidences .6, .5, .4 at columns 0, 2, 1; before them 0, 1.0889 and 1.7820 nats.
+    probabilities = [[0.6, 0.2, 0.1, 0.1], [0.4, 0.38, 0.22, 0.0], [0.5, 0.5, 0.0, 0.0]]
+    strategy = make_strategy("entropy_bound", entropy_bound=bound, order="confidence")
+    step = make_step(probabilities)
+    assert step.score("entropy").tolist() == pytest.approx([1.0889, 1.0673, 0.6931], abs=1e-4)
+    assert strategy.select(step).nonzero()[:, 1].tolist() == expected
+    assert strategy.sequential_order == "confidence"
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ValueError, match="`order` must be one of entropy, confidence, got 'margin'"):
+        make_strategy("entropy_bound", order="margin")
+
+
 def test_a_negative_bound_is_refused():
     with pytest.raises(ValueError, match=r"`entropy_bound` must be a number in \[0, inf\], got -0\.1\."):
         make_strategy("entropy_bound", entropy_bound=-0.1)

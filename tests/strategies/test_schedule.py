@@ -52,6 +52,30 @@ def test_plans_by_hand(scripted, plan, num_steps, expected):
     assert [steps.count(step) for step in range(num_steps)] == expected
 
 
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        # 1, 2 and 4 positions, the surest first; two blocks: the first three positions wait for nobody else.
+        (1, [2, 0, 1, 1, 2, 2, 2]),
+        (2, [1, 0, 1, 2, 2, 2, 2]),
+        (3, [0, 1, 1, 2, 2, 2, 2]),
+        (5, [0, 1, 1, 2, 2, 2, 2]),
+    ],
+)
+def test_ascending_blocks_by_hand(scripted, blocks, expected):
+    script = [{5: 0.5}, {6: 0.9}, {7: 0.7}, {8: 0.8}, {3: 0.4}, {4: 0.3}, {5: 0.45}]
+    fields = {"plan": "ass", "algorithm": "maskgit_plus", "max_denoising_steps": 3, "ascending_blocks": blocks}
+    output = _decode(scripted(script), 7, **fields)
+    assert output.unmask_step[0, 1:].tolist() == expected
+
+
+def test_ascending_blocks_belong_to_their_plan():
+    with pytest.raises(ValueError, match="`ascending_blocks` must be 1 with `plan='llada'`, got 2"):
+        make_strategy("schedule", plan="llada", algorithm="maskgit_plus", ascending_blocks=2)
+    with pytest.raises(ValueError, match="`ascending_blocks` must be an integer of at least 1, got 0"):
+        make_strategy("schedule", plan="ass", ascending_blocks=0)
+
+
 def test_a_plan_is_known_and_flips_no_coins():
     with pytest.raises(ValueError, match="`plan` must be one of dream, llada, mdlm, ass, got 'even'"):
         make_strategy("schedule", plan="even")

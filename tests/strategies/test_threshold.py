@@ -74,6 +74,35 @@ def test_factor_equals_the_public_loop(make_step):
         assert _selected(make_strategy("threshold", factor=factor), _step(make_step, confidences)) == sorted(taken)
 
 
+# By rank .875, .75, .75, .25: (n + 1)(1 - c_n) is .25, .75, 1 and, at the last, 3.75.
+@pytest.mark.parametrize(
+    ("variant", "factor", "expected"),
+    [
+        ("fast_dllm", 0.7, [2]),
+        ("fast_dllm", 0.8, [0, 2]),
+        # Only the last rank fails, and is unmasked all the same.
+        ("fast_dllm", 1.0, [0, 1, 2, 3]),
+        ("fast_dllm", 4.0, [0, 1, 2, 3]),
+        # The last rank stays although it passes; a rank fails at equality.
+        ("d2cache", 4.0, [0, 2, 3]),
+        ("d2cache", 1.1, [0, 2, 3]),
+        ("d2cache", 1.0, [0, 2]),
+        ("d2cache", 0.75, [2]),
+        ("d2cache", 0.0, [2]),
+    ],
+)
+def test_public_codes_treat_the_last_rank_in_their_own_way(make_step, variant, factor, expected):
+    strategy = make_strategy("threshold", factor=factor, factor_variant=variant)
+    assert _selected(strategy, _step(make_step, [0.75, 0.25, 0.875, 0.75])) == expected
+
+
+@pytest.mark.parametrize("variant", ["stated", "fast_dllm", "d2cache"])
+def test_a_position_that_is_left_alone_is_unmasked(make_step, variant):
+    strategy = make_strategy("threshold", factor=0.5, factor_variant=variant)
+    step = _step(make_step, [0.25, 0.5, 0.25], candidates=[[True, False], [False, False], [True, True]])
+    assert strategy.select(step).tolist() == [[True, False], [False, False], [True, variant == "fast_dllm"]]
+
+
 def test_rows_have_their_own_best_position(make_step):
     step = _step(make_step, [0.5, 0.625, 0.95, 0.25], candidates=[[True, True, False], [False, True, True]])
     assert make_strategy("threshold").select(step).tolist() == [[False, True, False], [False, True, False]]
@@ -92,6 +121,7 @@ def test_forward_passes_by_hand(scripted):
     [
         ({"confidence_threshold": 1.1}, r"`confidence_threshold` must be a number in \[0, 1\], got 1\.1\."),
         ({"confidence_threshold": -0.1}, r"`confidence_threshold` must be a number in \[0, 1\], got -0\.1\."),
+        ({"factor_variant": "nvidia"}, "`factor_variant` must be one of stated, fast_dllm, d2cache, got 'nvidia'"),
         ({"factor": -1}, r"`factor` must be a number in \[0, inf\], got -1\."),
     ],
 )

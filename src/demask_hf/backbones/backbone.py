@@ -133,6 +133,11 @@ class Backbone:
             inputs["attention_mask"] = attention_mask
             if self.takes("position_ids") and not self.quirks.counts_positions:
                 inputs["position_ids"] = left_padded_positions(attention_mask)
+        if request.attended is not None:
+            dtype: Any = self.model.dtype
+            unseen = torch.zeros(request.attended.shape, dtype=dtype, device=sequences.device)
+            unseen.masked_fill_(~request.attended, torch.finfo(unseen.dtype).min)
+            inputs |= {"attention_mask": unseen[:, None], "position_ids": request.positions}
         rows, columns = request.places
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])

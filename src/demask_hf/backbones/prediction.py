@@ -35,6 +35,10 @@ class PredictionRequest:
         part_size (`int`, *optional*):
             Compute the logits of this many candidates only; [`Prediction.parts`] computes the others later. By
             default, and for models whose hidden states cannot be separated from the output layer, all.
+        attended (`torch.BoolTensor` of shape `(batch, length, length)`, *optional*):
+            Which keys (last) each query sees; by default everything but padding. With `positions`.
+        positions (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+            Position of each token; by default they are counted.
     """
 
     sequences: torch.Tensor
@@ -45,6 +49,8 @@ class PredictionRequest:
     attention_layers: Callable[[int], int] | None = None
     cache: Any = None
     part_size: int | None = None
+    attended: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
 
     @property
     def places(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +89,7 @@ class Prediction:
         """Yield the logits of all candidates in parts, each with its slice; each part only once."""
         start = len(self.logits)
         logits, self.logits = self.logits, self.logits[:0]
-        if start:
+        if start or self.output is None:
             yield slice(0, start), logits
         # The first part is no longer needed when the next one is computed.
         del logits

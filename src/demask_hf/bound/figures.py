@@ -1,6 +1,6 @@
 """Figures of measured errors and dependencies, without computations. Needs matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,19 +14,18 @@ from .measurement import SetMeasurement
 
 
 # Of the sets of each kind: the rule's own, and those that it is compared with.
-_COLORS = {"selected": RULE_COLORS["demask"], "random": "#444444"}
+_COLORS = {"selected": RULE_COLORS["demask"], "most confident": RULE_COLORS["threshold"], "random": "#444444"}
+_MARKERS = {"selected": "o", "most confident": "+", "random": "x"}
 # Dependencies that a heat map would not show.
 _NEGLIGIBLE = 0.02
 
 
-def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasurement], file: str | Path) -> None:
+def bound_figure(kinds: Mapping[str, Sequence[SetMeasurement]], file: str | Path) -> None:
     """Draw the measured error of every set against the sum of dependencies: exact ones, then the head's.
 
     Args:
-        selected (`Sequence[SetMeasurement]`):
-            Sets that the rule selects.
-        random (`Sequence[SetMeasurement]`):
-            Random sets of the same sizes.
+        kinds (`Mapping[str, Sequence[SetMeasurement]]`):
+            The sets of each kind: "selected", those that the rule selects, "most confident" and "random".
         file (`str` or `Path`):
             File to write; its extension determines the format.
     """
@@ -45,11 +44,12 @@ def bound_figure(selected: Sequence[SetMeasurement], random: Sequence[SetMeasure
         axes.set(xlabel=name, xlim=limits, ylim=(limits[0], 2))
         axes.text(0.03, 0.96, "above the line the bound fails", transform=axes.transAxes, color="0.45", va="top")
         axes.text(0.97, 0.03, "below it holds", transform=axes.transAxes, color="0.45", ha="right")
-        for kind, sets, marker in (("random", random, "x"), ("selected", selected, "o")):
+        # The rule's own sets last, on top.
+        for kind, sets in reversed(list(kinds.items())):
             shown = [one for one in sets if getattr(one, costs) is not None]
             points = [(sum(getattr(one, costs)), one.total_variation.value) for one in shown]
             if points:
-                axes.scatter(*zip(*points, strict=True), s=16, marker=marker, alpha=0.7, color=_COLORS[kind])
+                axes.scatter(*zip(*points, strict=True), s=16, marker=_MARKERS[kind], alpha=0.7, color=_COLORS[kind])
                 drawn += points
                 # Beside one of the larger half, where points of one kind lie together.
                 larger = sorted(points, key=sum)[len(points) // 2 :]

@@ -105,22 +105,58 @@ def _counted(verdicts: Sequence[str]) -> Verdicts:
 
 
 def summaries_of(states: Sequence[VerifiedState]) -> dict[str, SetSummary]:
-    """Return summaries of the selected sets, of the random ones, and of the selected ones of each group.
+    """Return summaries of the selected sets, of those next to others of the same states, and by group.
 
     Args:
         states (`Sequence[VerifiedState]`):
             What [`verify`] returns.
     """
+    compared = _compared(states)
     parts = {"selected": [state.selected for state in states]}
-    parts["random"] = [state.random for state in states if state.random is not None]
+    if len(compared["selected"]) < len(states):
+        parts |= {"selected, where more remained": compared["selected"]}
+    parts |= {name: sets for name, sets in compared.items() if name != "selected"}
     groups = list(dict.fromkeys(state.group for state in states))
     if len(groups) > 1:
         parts |= {f"selected, {group}": [one.selected for one in states if one.group == group] for group in groups}
     return {name: summarise_sets(measurements) for name, measurements in parts.items() if measurements}
 
 
-def summary_table(summaries: dict[str, SetSummary]) -> list[str]:
-    """Return the lines of three tables of summaries: errors, bounds and properties, each with a row for each kind."""
+def paired_errors(states: Sequence[VerifiedState]) -> dict[str, Interval]:
+    """Return by how much the error of other sets exceeds that of the selected set of the same state.
+
+    Args:
+        states (`Sequence[VerifiedState]`):
+            What [`verify`] returns; states without other sets do not count.
+
+    Returns:
+        `dict[str, Interval]`: the mean difference with a 95 % interval over states, for each kind of other sets.
+    """
+    compared = _compared(states)
+    selected = [one.total_variation.value for one in compared.pop("selected")]
+    return {
+        name: mean_interval([one.total_variation.value - own for one, own in zip(sets, selected, strict=True)])
+        for name, sets in compared.items()
+        if sets
+    }
+
+
+def _compared(states: Sequence[VerifiedState]) -> dict[str, list[SetMeasurement]]:
+    """Return the sets of the states in which the rule left a choice, by kind, each in the order of the states."""
+    left = [(one.selected, one.most_confident, one.random) for one in states if one.most_confident and one.random]
+    names = ("selected", "most confident", "random")
+    return {name: [sets[place] for sets in left] for place, name in enumerate(names)}  # type: ignore[misc]
+
+
+def summary_table(summaries: dict[str, SetSummary], paired: dict[str, Interval] | None = None) -> list[str]:
+    """Return the lines of three tables of summaries: errors, bounds and properties, each with a row for each kind.
+
+    Args:
+        summaries (`dict[str, SetSummary]`):
+            What [`summaries_of`] returns.
+        paired (`dict[str, Interval]`, *optional*):
+            What [`paired_errors`] returns, for a sentence.
+    """
     rows = [{"sets": name, **vars(summary)} for name, summary in summaries.items()]
     lines = []
     for columns in (_ERROR_COLUMNS, _BOUND_COLUMNS, _PROPERTY_COLUMNS):
@@ -130,6 +166,8 @@ def summary_table(summaries: dict[str, SetSummary]) -> list[str]:
         "interval of the share. Sub-additivity concerns sets of three and more: for two, the bound is the",
         "error.",
     ]
+    for name, difference in (paired or {}).items():
+        lines.append(f"In the same states the error (TV) of {name} sets is larger by {_interval(difference)}.")
     selected = summaries.get("selected")
     if selected is not None and selected.order_distance is not None:
         lines += [

@@ -1,4 +1,4 @@
-"""Does the bound hold? Measure sets that the rule selects in visited states, and random sets for comparison."""
+"""Does the bound hold? Measure sets that the rule selects in visited states, and other sets of the same states."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -34,13 +34,16 @@ class VerifiedState:
         group (`str`): Task family or other group of the prompt, for the table.
         num_candidates (`int`): Positions that could be unmasked.
         selected (`SetMeasurement`): The set that the rule selects.
-        random (`SetMeasurement`, *optional*): A random set of that size; `None` if all candidates were selected.
+        most_confident (`SetMeasurement`, *optional*): As many positions of the highest confidence: what a rule takes
+            that looks at single positions. `None` if all candidates were selected.
+        random (`SetMeasurement`, *optional*): A random set of that size, likewise.
     """
 
     prompt: str
     group: str
     num_candidates: int
     selected: SetMeasurement
+    most_confident: SetMeasurement | None
     random: SetMeasurement | None
 
 
@@ -61,7 +64,7 @@ class StoredState:
     def __post_init__(self):
         if self.state is None:
             return
-        for one in filter(None, (self.state.selected, self.state.random)):
+        for one in filter(None, (self.state.selected, self.state.most_confident, self.state.random)):
             if min(one.positions) < 0 or min(*one.costs, *(one.head_costs or ()), one.uncovered_mass) < 0:
                 raise ValueError("must have positions and costs of at least 0.")
             if len(one.terms) != len(one.costs) or len(one.costs) != len(one.positions) - 1:
@@ -93,7 +96,7 @@ def verify(  # noqa: PLR0913, the facts of a verification
     file: Path | None = None,
     **generate_kwargs: Any,
 ) -> list[VerifiedState]:
-    """Measure the selected set and a random set in one random state of each prompt's decoding.
+    """Measure the selected set, the most confident positions and a random set in a state of each prompt's decoding.
 
     States are drawn among those in which the rule selects at least two positions; prompts without such a state, and
     states that occurred before, are skipped. One state per prompt makes the states independent.
@@ -192,18 +195,16 @@ def _drawn_states(  # noqa: PLR0913, the arguments of `verify`
 
 def _measured(
     predictor: Predictor, state: VisitedState, settings: VerificationSettings
-) -> tuple[SetMeasurement, SetMeasurement | None]:
-    """Return the measurements of the selected set and, unless it holds all candidates, of a random set of its size."""
+) -> tuple[SetMeasurement, SetMeasurement | None, SetMeasurement | None]:
+    """Return the measurements of the selected set, the most confident positions and a random set, all of one size.
+
+    Where the rule selects all candidates, there are no other sets.
+    """
     head = getattr(predictor.backbone.model, "demask_head", None)
     predicted = predicted_among(predictor, head, state.sequence, state.candidates)
-    candidates, selected = state.candidates.tolist(), state.selected.tolist()
-    chosen_sets = [(selected, settings.num_orders)]
-    if len(selected) < len(candidates):
-        random = Random(f"{settings.seed}/{state.sequence.tolist()}")
-        places = sorted(random.sample(range(len(candidates)), len(selected)))
-        chosen_sets.append(([candidates[place] for place in places], 0))
-    measurements = []
-    for columns, num_orders in chosen_sets:
+    candidates = state.candidates.tolist()
+
+    def measured(columns: list[int], num_orders: int = 0) -> SetMeasurement:
         order = state.candidates.new_tensor(columns)
         dependencies = measured_among(
             predictor.probe, state.sequence, order, predictor.backbone.mask_token_id, settings.min_probability
@@ -211,8 +212,16 @@ def _measured(
         place = torch.tensor([candidates.index(column) for column in columns])
         head_dependencies = None if predicted is None else predicted[place][:, place]
         ordered = OrderedSet(predictor.probe, state.sequence, order)
-        measurements.append(measure_set(ordered, dependencies, head_dependencies, settings, num_orders))
-    return measurements[0], measurements[1] if len(measurements) > 1 else None
+        return measure_set(ordered, dependencies, head_dependencies, settings, num_orders)
+
+    selected = state.selected.tolist()
+    found = measured(selected, settings.num_orders)
+    if len(selected) == len(candidates):
+        return found, None, None
+    most_confident = sorted(state.most_confident.tolist(), key=candidates.index)
+    random = Random(f"{settings.seed}/{state.sequence.tolist()}")
+    places = sorted(random.sample(range(len(candidates)), len(selected)))
+    return found, measured(most_confident), measured([candidates[place] for place in places])
 
 
 def dependencies_before(

@@ -13,7 +13,7 @@ from ..generation.arguments import resolve_config
 from ..generation.encoding import Prompt, encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..generation.predictor import Predictor
-from ..strategies import DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
+from ..strategies import Decision, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,14 @@ class VisitedState:
             Columns that may be unmasked, in the order of the rule's walk.
         selected (`torch.LongTensor` of shape `(size,)`):
             Columns that the rule selects, in the same order.
+        most_confident (`torch.LongTensor` of shape `(size,)`):
+            As many candidates of the highest confidence, highest first.
     """
 
     sequence: torch.Tensor
     candidates: torch.Tensor
     selected: torch.Tensor
+    most_confident: torch.Tensor
 
 
 @dataclass
@@ -60,14 +63,20 @@ class RecordingStrategy(WrappingStrategy):
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
         return (self.rule,) if self.walker is self.rule else (self.walker, self.rule)
 
-    def select(self, step: DenoisingStep) -> torch.Tensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
+        if not step.index.host_active:
+            # The walker looks at rows in which nothing is masked.
+            return self.walker.select(step)
         selected = self.rule.select(step)
         scores = step.at_positions(self.rule.walk_scores(step), float("-inf"))
         order = scores.argsort(dim=-1, descending=True, stable=True)
+        confidence = step.at_positions(step.score("confidence").double(), float("-inf"))
+        by_confidence = confidence.argsort(dim=-1, descending=True, stable=True)
         for row in step.candidates.any(dim=-1).nonzero().squeeze(-1).tolist():
             length, walk = step.sequences.shape[1], order[row]
             start = length - 1 - int(step.positions[row, -1])
             columns = [walk[is_member[row, walk]] - start for is_member in (step.candidates, selected)]
+            columns.append(by_confidence[row, : len(columns[1])] - start)
             self.visited[row].append(VisitedState(step.sequences[row, start:].clone(), *columns))
         return selected if self.walker is self.rule else self.walker.select(step)
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..bound.figures import dependency_figure
 from ..bound.verification import dependencies_before
+from ..evaluation.archive import ARCHIVE_FILE, Archive
 from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
 from ..evaluation.figures import frontier_figure, order_figure
 from ..evaluation.records import Record
@@ -33,7 +34,8 @@ EXAMPLES = """examples:
   accelerate launch --num_processes 4 -m demask_hf benchmark --out runs/t0
 
 To resume an interrupted benchmark, run the same command again: what is in OUT is not decoded twice. OUT then holds
-report.html, summary.json, table.md, the figures, and one JSON Lines file of records for each setting.
+report.html, summary.json, table.md, the figures, one JSON Lines file of records for each setting, and all records
+without the tokens in records.json.xz, from which the tables can be computed again.
 """
 
 
@@ -49,6 +51,8 @@ class BenchmarkOptions:
             generate and VALUE/VALUE/... lists the values to choose from; by default all strategies.
         num_validation (`int`, *optional*, defaults to 60):
             Prompts of each task on which the limits are chosen; with 0, every setting is reported.
+        chosen_only (`bool`, *optional*, defaults to `False`):
+            Report the chosen settings without their neighbours in the grid.
         whole_length (`bool`, *optional*, defaults to `False`):
             Count the passes without stopping at the end of sequence, too.
     """
@@ -57,6 +61,7 @@ class BenchmarkOptions:
     compare: list[str] | None = option(metavar="SPEC")
     num_validation: int = 60
     margin: float = same_as(run_benchmark, "margin")
+    chosen_only: bool = switch()
     whole_length: bool = switch()
     batch_size: int = same_as(Run, "batch_size")
 
@@ -98,16 +103,27 @@ def run(
             lambda run, setting: run.decode(model, tokenizer, setting),
             options.margin,
             options.whole_length,
+            not options.chosen_only,
         )
         if PartialState().is_main_process:
             facts |= {
+                "model": model_options.public_model,
+                "head": model_options.public_head,
                 "tasks": ", ".join(task.name for task in loaded["test"]),
                 "prompts": sizes,
+                "prompt_seed": tasks.prompt_seed,
                 "seeds": tasks.seeds,
                 **settings,
                 "margin": options.margin,
                 **environment(),
             }
+            choosing = {
+                "has_validation": "validation" in runs,
+                "margin": options.margin,
+                "has_whole_length": options.whole_length,
+                "has_neighbours": not options.chosen_only,
+            }
+            Archive(facts, grid, choosing, report.outcomes).write(out / ARCHIVE_FILE)
             _write(report, out, facts, runs["test"], model, tokenizer)
 
 

@@ -18,7 +18,7 @@ from .prompts import ExampleOptions, family_examples, file_texts, grouped_prompt
 
 EXAMPLES = """examples:
   demask-hf calibrate --model MODEL --head HEAD --file prompts.txt --risk tv --epsilon 0.05 --delta 0.1
-  demask-hf calibrate --risk task --families pairs bill --num-prompts 100 --temperature 0 --out head
+  demask-hf calibrate --risk task --task pairs bill --num-prompts 100 --temperature 0 --out head
   demask-hf calibrate --risk disagreement --temperature 0 --bounds 0 0.05 0.1 --test bonferroni --out head
 
 Except with probability DELTA over the draw of the prompts, the expected loss is at most EPSILON. The chosen bound goes

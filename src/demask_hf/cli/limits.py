@@ -20,7 +20,7 @@ def _check_integer(name: str, value: Any) -> None:
 
 #: Other numbers are counts of at least 1, or numbers of at least 0.
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "seed": _check_integer,
+    **dict.fromkeys(("seed", "prompt_seed"), _check_integer),
     **dict.fromkeys(("max_new_tokens", "top_k", "num_validation"), partial(check_count, lowest=0)),
     **dict.fromkeys(("num_orders", "mixing_layers"), partial(check_count, lowest=0)),
     **dict.fromkeys(("epsilon", "delta", "confidence", "eval_share"), _share),

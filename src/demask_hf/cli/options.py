@@ -53,6 +53,11 @@ class ModelOptions:
         """The name of the model in records: for the shipped one its public name, independent of its folder."""
         return "demask_hf.TINY_DREAM" if self.model_or_shipped == TINY_DREAM else self.model_or_shipped
 
+    @property
+    def public_head(self) -> str | None:
+        """The same of the head."""
+        return "demask_hf.TINY_DEMASK" if self.head_or_shipped == TINY_DEMASK else self.head_or_shipped
+
     def default_strategy(self, head: str | None) -> str:
         """Return the strategy that `generate` takes where none is named; the settings of the model are read for it.
 

@@ -47,7 +47,7 @@ class ExampleOptions(PromptOptions):
     """Prompts of task families, or of a file.
 
     Args:
-        families (`list[str]`, *optional*):
+        task (`list[str]`, *optional*):
             Task families; by default all.
         split (`str`, *optional*, defaults to "test"):
             Split of the families: train, validation or test.
@@ -55,7 +55,7 @@ class ExampleOptions(PromptOptions):
             Prompts of each family.
     """
 
-    families: list[str] | None = option(metavar="NAME")
+    task: list[str] | None = option(metavar="NAME")
     split: str = "test"
     num_prompts: int = 20
 
@@ -71,6 +71,8 @@ class TaskOptions:
             Prompts of each task.
         seeds (`int`, *optional*, defaults to 1):
             How often each prompt is decoded, each time with another seed.
+        prompt_seed (`int`, *optional*, defaults to 0):
+            Seed of the prompts of task families: another one gives other prompts of the same split.
         allow_code_execution (`str`, *optional*):
             Run the programs that the model writes for a task, shut in or not at all; with the word unconfined, run
             them with your own rights.
@@ -81,6 +83,7 @@ class TaskOptions:
     task: list[str] | None = option(metavar="NAME[=FILE]")
     num_prompts: int = 100
     seeds: int = 1
+    prompt_seed: int = 0
     allow_code_execution: str | None = option(
         nargs="?", const="confined", choices=("confined", "unconfined"), metavar="unconfined"
     )
@@ -161,13 +164,13 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
         ValueError: if a family is unknown, there is no prompt to take, or a file is given as well.
     """
     if options.file is not None:
-        if options.families is not None:
-            raise ValueError("`--file` must be used without --families.")
+        if options.task is not None:
+            raise ValueError("`--file` must be used without --task.")
         return []
-    names = options.families or list(FAMILIES)
+    names = options.task or list(FAMILIES)
     for name in names:
         if name not in FAMILIES:
-            raise ValueError(f"`--families` must be among {', '.join(FAMILIES)}, got {name!r}.")
+            raise ValueError(f"`--task` must be among {', '.join(FAMILIES)}, got {name!r}.")
     _check_num_prompts(options.num_prompts)
     return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
 
@@ -209,7 +212,7 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
     for spec in options.task or [name for name in FAMILIES if name != "parity"]:
         name, _, path = spec.partition("=")
         if not path:
-            tasks.append(load_task(name, split=split, num_examples=num_prompts))
+            tasks.append(load_task(name, split=split, num_examples=num_prompts, seed=options.prompt_seed))
             continue
         task = load_task(name, path, allow_code_execution=allowed)
         tasks.append(dataclasses.replace(task, examples=task.examples[start : start + num_prompts]))

@@ -7,9 +7,8 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..assets import TINY_DEMASK
 from ..bound.measurement import VerificationSettings
-from ..bound.summary import summaries_of, summary_table
+from ..bound.summary import paired_errors, summaries_of, summary_table
 from ..bound.verification import StateDependencies, VerifiedState, dependencies_before
 from ..bound.verification import verify as verify_sets
 from ..evaluation.runs import FACTS_FILE, RECORDS
@@ -68,7 +67,7 @@ def run(
     decoding: DecodingOptions,
     model_options: ModelOptions,
 ) -> None:
-    """Measure selected and random sets, print a table, and write measurements and figures."""
+    """Measure selected sets and others of the same states, print a table, and write measurements and figures."""
     if options.figures is not None:
         _need_matplotlib()
         _make_folder(Path(options.figures))
@@ -85,7 +84,7 @@ def run(
         rule.bind(model)
         facts = {
             "model": model_options.public_model,
-            "head": "demask_hf.TINY_DEMASK" if head == TINY_DEMASK else head,
+            "head": model_options.public_head,
             "rule": {**rule.to_dict(), "dependency_bound": rule.limit},
             "walk": options.walk,
             "generation": chosen,
@@ -102,9 +101,11 @@ def run(
         if not states:
             raise ValueError("`prompts` must lead to states in which two positions are unmasked together, got none.")
         summaries = summaries_of(states)
-        print("\n".join(summary_table(summaries)))
+        paired = paired_errors(states)
+        print("\n".join(summary_table(summaries, paired)))
         if options.out is not None:
             facts["summaries"] = {name: asdict(summary) for name, summary in summaries.items()}
+            facts["paired"] = {name: asdict(difference) for name, difference in paired.items()}
             facts["states"] = [asdict(state) for state in states]
             write_json(Path(options.out), facts)
             print(f"wrote {options.out}")
@@ -142,12 +143,13 @@ def _draw(folder: Path, states: Sequence[VerifiedState], example: StateDependenc
 
     kinds = {
         "selected": [state.selected for state in states],
+        "most confident": [state.most_confident for state in states if state.most_confident is not None],
         "random": [state.random for state in states if state.random is not None],
     }
     ratios: dict[str, Sequence[float]] = {
         name: [one.tightness for one in sets if one.tightness is not None] for name, sets in kinds.items()
     }
-    bound_figure(kinds["selected"], kinds["random"], folder / "bound.png")
+    bound_figure(kinds, folder / "bound.png")
     tightness_figure(ratios, folder / "tightness.png")
     dependency_figure(example.tokens, example.maps, folder / "dependencies.png")
     print(f"wrote bound.png, tightness.png and dependencies.png in {folder}")

@@ -17,25 +17,27 @@ from .specs import Setting
 DEFAULT_GRID = (
     "sequential:order=entropy",
     "sequential:order=confidence",
-    "schedule:max_denoising_steps=16/12/8",
-    "threshold:confidence_threshold=0.98/0.95/0.9/0.8/0.7/0.5",
-    "threshold:factor=0.1/0.3/0.8/1.2",
-    "entropy_bound:entropy_bound=0.03/0.1/0.3/1.0",
-    "klass:confidence_threshold=0.9/0.8/0.6,kl_threshold=0.001/0.01/0.1",
-    "dawn:confidence_threshold=0.8,induced_threshold=0.75,sink_threshold=0.03,edge_threshold=0.05/0.1",
+    "schedule:max_denoising_steps=28/24/20/16/12/8",
+    "eoser:max_denoising_steps=28/20/12",
+    "threshold:confidence_threshold=0.999/0.99/0.98/0.95/0.9/0.8/0.7/0.5/0.3",
+    "threshold:factor=0.003/0.01/0.03/0.1/0.3/0.8/1.2/2.0",
+    "entropy_bound:entropy_bound=0.0003/0.001/0.003/0.01/0.03/0.1/0.3/1.0/3.0",
+    "klass:confidence_threshold=0.98/0.9/0.8/0.6/0.4,kl_threshold=0.001/0.1",
+    "dawn:confidence_threshold=0.95/0.9/0.8/0.6,induced_threshold=0.75,sink_threshold=0.03,edge_threshold=0.05/0.1",
     "dawn:anchor_threshold=0.98,confidence_threshold=0,induced_threshold=0.9,sink_threshold=1,num_layers=6,"
-    "edge_threshold=0.003/0.005/0.01/0.02/0.03/0.05",
-    "dapd:initial_bound=0.005/0.01,final_bound=0.05/0.15",
-    "dapd:layer_share=1,initial_bound=0.1/0.3,final_bound=0.3/0.5",
-    "demask:rule=token,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
-    "demask:rule=total,dependency_bound=0.03/0.06/0.1/0.2/0.3",
-    "demask:rule=max,symmetric=true,dependency_bound=0.015/0.03/0.06/0.1/0.15",
+    "edge_threshold=0.0003/0.001/0.003/0.005/0.01/0.02/0.03/0.05",
+    "dapd:initial_bound=0.001/0.005/0.01,final_bound=0.01/0.05/0.15",
+    "dapd:layer_share=1,initial_bound=0.01/0.03/0.1/0.3,final_bound=0.3/0.5",
+    "demask:rule=token,dependency_bound=0.003/0.01/0.03/0.06/0.1/0.15/0.2/0.3",
+    "demask:rule=total,dependency_bound=0.01/0.03/0.06/0.1/0.2/0.3",
+    "demask:rule=max,symmetric=true,dependency_bound=0.005/0.015/0.03/0.06/0.1/0.15/0.3",
+    "demask:rule=token,order=influence,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2/0.3",
 )
 
 #: Further rows for sampling: orders that look at the drawn token.
 SAMPLING_GRID = (
     "sequential:order=token_probability",
-    "demask:rule=token,order=token_probability,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2",
+    "demask:rule=token,order=token_probability,dependency_bound=0.003/0.01/0.03/0.06/0.1/0.15/0.2",
 )
 
 _DIFFERENCE = "points against the same order, one at a time (95 % lower bound)"
@@ -47,17 +49,18 @@ COLUMNS = (
     Column("compared with", "reference", is_text=True),
     Column(
         _DIFFERENCE,
-        lambda row: _points(row, "mean") + f" ({_points(row, 'lower')})",
+        lambda row: _reference(row) or f"{_points(row, 'mean')} ({_points(row, 'lower')})",
     ),
-    Column("95 % upper bound", lambda row: _points(row, "upper")),
-    Column("p (Holm)", "p_value", ".2g"),
-    Column("accuracy kept", lambda row: "yes" if row["is_matched"] else "not shown"),
+    Column("95 % upper bound", lambda row: _reference(row) or _points(row, "upper")),
+    Column("weakest task (lower bound)", lambda row: _weakest(row), is_text=True),
+    Column("p (Holm)", lambda row: _reference(row) or format(row["p_value"], ".2g")),
+    Column("accuracy kept", lambda row: _reference(row) or ("yes" if row["is_matched"] else "not shown")),
     Column("forward passes", "mean_forward_passes", ".2f"),
     Column("row forwards", "mean_row_forwards", ".2f"),
     Column("over the whole length", "whole_length_forward_passes", ".2f"),
     Column(
         "fewer passes (95 %)",
-        lambda row: "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
+        lambda row: _reference(row) or "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
     ),
     Column("tokens / pass", "tokens_per_forward", ".2f"),
     Column("AFP", "average_finalization_parallelism", ".2f"),
@@ -73,6 +76,7 @@ _MARKDOWN_TITLES = (
     "setting",
     "right",
     _DIFFERENCE,
+    "weakest task (lower bound)",
     "p (Holm)",
     "forward passes",
     "tokens / pass",
@@ -106,6 +110,7 @@ class Report:
         validation (`list[Outcome]`): Every setting on the validation prompts; empty if nothing was chosen.
         margin (`float`): Loss of accuracy that still counts as kept.
         whole_length (`dict[str, float]`): Forward passes per prompt without stopping at the end of sequence, by label.
+        outcomes (`dict[tuple[str, str], Outcome]`): Everything that was decoded, by split and key of the setting.
     """
 
     chosen: list[Comparison]
@@ -113,6 +118,7 @@ class Report:
     validation: list[Outcome]
     margin: float
     whole_length: dict[str, float]
+    outcomes: dict[tuple[str, str], Outcome] = dataclasses.field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary for each comparison, chosen ones first, of JSON types."""
@@ -140,6 +146,7 @@ def run_benchmark(
     decode: Decode,
     margin: float = 0.005,
     has_whole_length: bool = False,
+    has_neighbours: bool = True,
 ) -> Report:
     """Choose a limit for every row, decode it and its neighbours on the test prompts, and compare.
 
@@ -158,33 +165,70 @@ def run_benchmark(
             Allowed loss of mean accuracy of the chosen limit against its reference on the validation prompts.
         has_whole_length (`bool`, *optional*, defaults to `False`):
             Decode the chosen settings again without stopping at the end of sequence, only to count passes.
+        has_neighbours (`bool`, *optional*, defaults to `True`):
+            Report the neighbours of each chosen setting in the grid, too.
+    """
+    runs = {"validation": validation, "test": test}
+    found: dict[tuple[str, str], Outcome] = {}
+
+    def outcome_of(split: str, setting: Setting) -> Outcome:
+        run = runs[split]
+        if run is not None and (split, setting.key) not in found:
+            decode(run, setting)
+            found[split, setting.key] = Outcome.of(setting, run.records(setting))
+        return found[split, setting.key]
+
+    report = report_of(grid, outcome_of, validation is not None, margin, has_whole_length, has_neighbours)
+    return dataclasses.replace(report, outcomes=found)
+
+
+def report_of(
+    grid: Sequence[Sequence[Setting]],
+    outcome_of: Callable[[str, Setting], Outcome],
+    has_validation: bool = True,
+    margin: float = 0.005,
+    has_whole_length: bool = False,
+    has_neighbours: bool = True,
+) -> Report:
+    """Return the report of [`run_benchmark`] from outcomes, wherever they come from.
+
+    Args:
+        grid (`Sequence[Sequence[Setting]]`):
+            The settings of each row, neighbours side by side.
+        outcome_of (`Callable[[str, Setting], Outcome]`):
+            Returns the outcome of a setting on a split, "validation" or "test".
+        has_validation (`bool`, *optional*, defaults to `True`):
+            Whether limits are chosen; otherwise every setting is reported.
+        margin (`float`, *optional*, defaults to 0.005):
+            As of [`run_benchmark`], like the next two.
+        has_whole_length (`bool`, *optional*, defaults to `False`):
+            Report passes without stopping, too.
+        has_neighbours (`bool`, *optional*, defaults to `True`):
+            Report neighbours.
     """
 
-    def outcome(run: Run, setting: Setting) -> Outcome:
-        decode(run, setting)
-        return Outcome.of(setting, run.records(setting))
-
     def compared(settings: Sequence[Setting]) -> list[Comparison]:
-        outcomes = [outcome(test, setting) for setting in settings]
-        return compare(outcomes, [outcome(test, setting.reference()) for setting in settings])
+        outcomes = [outcome_of("test", setting) for setting in settings]
+        return compare(outcomes, [outcome_of("test", setting.reference()) for setting in settings])
 
     seen: list[Outcome] = []
     chosen: list[Setting] = []
     neighbours: list[Setting] = []
     for settings in grid:
-        if validation is None:
+        if not has_validation:
             chosen += settings
             continue
-        tried = [outcome(validation, setting) for setting in settings]
+        tried = [outcome_of("validation", setting) for setting in settings]
         seen += tried
-        best = choose(tried, [outcome(validation, setting.reference()) for setting in settings], margin)
+        best = choose(tried, [outcome_of("validation", setting.reference()) for setting in settings], margin)
         chosen.append(settings[best])
-        neighbours += [settings[index] for index in (best - 1, best + 1) if 0 <= index < len(settings)]
+        if has_neighbours:
+            neighbours += [settings[index] for index in (best - 1, best + 1) if 0 <= index < len(settings)]
     comparisons = compared([*chosen, *neighbours])
     whole = {}
     for setting in chosen if has_whole_length else ():
         longer = dataclasses.replace(setting, options={**setting.options, "stop_at_eos": False})
-        whole[setting.label] = outcome(test, longer).mean_forward_passes
+        whole[setting.label] = outcome_of("test", longer).mean_forward_passes
     return Report(comparisons[: len(chosen)], comparisons[len(chosen) :], seen, margin, whole)
 
 
@@ -197,6 +241,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
         "label": outcome.setting.label,
         "is_default": is_default(outcome.setting),
         "reference": comparison.reference.setting.label,
+        "is_reference": comparison.is_reference,
         **outcome.summary(),
         "difference": dataclasses.asdict(comparison.difference),
         "p_value": comparison.p_value,
@@ -205,7 +250,11 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
         "whole_length_forward_passes": whole_length.get(outcome.setting.label),
         "order": outcome.order_by_verdict(),
         "diversity": outcome.diversity(comparison.reference) if outcome.is_correct.shape[1] > 1 else None,
-        "families": {family: outcome.only([family]).summary() for family in families},
+        "families": {
+            family: outcome.only([family]).summary()
+            | {"difference": dataclasses.asdict(own) if (own := comparison.families.get(family)) else None}
+            for family in families
+        },
     }
 
 
@@ -221,6 +270,22 @@ def is_default(setting: Setting) -> bool:
 
 def _points(row: Row, end: str) -> str:
     return f"{100 * row['difference'][end]:+.2f}"
+
+
+def _reference(row: Row) -> str | None:
+    """Return a word for the cells of a setting that is its own reference."""
+    return "reference" if row["is_reference"] else None
+
+
+def _weakest(row: Row) -> str | None:
+    """Return the task whose difference has the lowest bound."""
+    if row["is_reference"]:
+        return "reference"
+    known = {name: task["difference"] for name, task in row["families"].items() if task["difference"]}
+    if not known:
+        return None
+    name = min(known, key=lambda name: (known[name]["lower"], known[name]["mean"]))
+    return f"{name} {100 * known[name]['mean']:+.2f} ({100 * known[name]['lower']:+.2f})"
 
 
 def _diverse(row: Row, text: str) -> str | None:

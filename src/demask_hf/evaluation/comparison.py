@@ -12,6 +12,8 @@ from .specs import Setting
 from .statistics import Interval, PairedDifference, difference_p_value, holm, paired_difference, ratio_of_means
 
 
+# Bounds lie on lattices, where rounding must not decide.
+_ROUNDING = 1e-9
 # Placeholder for records without a known setting.
 UNNAMED = Setting("", "", {})
 
@@ -23,6 +25,7 @@ class Outcome:
     Args:
         setting ([`Setting`]): The setting.
         family (`np.ndarray` of shape `(prompts,)`): Task of each prompt.
+        prompt (`np.ndarray` of shape `(prompts,)`): The prompts.
         is_correct (`np.ndarray`): Whether the answer is right.
         num_forward_passes (`np.ndarray`): Backbone forwards.
         num_probe_passes (`np.ndarray`): Forwards for measuring dependencies, not included in `num_forward_passes`.
@@ -36,6 +39,7 @@ class Outcome:
 
     setting: Setting
     family: np.ndarray
+    prompt: np.ndarray
     is_correct: np.ndarray
     num_forward_passes: np.ndarray
     num_probe_passes: np.ndarray
@@ -62,6 +66,7 @@ class Outcome:
         return cls(
             setting,
             np.array([row[0].family for row in records]),
+            np.array([row[0].prompt for row in records]),
             table(lambda record: record.is_correct),
             table(lambda record: record.num_forward_passes),
             table(lambda record: record.num_probe_passes),
@@ -176,6 +181,7 @@ class Comparison:
         outcome ([`Outcome`]): The setting.
         reference ([`Outcome`]): One token per forward pass.
         difference ([`PairedDifference`]): Of the accuracies, setting minus reference, one-sided 95 % bounds.
+        families (`dict[str, PairedDifference]`): The same on the prompts of each task.
         speed_up ([`Interval`]): Forward passes of the reference divided by those of the setting, with a 95 % interval.
         p_value (`float`): Of equal accuracies, corrected for the number of comparisons (Holm).
     """
@@ -183,12 +189,19 @@ class Comparison:
     outcome: Outcome
     reference: Outcome
     difference: PairedDifference
+    families: dict[str, PairedDifference]
     speed_up: Interval
     p_value: float
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether the setting is its own reference, so that there is nothing to compare."""
+        own, other = self.outcome.setting, self.reference.setting
+        return own.options == other.options and own.build().to_dict() == other.build().to_dict()
+
     def is_matched(self, margin: float) -> bool:
-        """Whether the accuracy is shown to be at most `margin` below that of the reference."""
-        return self.difference.lower > -margin
+        """Whether the accuracy is shown to be less than `margin` below that of the reference; a tie shows nothing."""
+        return self.difference.lower > -margin + _ROUNDING
 
 
 def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[Comparison]:
@@ -213,11 +226,22 @@ def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[
             first,
             second,
             paired_difference(first.is_correct, second.is_correct),
+            _by_family(first, second),
             ratio_of_means(second.num_forward_passes, first.num_forward_passes),
             next(corrected) if other else 1.0,
         )
         for (first, second), other in zip(pairs, is_other, strict=True)
     ]
+
+
+def _by_family(first: Outcome, second: Outcome) -> dict[str, PairedDifference]:
+    """Return the difference on the prompts of each task that has at least two."""
+    families = {family: first.family == family for family in sorted(set(first.family.tolist()))}
+    return {
+        family: paired_difference(first.is_correct[is_own], second.is_correct[is_own])
+        for family, is_own in families.items()
+        if is_own.sum() > 1
+    }
 
 
 def choose(outcomes: Sequence[Outcome], references: Sequence[Outcome], margin: float) -> int:

@@ -73,7 +73,7 @@ def environment() -> dict[str, str]:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    return html_lines(columns, rows, lambda row: None if row["is_matched"] else "worse")
+    return html_lines(columns, rows, lambda row: None if row["is_matched"] or row["is_reference"] else "worse")
 
 
 def _order_column(verdict: str) -> Column:

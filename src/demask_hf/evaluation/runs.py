@@ -42,7 +42,8 @@ class StoredRecord(Record):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("seed", "num_forward_passes", "num_probe_passes", "num_row_forwards", "seconds"):
+        counts = ("num_forward_passes", "num_probe_passes", "num_row_forwards", "num_remasked")
+        for name in ("seed", *counts, "seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"must have at least 0 as `{name}`, got {getattr(self, name)!r}.")
         if len(self.tokens) != len(self.unmask_steps) or min(self.tokens, default=0) < 0:
@@ -177,8 +178,8 @@ class Run:
 
         def take(value: Any) -> None:
             if isinstance(value, dict):
-                # Records of earlier versions, which had no drafts, have no such count.
-                value = {"num_row_forwards": None, **value}
+                # Records of the time before strategies remasked or made drafts do not say that they did not.
+                value = {"num_remasked": 0, "num_row_forwards": None, **value}
             record = from_json(StoredRecord, value)
             job = (record.family, record.prompt, record.seed)
             if keys.get(job[:2]) == record.example and record.contradicts(found.setdefault(job, record)):

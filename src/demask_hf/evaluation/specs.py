@@ -74,7 +74,7 @@ def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[S
     Args:
         text (`str`):
             Such as "demask:dependency_bound=0.03/0.06/0.1,rule=total". The order of the values is kept: neighbours
-            in it are neighbours in the grid.
+            in it are neighbours in the grid. Slashes in quotes do not count: 'table:table="runs/pairs.json"'.
         shared (`Mapping[str, Any]`, *optional*):
             Arguments of `generate` for all settings; those in the text take precedence.
 
@@ -97,9 +97,10 @@ def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[S
     pairs = [_split(part) for part in _parts(listed)]
     for field_name, _ in pairs:
         _check_name(field_name, name, known)
-    row = _text(name, [pair for pair in pairs if "/" not in pair[1]])
+    choices = [_choices(value) for _, value in pairs]
+    row = _text(name, [pair for pair, values in zip(pairs, choices, strict=True) if len(values) == 1])
     settings = []
-    for values in product(*(value.split("/") for _, value in pairs)):
+    for values in product(*choices):
         given = {key: _value(value) for (key, _), value in zip(pairs, values, strict=True)}
         fields = {key: value for key, value in given.items() if key in known}
         options = {**(shared or {}), **{key: value for key, value in given.items() if key not in known}}
@@ -123,8 +124,11 @@ def spec_of(strategy: dict[str, Any]) -> str:
     """Return the text that [`strategy_of`] reads as a strategy; fields at their defaults are left out."""
     defaults = strategy_fields(strategy["name"])
     fields = {name: value for name, value in strategy.items() if name != "name" and value != defaults.get(name)}
-    pairs = ((name, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items())
-    return _text(strategy["name"], pairs)
+    # Slashes separate the values of a grid, except within quotes.
+    texts = {name: isinstance(value, str) and "/" not in value for name, value in fields.items()}
+    return _text(
+        strategy["name"], ((name, value if texts[name] else json.dumps(value)) for name, value in fields.items())
+    )
 
 
 def field_of(text: str) -> tuple[str, Any]:
@@ -157,6 +161,11 @@ def _text(name: str, pairs: Iterable[tuple[str, str]]) -> str:
 def _parts(listed: str) -> list[str]:
     """Split at commas, but not within the brackets of a JSON list or object."""
     return re.split(r",(?![^\[{]*[\]}])", listed) if listed else []
+
+
+def _choices(value: str) -> list[str]:
+    """Split at slashes, but not within quotes."""
+    return re.split(r'/(?=(?:[^"]*"[^"]*")*[^"]*$)', value)
 
 
 def _split(text: str) -> tuple[str, str]:

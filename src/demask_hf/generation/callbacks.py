@@ -29,6 +29,8 @@ class StepRecorder:
 class StepStreamer:
     """Pass finished text to a streamer as it grows from the left, and drafts of the rest if it accepts them.
 
+    What is sent cannot be taken back: of a strategy that remasks, the text comes at the end.
+
     Args:
         streamer (`BaseStreamer`):
             A transformers streamer; `put_draft` is used if it has one.
@@ -44,12 +46,14 @@ class StepStreamer:
     def __init__(self, streamer: Any, loop: DenoisingLoop, state: DecodingState):
         if state.sequences.shape[0] != 1:
             raise ValueError(f"`streamer` must be used with a single prompt, got {state.sequences.shape[0]} prompts.")
-        self.streamer, self.loop = streamer, loop
+        self.streamer, self.loop, self.state = streamer, loop, state
         self.num_sent = finished_lengths(loop, state)[0]
         streamer.put(state.sequences[0, : self.num_sent].cpu())
 
     def __call__(self, state: DecodingState, draft: torch.Tensor) -> None:
         finished = finished_lengths(self.loop, state)[0]
+        if self.loop.strategy.remasks:
+            finished = self.num_sent
         if finished > self.num_sent:
             self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
             self.num_sent = finished
@@ -58,7 +62,10 @@ class StepStreamer:
             self.streamer.put_draft(rest.cpu())
 
     def end(self) -> None:
-        """Close the stream."""
+        """Send what is left, and close the stream."""
+        finished = finished_lengths(self.loop, self.state)[0]
+        if finished > self.num_sent:
+            self.streamer.put(self.state.sequences[0, self.num_sent : finished].cpu())
         self.streamer.end()
 
 

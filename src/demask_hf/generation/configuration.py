@@ -22,7 +22,7 @@ SCORES = ("model", "sampled")
 _DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
 #: The check of each setting that is set, called with its name and value.
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("max_new_tokens", "top_k"), partial(check_count, lowest=0)),
+    **dict.fromkeys(("max_new_tokens", "max_remasks", "top_k"), partial(check_count, lowest=0)),
     **dict.fromkeys(("max_length", "block_length", "max_denoising_steps", "cache_refresh_interval"), check_count),
     "num_return_sequences": check_count,
     **dict.fromkeys(("do_sample", "stop_at_eos", "batch_invariant", "cache_commits_first"), check_flag),
@@ -63,6 +63,9 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         max_denoising_steps (`int`, *optional*):
             For the "schedule" strategy the total number of steps, by default one per token; those of a checkpoint are
             at most that. For others a cap on the steps of a row: the last one writes everything that is still masked.
+        max_remasks (`int`, *optional*):
+            Cap on what a strategy may change of a row after it was written, each remasked and each edited position
+            counted; by default 8 for each position to write. A step that would exceed it changes nothing.
         strategy (`str`, `dict` or [`UnmaskingStrategy`], *optional*):
             Name, name and fields, or object. Where the caller of `generate` names none, it is "demask" if the model
             has a head, else the checkpoint's, else "threshold".
@@ -144,6 +147,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         self.max_length: int | None = kwargs.pop("max_length", None)
         self.block_length: int | None = kwargs.pop("block_length", None)
         self.max_denoising_steps: int | None = kwargs.pop("max_denoising_steps", None)
+        self.max_remasks: int | None = kwargs.pop("max_remasks", None)
         self.temperature: float | None = kwargs.pop("temperature", None)
         self.top_p: float | None = kwargs.pop("top_p", None)
         self.top_k: int | None = kwargs.pop("top_k", None)

@@ -58,8 +58,9 @@ def moved(
     versions: DecodingState,
     step: DenoisingStep,
     selected: torch.Tensor,
-) -> tuple[DenoisingStep, torch.Tensor]:
-    """Move each row to the last of its verified versions, and return the step and the selection of these versions.
+    tokens: torch.Tensor,
+) -> tuple[DenoisingStep, torch.Tensor, torch.Tensor]:
+    """Move each row to the last of its verified versions; return the step, selection and tokens of these versions.
 
     The row itself is verified. A draft is, if the strategy accepts it as what a verified version becomes in this step.
 
@@ -73,16 +74,20 @@ def moved(
         step ([`DenoisingStep`]):
             The step of all versions.
         selected (`torch.BoolTensor` of shape `(versions, length)`):
-            What each version writes in it.
+            Where each version writes in it.
+        tokens (`torch.LongTensor` of shape `(versions, length)`):
+            What it writes there.
     """
     rows = torch.arange(len(state.seeds), device=state.seeds.device)
-    outcomes = torch.where(selected, step.at_positions(step.tokens, 0), versions.sequences).unflatten(
-        0, (-1, len(rows))
+    outcomes, drafts, is_open, steps = (
+        each.unflatten(0, (-1, len(rows)))
+        for each in (
+            torch.where(selected, tokens, versions.sequences),
+            versions.sequences,
+            step.candidates.any(dim=-1),
+            versions.num_steps,
+        )
     )
-    drafts, is_open = (
-        each.unflatten(0, (-1, len(rows))) for each in (versions.sequences, step.candidates.any(dim=-1))
-    )
-    steps = versions.num_steps.unflatten(0, (-1, len(rows)))
     numbers, places = torch.arange(len(drafts), device=rows.device)[:, None], torch.zeros_like(rows)
     for _ in range(len(drafts) - 1):
         is_next = strategy.accepts(drafts, outcomes[places, rows], steps - steps[places, rows])
@@ -96,8 +101,10 @@ def moved(
     state.unmask_step = torch.where(is_written, state.num_forward_passes[:, None], state.unmask_step)
     for name in ("sequences", "num_steps", *_OWN):
         setattr(state, name, getattr(versions, name)[chosen])
+    # The loop counts the forwards of the rows themselves; a draft has open positions only where its row has.
+    state.num_row_forwards += is_open[1:].sum(dim=0)
     state.faults = versions.faults
     state.ledger.num_probe_passes += versions.ledger.num_probe_passes.unflatten(0, (-1, len(rows))).sum(dim=0)
     uncovered = versions.ledger.uncovered_mass.unflatten(0, (-1, len(rows))).amax(dim=0)
     torch.maximum(state.ledger.uncovered_mass, uncovered, out=state.ledger.uncovered_mass)
-    return step.of_rows(chosen), selected[chosen]
+    return step.of_rows(chosen), selected[chosen], tokens[chosen]

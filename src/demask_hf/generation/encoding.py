@@ -69,3 +69,42 @@ def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int | None) -> tupl
 def encode_batch(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids and attention mask of prompts, padded on the left; see [`encode`] and [`left_padded`]."""
     return left_padded([encode(tokenizer, prompt) for prompt in prompts], tokenizer.pad_token_id)
+
+
+def draft_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: list[int],
+    steps: list[int],
+    history: list[list[int]] | None = None,
+    mask: str = "_",
+) -> list[str]:
+    """Return the answer of a row after each step, from the first written position to the last.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's tokenizer.
+        tokens (`list[int]`):
+            The finished row.
+        steps (`list[int]`):
+            Step at which each position was finally written, else -1.
+        history (`list[list[int]]`, *optional*):
+            The row before the first step and after each one; without it each token is shown from its step on.
+        mask (`str`, *optional*, defaults to `"_"`):
+            Text for a token that is not written.
+    """
+    written = [column for column, step in enumerate(steps) if step >= 0]
+    if not written:
+        return []
+    shown = slice(written[0], written[-1] + 1)
+    if history is None:
+        texts = [tokens[shown] for _ in range(max(steps) + 1)]
+        is_written = [[step <= last for step in steps[shown]] for last in range(max(steps) + 1)]
+    else:
+        # The first written position was a mask before.
+        mask_token_id, texts = history[0][written[0]], [each[shown] for each in history[1:]]
+        is_written = [[token != mask_token_id for token in each] for each in texts]
+
+    def spelled(token: int, is_shown: bool) -> str:
+        return str(tokenizer.decode([token], skip_special_tokens=True)) if is_shown else mask
+
+    return ["".join(map(spelled, *pair)) for pair in zip(texts, is_written, strict=True)]

@@ -9,11 +9,12 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
-from ..strategies import DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
+from ..strategies import Decision, DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
 from .caching import CachedForward
 from .drafting import in_block_of_row, moved, versions_of
 from .ending import EosPenalty
 from .predictor import Predictor
+from .remasking import change_written, most_remasks, written_positions
 from .state import DecodingState, OnStep
 
 
@@ -62,40 +63,44 @@ class DenoisingLoop:
             cached,
             EosPenalty.of(self.settings, self.backbone.mask_token_id),
         )
+        max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
         drafts: Drafts | None = None
         while True:
             versions = state if drafts is None else versions_of(state, drafts, self.settings.max_steps)
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
             is_open = self.open_positions(versions)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
-            candidates, is_last = self._candidates(versions, is_open)
-            in_block = candidates
-            if self.strategy.selects_in_all_blocks:
-                candidates = is_open
+            in_block, is_last = self._candidates(versions, is_open)
+            candidates = is_open if self.strategy.selects_in_all_blocks else in_block
             if cached is not None and drafts is not None:
-                candidates &= in_block_of_row(versions, len(state.seeds))
-            index = _index(candidates, versions.faults)
-            if not index.host_active:
+                candidates = candidates & in_block_of_row(versions, len(state.seeds))
+            index, written = _index(candidates, versions.faults), None
+            if self.strategy.remasks:
+                written = written_positions(state, candidates, self.kept_lengths(state), self.settings.max_steps)
+            if not index.host_active and (written is None or not written.any()):
                 return
             # 3. One forward. 4. The token that each candidate would get.
-            step = predictor.step(versions, candidates, index, logits_processor)
+            step = predictor.step(versions, candidates, index, logits_processor, written)
             if self.strategy.selects_in_all_blocks:
                 step = replace(step, in_block=in_block, known_num_masked=in_block.sum(dim=-1))
-            # 5. Select, on candidates only, and at least one in each unfinished row.
-            selected = self._select(step, [] if cached is None else cached.entered) | (candidates & is_last)
-            state.num_row_forwards += candidates.any(dim=-1).unflatten(0, (-1, len(state.seeds))).sum(dim=0)
+            # 5. Select, on candidates only, and at least one in each unfinished row; move on to verified drafts.
+            entered = [] if cached is None else cached.entered
+            decision, selected, tokens = self._decided(versions, step, entered, candidates & is_last)
             if drafts is not None:
-                step, selected = moved(self.strategy, state, versions, step, selected)
-            # 6. Write the tokens and count the forward pass.
-            draft = step.at_positions(step.tokens, 0)
-            state.sequences = torch.where(selected, draft, state.sequences)
+                step, selected, tokens = moved(self.strategy, state, versions, step, selected, tokens)
+            # 6. Write the tokens, change written ones where the strategy does, and count the forward pass.
+            before, drafted, runs = state.sequences, step.candidates, step.candidates.any(dim=-1)
+            state.sequences = torch.where(selected, tokens, before)
             state.unmask_step = torch.where(selected, state.num_forward_passes[:, None], state.unmask_step)
-            is_active = step.candidates.any(dim=-1)
-            state.num_forward_passes += is_active
-            state.num_steps += is_active
+            if written is not None:
+                rest = (tokens, before, written & ~is_last, self.backbone.mask_token_id, max_remasks)
+                drafted = drafted | change_written(state, decision, *rest)
+                runs = runs | written.any(dim=-1)
             drafts = self.strategy.drafts(step, selected)
+            for count in (state.num_forward_passes, state.num_steps, state.num_row_forwards):
+                count += runs
             for callback in on_step:
-                callback(state, torch.where(step.candidates, draft, state.sequences))
+                callback(state, torch.where(drafted, tokens, before))
 
     def open_positions(self, state: DecodingState) -> torch.Tensor:
         """Return the positions still to be written, shape `(batch, length)`."""
@@ -138,10 +143,26 @@ class DenoisingLoop:
             return candidates.sum(dim=-1)
         return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
 
-    def _select(self, step: DenoisingStep, entered: list[int]) -> torch.Tensor:
-        """Return the strategy's selection under the rules of the loop; `entered` are the rows at a new block."""
+    def _decided(
+        self, state: DecodingState, step: DenoisingStep, entered: list[int], forced: torch.Tensor
+    ) -> tuple[Decision, torch.Tensor, torch.Tensor]:
+        """Return what the strategy decides, the candidates to write under the rules of the loop, and all tokens.
+
+        `entered` are the rows at a new block, `forced` the candidates that must be written now.
+        """
         offered = step if step.postponed is None else step.among(self._offered(step, step.postponed))
-        selected = self.strategy.select(offered) & offered.candidates
+        name, decision = type(self.strategy).__name__, self.strategy.select(offered)
+        if isinstance(decision, torch.Tensor):
+            decision = Decision(decision)
+        elif not self.strategy.remasks and (decision.remasked is not None or decision.revisited is not None):
+            raise ValueError(f"`remasks` must be True for a strategy that remasks or revisits, got False for {name}.")
+        elif decision.revisited is not None and "review" not in self.strategy.needs:
+            raise ValueError(f"`needs` must name 'review' for a strategy that revisits, got no such need of {name}.")
+        selected, tokens = decision.selected & offered.candidates, step.at_positions(step.tokens, 0)
+        if decision.tokens is not None:
+            tokens = torch.where(decision.selected, decision.tokens, tokens)
+            is_mask = (decision.selected & (tokens == self.backbone.mask_token_id)).any()
+            state.faults = torch.cat([state.faults, is_mask[None]])
         if not self.strategy.allows_empty_step:
             is_empty = ~selected.any(dim=-1, keepdim=True)
             selected = selected | (offered.best(offered.score("confidence"), 1) & is_empty)
@@ -149,7 +170,7 @@ class DenoisingLoop:
             has_entered = torch.zeros_like(step.seeds, dtype=torch.bool)
             has_entered[entered] = True
             selected = torch.where(has_entered[:, None], step.at_positions(step.index.slots == 0, False), selected)
-        return selected
+        return decision, selected | forced, tokens
 
     def _offered(self, step: DenoisingStep, postponed: torch.Tensor) -> torch.Tensor:
         """Return the candidates that need not wait; the last step of a plan writes everything."""
@@ -162,12 +183,14 @@ class DenoisingLoop:
 def _index(candidates: torch.Tensor, faults: torch.Tensor) -> CandidateIndex:
     """Return the places of the candidates; the one transfer per step also reports faults of the previous step."""
     on_host = torch.cat([faults, candidates.flatten()]).cpu()
-    if on_host[:2].any():
+    if on_host[: len(faults)].any():
         # Where nothing is possible, the probabilities are NaN, too.
         if on_host[1]:
             raise ValueError(
                 "`logits` must leave a token other than the mask at every position, got a position without one from "
                 "the model, a logits processor or `suppress_tokens`."
             )
-        raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
-    return CandidateIndex.of(candidates, on_host[2:].view(candidates.shape))
+        if on_host[0]:
+            raise ValueError("`logits` must not hold NaN, got some from the model or a logits processor.")
+        raise ValueError("`tokens` of a decision must not hold the mask token at a selected position, got some.")
+    return CandidateIndex.of(candidates, on_host[len(faults) :].view(candidates.shape))

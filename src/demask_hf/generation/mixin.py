@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,15 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from ..backbones.backbone import check_head
-from ..head.loading import load_head
-from ..head.modeling_demask import DemaskHead
 from ..strategies import UnmaskingStrategy
+from ..watching import Trace, WatchingStrategy
 from .adapters import check_adapters, check_around
 from .arguments import resolve_config
 from .callbacks import StepRecorder, StepStopper, StepStreamer, criteria_of
 from .checkpoint import load_settings
 from .configuration import DemaskGenerationConfig
+from .encoding import draft_texts
+from .heads import HeadMethods
 from .inputs import check_inputs, check_objects
 from .loop import DenoisingLoop
 from .preparation import prepare
@@ -46,14 +45,18 @@ class DemaskGenerationOutput(ModelOutput):
             Versions of each row that these forwards computed, drafts included; one per pass without drafts.
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
+        num_remasked (`torch.LongTensor` of shape `(batch,)`):
+            Written positions that were sent back to mask, or edited; 0 for strategies that do neither.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`):
             Tokens written, up to and including the first end-of-sequence token, per forward pass.
         unmask_step (`torch.LongTensor` of shape `(batch, prompt_length + max_new_tokens)`):
-            Step at which each position was written, from 0; -1 for the others.
+            Step at which each position was finally written, from 0; -1 for the others.
         uncovered_mass (`torch.FloatTensor` of shape `(batch,)`):
             Largest probability mass that the probes of measured dependencies did not cover; 0 without probes.
         history (`tuple(torch.LongTensor)`, *optional*):
             With `output_history=True`, the sequences before the first step and after every step.
+        trace ([`Trace`], *optional*):
+            With `trace=True`, what each step predicted and wrote, and why positions waited.
     """
 
     # `generate` sets all of them; a `ModelOutput` requires defaults for all but the first.
@@ -61,10 +64,12 @@ class DemaskGenerationOutput(ModelOutput):
     num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
     num_row_forwards: torch.Tensor = None  # type: ignore[assignment]
     num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
+    num_remasked: torch.Tensor = None  # type: ignore[assignment]
     tokens_per_forward: torch.Tensor = None  # type: ignore[assignment]
     unmask_step: torch.Tensor = None  # type: ignore[assignment]
     uncovered_mass: torch.Tensor = None  # type: ignore[assignment]
     history: tuple[torch.Tensor, ...] | None = None
+    trace: Trace | None = None
 
     def drafts(self, tokenizer: PreTrainedTokenizerBase, row: int = 0, mask: str = "_") -> list[str]:
         """Return the answer of one row after each step.
@@ -79,23 +84,12 @@ class DemaskGenerationOutput(ModelOutput):
 
         Returns:
             `list[str]`: one text for each step, from the first written position to the last; without special tokens.
+            What was remasked or edited later is shown with `output_history=True` only.
         """
-        steps, tokens = self.unmask_step[row].tolist(), self.sequences[row].tolist()
-        written = [column for column, step in enumerate(steps) if step >= 0]
-        if not written:
-            return []
-        texts = []
-        for last in range(max(steps) + 1):
-            pieces = [
-                mask if steps[column] > last else str(tokenizer.decode([tokens[column]], skip_special_tokens=True))
-                for column in range(written[0], written[-1] + 1)
-            ]
-            texts.append("".join(pieces))
-        return texts
+        steps, passes = self.unmask_step[row].tolist(), int(self.num_forward_passes[row])
+        history = None if self.history is None else [each[row].tolist() for each in self.history[: passes + 1]]
+        return draft_texts(tokenizer, self.sequences[row].tolist(), steps, history, mask)
 
-
-# A model and the head that it has in the running call only.
-_HEAD_OF_CALL: ContextVar[tuple[Any, DemaskHead] | None] = ContextVar("head of a call", default=None)
 
 if TYPE_CHECKING:
 
@@ -106,66 +100,10 @@ else:
 
 
 # The first base refuses methods of transformers, whatever their arguments.
-class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[misc]
+class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # type: ignore[misc]
     """Adds `generate` and a dependency head to a masked diffusion model."""
 
     generation_config_class = DemaskGenerationConfig
-
-    @property
-    def demask_head(self) -> DemaskHead | None:
-        """The dependency head of the model; not part of its `state_dict`."""
-        model, head = _HEAD_OF_CALL.get() or (None, None)
-        return head if model is self else self.__dict__.get("_demask_head")
-
-    @contextmanager
-    def with_demask_head(self, head: DemaskHead) -> Iterator[None]:
-        """Let the model have this head in the calls of this context; other threads see the one that it has.
-
-        Args:
-            head ([`DemaskHead`]):
-                A head for this model, in eval mode.
-        """
-        before = _HEAD_OF_CALL.set((self, head))
-        try:
-            yield
-        finally:
-            _HEAD_OF_CALL.reset(before)
-
-    def set_demask_head(self, head: DemaskHead | None) -> None:
-        """Attach a dependency head to the model; `None` removes it.
-
-        Raises:
-            TypeError: if `head` has no [`DemaskConfig`].
-            ValueError: if the head was made for another backbone.
-        """
-        if head is not None:
-            if getattr(getattr(head, "config", None), "model_type", None) != "demask":
-                raise TypeError(f"`head` must be a DemaskHead, got {type(head).__name__}.")
-            check_head(self, head)
-            head.eval()
-        # Bypasses nn.Module, which would register the head as a submodule.
-        self.__dict__["_demask_head"] = head
-
-    def load_demask_head(self, name_or_path: str, **kwargs: Any) -> DemaskHead:
-        """Load a dependency head from a folder or the Hub and attach it to the model.
-
-        Args:
-            name_or_path (`str`):
-                Folder or Hub repository.
-            kwargs:
-                Arguments of [`DemaskHead.from_pretrained`], such as `revision`, `token` or `dtype`.
-
-        Returns:
-            [`DemaskHead`]: the head; it moves to the device of the hidden states when it is used.
-
-        Raises:
-            OSError: if the repository, the revision or a file does not exist.
-            ValueError: if a file is damaged or of another format than safetensors, the weights are incomplete or not
-                finite, or the head was made for another backbone.
-        """
-        head = load_head(name_or_path, **kwargs)
-        self.set_demask_head(head)
-        return head
 
     # Deliberately not the signature of autoregressive decoding.
     @torch.no_grad()
@@ -189,7 +127,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
             4. apply logits processors, temperature and filters; take the most likely token, or draw one;
             5. let the strategy select candidates, at least one in each unfinished row;
-            6. write their tokens, count the forward pass, inform streamer and stopping criteria.
+            6. write their tokens, remask or edit written ones if the strategy does, up to `max_remasks`, count the
+               forward pass, inform streamer and stopping criteria.
         ```
 
         Rows do not influence each other. In half precision, left padding changes how sums are rounded, and a near tie
@@ -215,8 +154,9 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
                 Receives the finished text as it grows, and drafts if it has `put_draft`; for a single prompt only.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
-                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings`;
-                `custom_generate` as in transformers.
+                the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings` and
+                `trace`; `trace=True` to record the steps of a single prompt, see [`Trace`], with
+                `return_dict_in_generate=True`; `custom_generate` as in transformers.
 
         Returns:
             `torch.LongTensor` of shape `(batch * num_return_sequences, prompt_length + max_new_tokens)`, or
@@ -251,8 +191,8 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
             return GenerationMixin.generate(self, **given, **overrides)  # type: ignore[return-value, arg-type]
         check_adapters(self, overrides.pop("adapter_names", None))
         overrides.pop("custom_generate", None)
-        generator, token_type_ids, tokenizer = (
-            overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer")
+        generator, token_type_ids, tokenizer, trace = (
+            overrides.pop(name, None) for name in ("generator", "token_type_ids", "tokenizer", "trace")
         )
         input_ids = check_inputs(input_ids, overrides.pop("inputs", None))
         check_objects(
@@ -261,17 +201,22 @@ class DemaskGenerationMixin(LeftToRightMethods, _Generative):  # type: ignore[mi
         config, rule = resolve_config(self, generation_config, strategy, overrides)
         check_processors(logits_processor)
         criteria = criteria_of(config, stopping_criteria, tokenizer)
-        loop, state = prepare(self, config, rule, input_ids, attention_mask, generator, token_type_ids)
+        watching = WatchingStrategy.of(trace, rule, config.return_dict_in_generate)
+        loop, state = prepare(self, config, watching or rule, input_ids, attention_mask, generator, token_type_ids)
         recorder = StepRecorder(state.sequences) if config.output_history else None
         stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
+        if watching is not None:
+            watching.start(state)
         processors = processors_of(config, logits_processor, loop.backbone.mask_token_id, state.sequences.device)
-        loop.run(state, processors, [callback for callback in (stopper, recorder, sender) if callback])
+        loop.run(state, processors, [callback for callback in (stopper, recorder, watching, sender) if callback])
         if sender is not None:
             sender.end()
         output = _finish(loop, state)
         if recorder is not None:
             output.history = tuple(recorder.history)
+        if watching is not None:
+            output.trace = watching.trace(output, tokenizer)
         return output if config.return_dict_in_generate else output.sequences
 
     def adjust_generation_fn(self, generation_config: Any, *args: Any, **kwargs: Any) -> None:
@@ -313,6 +258,7 @@ def _finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput
         num_forward_passes=state.num_forward_passes,
         num_row_forwards=state.num_row_forwards,
         num_probe_passes=state.ledger.num_probe_passes,
+        num_remasked=state.num_remasked,
         tokens_per_forward=num_written / state.num_forward_passes.clamp(min=1),
         unmask_step=unmask_step,
         uncovered_mass=state.ledger.uncovered_mass,

@@ -10,12 +10,14 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..backbones.prediction import Prediction, PredictionRequest
 from ..functional.candidates import CandidateIndex
-from ..functional.distributions import SCORES, confidence, scores_of
+from ..functional.distributions import SCORES, scores_of
 from ..functional.sampling import Sampling, draw_tokens, uniform_noise
-from ..strategies import DenoisingStep
-from ..strategies.base import AnswerGaps, LastLayers, Need
+from ..strategies import DenoisingStep, Review
+from ..strategies.needs import LastLayers, Need, Shadows
 from .caching import CachedForward
 from .ending import EosPenalty
+from .observing import OtherPositions
+from .review import in_block, own_masked, processed_logits, review_of, shadowed
 from .state import DecodingState
 
 
@@ -99,6 +101,7 @@ class Predictor:
         candidates: torch.Tensor,
         index: CandidateIndex,
         logits_processor: LogitsProcessorList | None = None,
+        written: torch.Tensor | None = None,
     ) -> DenoisingStep:
         """Run the model on the unfinished rows and return the step that the strategy sees.
 
@@ -111,31 +114,30 @@ class Predictor:
                 Where they are.
             logits_processor (`LogitsProcessorList`, *optional*):
                 Applied once to the raw logits of all candidates.
+            written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+                Positions that the call wrote before, in rows that run; for strategies that remask.
         """
         # 3. One forward over the rows that still have a candidate.
         if self.cached is not None:
             self.cached.plan(index)
         is_whole = bool(logits_processor) or "probabilities" in self.needs
-        prediction, observed = self._forward(state, candidates, index, is_whole)
+        shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
+        seen = written if "review" in self.needs else None
+        if written is not None and shadows is not None:
+            seen = in_block(written, state, self.sampling)
+        prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, seen)
         # 4. Logits processors, temperature and filters; then the token that each candidate would get.
-        rows, columns = index.rows, index.columns
-        noise = None
-        if self.sampling.temperature > 0:
-            noise = uniform_noise(state.seeds[rows], state.num_steps[rows], state.positions[rows, columns])
+        noise, mask = self._noise(state, index.rows, index.columns), self.backbone.mask_token_id
 
         def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
-            if not logits_processor:
-                return logits
-            ids: Any = state.sequences[rows[part]]
-            if state.attention_mask is not None:
-                # Padding is no text: a row must get what it gets alone.
-                is_padding = ~state.attention_mask[rows[part]].bool()
-                ids = ids.masked_fill(is_padding, self.backbone.mask_token_id)
-            return logits_processor(ids, logits)
+            own = index.rows[part]
+            return processed_logits(logits_processor, state.sequences[own], own, state.attention_mask, mask, logits)
 
         tokens, scores, probabilities, postponed, state.faults = self._scored(
             prediction, processed, noise, index.rows, len(candidates), is_whole
         )
+        if seen is not None and reviewed is not None:
+            observed["review"] = self._review(state, seen, reviewed, logits_processor)
         return DenoisingStep(
             sequences=state.sequences,
             candidates=candidates,
@@ -150,6 +152,7 @@ class Predictor:
             hidden_states=prediction.hidden_states,
             forward=self.probe,
             ledger=state.ledger,
+            written=written,
             postponed=postponed,
             known_index=index,
             known_scores=scores,
@@ -169,14 +172,32 @@ class Predictor:
         wanted = {"with_hidden_states": False, **wanted}
         return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
 
+    def _noise(self, state: DecodingState, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor | None:
+        """Return the uniform numbers that draw tokens at these places; `None` if the most likely ones are taken."""
+        if not self.sampling.temperature > 0:
+            return None
+        return uniform_noise(state.seeds[rows], state.num_steps[rows], state.positions[rows, columns])
+
     def _forward(
-        self, state: DecodingState, candidates: torch.Tensor, index: CandidateIndex, is_whole: bool
-    ) -> tuple[Prediction, dict[str, torch.Tensor]]:
-        """Predict the candidates, and return the other inputs that the strategy needs."""
-        active, places = index.active, index.places
-        seen = self._seen(state, candidates)
-        if seen is not None:
-            seen_rows, seen_columns = seen[active].nonzero(as_tuple=True)
+        self,
+        state: DecodingState,
+        candidates: torch.Tensor,
+        index: CandidateIndex,
+        is_whole: bool,
+        written: torch.Tensor | None,
+    ) -> tuple[Prediction, dict[str, Any], torch.Tensor | None]:
+        """Predict the candidates; return also other inputs that the strategy needs, and logits of `written`."""
+        active, places, asked = index.active, index.places, candidates
+        others = OtherPositions.of(self.needs, state, self.backbone.mask_token_id)
+        if others is not None:
+            asked = asked | others.asked
+        shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
+        if written is not None and shadows is None:
+            asked = asked | written
+            active = (candidates | written).any(dim=-1).nonzero().squeeze(-1)
+        is_wider = asked is not candidates
+        if is_wider:
+            seen_rows, seen_columns = asked[active].nonzero(as_tuple=True)
             places = seen_rows, seen_columns
         layers = next((need.of for need in self.needs if isinstance(need, LastLayers)), None)
         request = self._request(
@@ -185,55 +206,44 @@ class Predictor:
             active,
             with_hidden_states="hidden_states" in self.needs,
             attention_layers=layers,
-            part_size=None if is_whole or seen is not None else part_size_of(self.backbone.vocab_size),
+            part_size=None if is_whole or is_wider else part_size_of(self.backbone.vocab_size),
         )
+        if written is not None and shadows is not None:
+            request = shadowed(request, shadows, written, state, active, self.backbone, self.sampling)
+            found, count = self.backbone.predict(request), len(index.rows)
+            return Prediction(found.logits[:count], None), {}, found.logits[count:]
         if self.cached is not None:
-            return self.cached.predict(request, index.host_active), {}
-        prediction = self.backbone.predict(request)
-        observed: dict[str, torch.Tensor] = {}
+            return self.cached.predict(request, index.host_active), {}, None
+        prediction, reviewed = self.backbone.predict(request), None
+        observed: dict[str, Any] = {}
         attentions = prediction.attentions
         if attentions is not None:
             observed["attentions"] = attentions.new_zeros((len(candidates), *attentions.shape[1:]))
             observed["attentions"][active] = attentions
-        if seen is not None:
-            at = active[places[0]], places[1]
-            is_candidate = candidates[at]
-            if "context_confidence" in self.needs:
-                is_asked = self._visible(state)[at]
-                certainty = confidence(self.scored.probabilities(prediction.logits[is_asked]))
-                observed["context_confidence"] = _placed(certainty, at, is_asked, candidates)
-            region = self._region(candidates)
-            if region is not None:
-                is_asked = region[at]
-                largest = prediction.logits[is_asked].topk(2, dim=-1).values
-                observed["logit_gaps"] = _placed(largest[:, 0] - largest[:, 1], at, is_asked, candidates)
-            states = prediction.hidden_states
+        if is_wider:
+            logits, states = prediction.logits, prediction.hidden_states
+            is_candidate = candidates[active][places]
+            if others is not None:
+                observed |= others.observed(logits, (active[places[0]], places[1]), self.scored)
+            reviewed = None if written is None else logits[written[active][places]]
             states = states if states is None else states[is_candidate.to(states.device)]
-            prediction = Prediction(prediction.logits[is_candidate], states)
-        return prediction, observed
+            prediction = Prediction(logits[is_candidate], states)
+        return prediction, observed, reviewed
 
-    def _seen(self, state: DecodingState, candidates: torch.Tensor) -> torch.Tensor | None:
-        """Return the positions to predict, shape `(batch, length)`, if they are not the candidates only."""
-        region = self._region(candidates)
-        if "context_confidence" in self.needs:
-            candidates = candidates | self._visible(state)
-        elif region is None:
-            return None
-        return candidates if region is None else candidates | region
-
-    def _region(self, candidates: torch.Tensor) -> torch.Tensor | None:
-        """Return the positions whose gaps are needed, shape `(batch, length)`; `None` if none are."""
-        need = next((each for each in self.needs if isinstance(each, AnswerGaps)), None)
-        if need is None:
-            return None
-        region = torch.zeros_like(candidates)
-        region[:, need.first_column : need.first_column + need.count] = True
-        return region
-
-    def _visible(self, state: DecodingState) -> torch.Tensor:
-        """Return the positions that hold a token of prompt or answer, shape `(batch, length)`."""
-        is_visible = state.sequences != self.backbone.mask_token_id
-        return is_visible if self.attention_mask is None else is_visible & self.attention_mask.bool()
+    def _review(
+        self,
+        state: DecodingState,
+        written: torch.Tensor,
+        logits: torch.Tensor,
+        logits_processor: LogitsProcessorList | None,
+    ) -> Review:
+        """Return what was predicted at the written positions, given the logits of all, row-major."""
+        rows, columns = written.nonzero(as_tuple=True)
+        mask_token_id, samplings = self.backbone.mask_token_id, (self.sampling, self.scored)
+        ids = own_masked(state.sequences, written, mask_token_id)
+        logits = processed_logits(logits_processor, ids, rows, state.attention_mask, mask_token_id, logits)
+        noise = self._noise(state, rows, columns)
+        return review_of(state.sequences, written, logits, samplings, mask_token_id, noise)
 
     def _scored(
         self,
@@ -288,15 +298,6 @@ class Predictor:
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
         scores = {} if is_whole else dict(zip(names, values, strict=True))
         return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(faults).any(dim=0)
-
-
-def _placed(
-    values: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor], is_asked: torch.Tensor, like: torch.Tensor
-) -> torch.Tensor:
-    """Return values at the requested ones of these places, and 0 elsewhere, in the shape of `like`."""
-    placed = values.new_zeros(like.shape)
-    placed[at[0][is_asked], at[1][is_asked]] = values
-    return placed
 
 
 def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -9,9 +9,11 @@ from transformers.utils import logging
 from ..backbones.backbone import Backbone
 from ..backbones.compiling import CompiledBackbone, CompiledHead
 from ..backbones.rows import RowwiseBackbone, RowwiseHead
+from ..backbones.shadows import check_can_shadow
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import AnswerGaps, Compiled, LastLayers, as_it_is, check_needs
+from ..strategies.base import Compiled, as_it_is, check_needs
+from ..strategies.needs import AnswerGaps, LastLayers, Shadows
 from .caching import check_can_cache
 from .configuration import DemaskGenerationConfig
 from .inputs import check_prompts, row_seeds
@@ -61,11 +63,9 @@ def prepare(
     check_needs(rule)
     _check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
-    if rule.num_versions > 1 and config.cache_refresh_interval is not None:
-        raise ValueError(
-            f"`cache_refresh_interval` must be None for strategy {rule.name!r}, whose drafts use the keys and values "
-            f"of their block, got {config.cache_refresh_interval}."
-        )
+    _check_drafts(rule, config)
+    if any(isinstance(need, Shadows) for need in rule.needs):
+        check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
     if config.batch_invariant and config.compile:
         raise ValueError(
             "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
@@ -122,9 +122,10 @@ def _hint_at_equal_answers(
 
 
 def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
-    """Refuse a cache and compilation for a strategy that reads other positions than the candidates."""
-    seeing = (isinstance(need, LastLayers | AnswerGaps) or need == "context_confidence" for need in rule.needs)
-    if not any(seeing):
+    """Refuse a cache and compilation for a strategy that reads or changes other positions than the candidates."""
+    wide = ("context_confidence", "review")
+    is_wide = any(isinstance(need, LastLayers | AnswerGaps) or need in wide for need in rule.needs)
+    if not is_wide and not rule.remasks:
         return
     for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):
@@ -132,6 +133,22 @@ def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerat
                 f"`{name}` must be {plain!r} for strategy {rule.name!r}, which looks at every position in every step, "
                 f"got {getattr(config, name)!r}."
             )
+
+
+def _check_drafts(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
+    """Refuse what cannot be combined with versions of a row."""
+    if rule.num_versions == 1:
+        return
+    if rule.remasks:
+        raise ValueError(
+            f"`num_versions` must be 1 for a strategy that remasks, got {rule.num_versions} of "
+            f"{getattr(rule, 'name', type(rule).__name__)!r}."
+        )
+    if config.cache_refresh_interval is not None:
+        raise ValueError(
+            f"`cache_refresh_interval` must be None for strategy {rule.name!r}, whose drafts use the keys and values "
+            f"of their block, got {config.cache_refresh_interval}."
+        )
 
 
 def _resolved_settings(
@@ -165,6 +182,7 @@ def _resolved_settings(
         num_blocks=num_blocks,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
+        max_remasks=config.max_remasks,
         temperature=float(config.temperature or 0.0),
         top_p=config.top_p,
         top_k=config.top_k or None,

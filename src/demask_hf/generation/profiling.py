@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..backbones.backbone import Backbone
-from ..strategies import DenoisingStep, Drafts, UnmaskingStrategy, WrappingStrategy
+from ..strategies import Decision, DenoisingStep, Drafts, UnmaskingStrategy, WrappingStrategy
 from ..tables import Column, text_lines
 from ..validation import check_count
 from .arguments import resolve_config
@@ -190,7 +190,7 @@ class _TimedStrategy(WrappingStrategy):
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
         return (self.strategy,)
 
-    def select(self, step: DenoisingStep) -> torch.Tensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
         with self.clock.part("selection"):
             return self.strategy.select(step)
 

@@ -6,8 +6,6 @@ model.
 """
 
 from .base import (
-    AnswerGaps,
-    LastLayers,
     UnmaskingStrategy,
     WrappingStrategy,
     make_strategy,
@@ -17,41 +15,62 @@ from .base import (
 )
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
+from .decision import Decision, Review
 from .demask import DemaskStrategy
+from .distance import DistanceStrategy
 from .drafts import Drafts
+from .edit import EditStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
+from .frechet import FrechetStrategy
 from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
+from .local_leap import LocalLeapStrategy
 from .lossless import LosslessStrategy
+from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
+from .punt import PuntStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
 from .step import DenoisingStep, ProbeLedger
+from .t2m import TokenToMaskStrategy
+from .table import TableStrategy
 from .threshold import ThresholdStrategy
+from .wino import WinoStrategy
 
 
 __all__ = [
     "AnswerGaps",
     "DapdStrategy",
     "DawnStrategy",
+    "Decision",
     "DecodingSettings",
     "DemaskStrategy",
     "DenoisingStep",
+    "DistanceStrategy",
     "Drafts",
+    "EditStrategy",
     "EntropyBoundStrategy",
     "EoserStrategy",
+    "FrechetStrategy",
     "FreedaveStrategy",
     "KlassStrategy",
     "LastLayers",
+    "LocalLeapStrategy",
     "LosslessStrategy",
     "ProbeLedger",
     "ProphetStrategy",
+    "PuntStrategy",
+    "Review",
     "ScheduleStrategy",
     "SequentialStrategy",
+    "Shadows",
+    "TableStrategy",
     "ThresholdStrategy",
+    "TokenToMaskStrategy",
     "UnmaskingStrategy",
+    "WinoStrategy",
     "WrappingStrategy",
     "make_strategy",
     "register_strategy",

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from ..validation import nearest
+from .decision import Decision
 from .drafts import Drafts
-from .needs import NEEDS, AnswerGaps, LastLayers, Need
+from .needs import NEEDS, AnswerGaps, LastLayers, Need, Shadows
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -49,6 +50,11 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
+    def remasks(self) -> bool:
+        """Whether `select` may change positions that are written: send them back to mask, or edit them."""
+        return False
+
+    @property
     def selects_in_all_blocks(self) -> bool:
         """Whether candidates are the open positions of all blocks; those of the row's own are `step.in_block`."""
         return False
@@ -60,7 +66,7 @@ class UnmaskingStrategy(ABC):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`] and [`AnswerGaps`].
+        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`], [`AnswerGaps`] and [`Shadows`].
 
         Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
         where the vocabulary is large; the scores do not.
@@ -85,8 +91,11 @@ class UnmaskingStrategy(ABC):
         """
 
     @abstractmethod
-    def select(self, step: DenoisingStep) -> torch.Tensor:
-        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`."""
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
+        """Return the positions to unmask: a subset of `step.candidates`, shape `(batch, length)`.
+
+        A [`Decision`] may hold their tokens, and positions to remask or edit, as well.
+        """
 
     @property
     def num_versions(self) -> int:
@@ -153,6 +162,14 @@ class WrappingStrategy(UnmaskingStrategy):
         return self.wrapped[0].follows_schedule
 
     @property
+    def remasks(self) -> bool:
+        return self.wrapped[0].remasks
+
+    @property
+    def selects_in_all_blocks(self) -> bool:
+        return self.wrapped[0].selects_in_all_blocks
+
+    @property
     def sequential_order(self) -> str:
         return self.wrapped[0].sequential_order
 
@@ -178,7 +195,7 @@ def check_needs(strategy: UnmaskingStrategy) -> None:
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
-        if not isinstance(need, LastLayers | AnswerGaps) and need not in NEEDS:
+        if not isinstance(need, LastLayers | AnswerGaps | Shadows) and need not in NEEDS:
             raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
     if len(layers) > 1:
         raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")

@@ -12,7 +12,8 @@ from ..functional.distributions import certainty_of
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
-from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
 from .step import DenoisingStep
@@ -83,9 +84,15 @@ class DemaskStrategy(UnmaskingStrategy):
     dependencies: str = "head"
     estimator: str = "expectation"
     max_candidates: int | None = None
+    # Called in every step with what the walk is decided from: the step, dependencies, scores and eligible positions.
+    on_walk: Callable[[DenoisingStep, torch.Tensor, torch.Tensor, torch.Tensor], None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
     _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
     _walks_row_by_row: bool = field(default=False, init=False, repr=False, compare=False)
+    _costs: "torch.Tensor | None" = field(default=None, init=False, repr=False, compare=False)
+    _keeps_costs: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def sequential_order(self) -> str:
@@ -172,8 +179,24 @@ class DemaskStrategy(UnmaskingStrategy):
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
             first = scores.masked_fill(~is_position, float("-inf")).argmax(dim=-1, keepdim=True)
             eligible = (eligible | torch.zeros_like(eligible).scatter(-1, first, True)) & is_position
+        if self.on_walk is not None:
+            self.on_walk(step, dependencies, scores, eligible)
         kept = self._walked(dependencies, scores, eligible, is_position)
+        if self._keeps_costs:
+            costs = (dependencies * kept[:, :, None]).sum(dim=1)
+            self._costs = step.at_positions(index.flat(costs.masked_fill(~kept, 0.0)), 0.0)
         return step.at_positions(index.flat(kept), False)
+
+    def keep_costs(self) -> None:
+        """Let `costs` be known after every selection."""
+        self._keeps_costs = True
+
+    @property
+    def costs(self) -> torch.Tensor:
+        """Summed dependencies of each position that was selected last on the others, shape `(batch, length)`."""
+        if self._costs is None:
+            raise RuntimeError("`keep_costs` must be called before `select` to know the costs, got none.")
+        return self._costs
 
     def walk_scores(self, step: DenoisingStep) -> torch.Tensor:
         """Return the score of each candidate in the order of the walk, higher first, shape `(num_candidates,)`.
@@ -188,6 +211,14 @@ class DemaskStrategy(UnmaskingStrategy):
         else:
             scores = position_scores(looked, self.order)
         return looked.at_positions(scores.double(), float("-inf"))[step.rows, step.columns]
+
+    def dependencies_of(self, step: DenoisingStep) -> torch.Tensor:
+        """Return the dependencies among all candidates of a step, `D[source, target]`.
+
+        Returns:
+            `torch.Tensor` of shape `(active rows, positions, positions)`, padded as in `step.index`.
+        """
+        return self._bound_source()(step, step.index.padded(torch.ones_like(step.index.ranks, dtype=torch.bool)))
 
     def _bound_source(self) -> "_Source":
         """Return where dependencies come from, which `bind` chose."""

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..validation import check_interval
+from ..validation import check_choice, check_interval
 from .base import UnmaskingStrategy, register_strategy
+from .needs import Need
+from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 
 
@@ -20,6 +22,11 @@ class EntropyBoundStrategy(UnmaskingStrategy):
     Args:
         entropy_bound (`float`, *optional*, defaults to 0.1):
             Upper limit in nats, at least 0.
+        order (`str`, *optional*, defaults to `"entropy"`):
+            "entropy" is the rule above. "confidence" is that of d2Cache's public code (its `gamma`): in descending
+            order of the most likely token's probability, a position is unmasked if the entropies of those before it
+            sum to at most the bound, which is then no bound on mutual information, as the last entropy need not be
+            the largest.
 
     Example:
 
@@ -45,18 +52,26 @@ class EntropyBoundStrategy(UnmaskingStrategy):
 
     entropy_bound: float = 0.1
 
-    sequential_order = "entropy"
-    needs = frozenset({"entropy"})
+    order: str = "entropy"
+
+    @property
+    def sequential_order(self) -> str:
+        return self.order
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return needs_of_order(self.order) | {"entropy"}
 
     def __post_init__(self):
         check_interval("entropy_bound", self.entropy_bound, 0, infinite=True)
+        check_choice("order", self.order, ("entropy", "confidence"))
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         # Rounding can produce an entropy just below 0, which must not make room for other positions.
         uncertainty = step.score("entropy").clamp(min=0).double()
-        ranks = step.rank(-uncertainty)
+        ranks = step.rank(-uncertainty if self.order == "entropy" else position_scores(step, self.order))
         ordered = torch.zeros(ranks.shape, dtype=torch.float64, device=ranks.device)
         ordered = ordered.scatter(-1, ranks, step.at_positions(uncertainty, 0.0))
-        # In ascending order the largest entropy of a prefix is its last one.
+        # In ascending order of entropy the largest one of a prefix is its last one.
         sum_of_others = (ordered.cumsum(dim=-1) - ordered).gather(-1, ranks)
         return step.candidates & (sum_of_others <= self.entropy_bound)

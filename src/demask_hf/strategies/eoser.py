@@ -32,6 +32,8 @@ class EoserStrategy(ScheduleStrategy):
             As of [`ScheduleStrategy`].
         plan (`str`, *optional*, defaults to `"llada"`):
             As of [`ScheduleStrategy`]; "ass" is the paper's EOSER + ASS, with `floor(log2(length))` steps.
+        ascending_blocks (`int`, *optional*, defaults to 1):
+            As of [`ScheduleStrategy`].
         start (`float`, *optional*, defaults to 0.4):
             First factor, in [0, 1].
         end (`float`, *optional*, defaults to 1.0):

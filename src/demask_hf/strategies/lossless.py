@@ -7,10 +7,11 @@ import torch
 
 from ..functional.sampling import uniform_noise
 from ..validation import check_choice, check_count
-from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .demask import DemaskStrategy, HeadDependencies
 from .drafts import Drafts
 from .lookahead import Lookahead
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
 from .step import DenoisingStep

@@ -12,6 +12,7 @@ NEEDS = (
     "probabilities",
     "hidden_states",
     "context_confidence",
+    "review",
 )
 
 
@@ -52,4 +53,18 @@ class AnswerGaps:
     count: int
 
 
-Need = str | LastLayers | AnswerGaps
+@dataclass(frozen=True)
+class Shadows:
+    """The need for a review of the written positions of a row's block by shadow tokens, which do not see them.
+
+    Only `step.review` of these positions is filled. A forward computes one more position for each of the block.
+
+    Args:
+        is_aligned (`bool`, *optional*, defaults to `True`):
+            With `False`, shadows stand where public code has them for models with shifted logits, and see the token.
+    """
+
+    is_aligned: bool = True
+
+
+Need = str | LastLayers | AnswerGaps | Shadows

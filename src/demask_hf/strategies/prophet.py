@@ -6,17 +6,10 @@ from typing import Any
 import torch
 
 from ..validation import check_count, check_interval
-from .base import (
-    AnswerGaps,
-    Compiled,
-    Need,
-    UnmaskingStrategy,
-    WrappingStrategy,
-    as_it_is,
-    make_strategy,
-    register_strategy,
-)
+from .base import Compiled, UnmaskingStrategy, WrappingStrategy, as_it_is, make_strategy, register_strategy
+from .decision import Decision
 from .drafts import Drafts
+from .needs import AnswerGaps, Need
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -34,7 +27,8 @@ class ProphetStrategy(WrappingStrategy):
 
     Args:
         inner (`str` or `dict`, *optional*, defaults to `"sequential"`):
-            The other strategy: its name, or its name and fields such as `{"name": "schedule", "plan": "llada"}`.
+            The other strategy: its name, or its name and fields such as `{"name": "schedule", "plan": "llada"}`; it
+            must not remask.
         early_gap (`float`, *optional*, defaults to 7.5):
             Limit while progress is below 0.33; at least 0.
         middle_gap (`float`, *optional*, defaults to 5.0):
@@ -88,6 +82,8 @@ class ProphetStrategy(WrappingStrategy):
                 f"{self.inner!r}."
             )
         self._inner = make_strategy(**given)
+        if self._inner.remasks:
+            raise ValueError(f"`inner` must be a strategy that does not remask, got {self._inner.name!r}.")
 
     @property
     def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
@@ -119,15 +115,22 @@ class ProphetStrategy(WrappingStrategy):
                 f"got {self.answer_start}."
             )
 
-    def select(self, step: DenoisingStep) -> torch.Tensor:
+    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
         inner, within = self.wrapped[0], _in_block(step)
-        selected = inner.select(within) & within.candidates
+        decision = inner.select(within)
+        if not isinstance(decision, Decision):
+            decision = Decision(decision)
+        selected = decision.selected & within.candidates
         if not inner.allows_empty_step:
             selected |= within.best(within.score("confidence"), 1) & ~selected.any(dim=-1, keepdim=True)
         # The gaps are float32 and their mean float64, as in the public code.
         region = slice(self._first_column, self._first_column + self.answer_length)
         gap = step.given("logit_gaps")[:, region].double().mean(dim=-1)
-        return torch.where((gap >= self._limits(step))[:, None], step.candidates, selected)
+        is_sure = (gap >= self._limits(step))[:, None]
+        if decision.tokens is None:
+            return torch.where(is_sure, step.candidates, selected)
+        tokens = torch.where(selected & decision.selected, decision.tokens, step.at_positions(step.tokens, 0))
+        return Decision(torch.where(is_sure, step.candidates, selected), tokens)
 
     def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
         return self.wrapped[0].drafts(_in_block(step), selected)

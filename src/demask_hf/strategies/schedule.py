@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from ..functional.masking import unmask_shares
-from ..validation import check_choice, check_interval
-from .base import Need, UnmaskingStrategy, register_strategy
+from ..validation import check_choice, check_count, check_interval
+from .base import UnmaskingStrategy, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 
@@ -41,7 +42,11 @@ class ScheduleStrategy(UnmaskingStrategy):
             How many positions a step unmasks if `n` are masked and `s` steps are left: "dream" as above, "llada" the
             ceiling of `n / s` (LLaDA's `generate.py`, with "maskgit_plus" for its "low_confidence"), "mdlm" `n / s`
             rounded, halves to even (the samplers of A2D), "ass" 1, 2, 4, ... and in the last step the rest (ascending
-            step sizes, arXiv 2509.23924, in one block). "origin" has the first one only.
+            step sizes, arXiv 2509.23924). "origin" has the first one only.
+        ascending_blocks (`int`, *optional*, defaults to 1):
+            Unequal blocks of the plan "ass", from left to right, at least 1: with `b` of them and `s` steps, the steps
+            1 to `s - b + 1` choose among the first `2^(s - b + 1) - 1` positions, each later step has the next block
+            for itself, as large as its number of positions. With 1 every step chooses among all positions.
 
     Example:
 
@@ -70,6 +75,7 @@ class ScheduleStrategy(UnmaskingStrategy):
     eps: float = 0.001
     alg_temp: float | None = None
     plan: str = "dream"
+    ascending_blocks: int = 1
 
     allows_empty_step = True
     follows_schedule = True
@@ -88,6 +94,9 @@ class ScheduleStrategy(UnmaskingStrategy):
         if self.alg_temp is not None:
             check_interval("alg_temp", self.alg_temp, 0)
         check_choice("plan", self.plan, PLANS)
+        check_count("ascending_blocks", self.ascending_blocks)
+        if self.ascending_blocks > 1 and self.plan != "ass":
+            raise ValueError(f"`ascending_blocks` must be 1 with `plan={self.plan!r}`, got {self.ascending_blocks}.")
         if self.plan != "dream" and ALGORITHMS[self.algorithm] is None:
             raise ValueError(f"`plan` must be 'dream' for algorithm 'origin', which flips coins, got {self.plan!r}.")
 
@@ -101,7 +110,18 @@ class ScheduleStrategy(UnmaskingStrategy):
         if self.alg_temp:
             # The largest values of score / alg_temp + Gumbel noise are a draw from the softmax without replacement.
             scores = scores.double() / self.alg_temp - (-step.noise(stream=1).log()).log()
+        if self.ascending_blocks > 1:
+            scores = scores.masked_fill(self._is_later_block(step), float("-inf"))
         return step.best(scores, counts)
+
+    def _is_later_block(self, step: DenoisingStep) -> torch.Tensor:
+        """Return which candidates lie behind the current ascending block, shape `(num_candidates,)`."""
+        index = step.block_step_index.clamp(max=_MAX_DOUBLINGS)
+        # Before step `i`, `2^i - 1` positions are written, all before the end of its block.
+        end = (step.num_block_steps - self.ascending_blocks).clamp(max=_MAX_DOUBLINGS).maximum(index) + 1
+        num_left = (1 << end) - (1 << index)
+        num_left = torch.where(index == step.num_block_steps - 1, step.num_masked, num_left)
+        return step.index.slots >= num_left[step.rows]
 
     def _scores(self, step: DenoisingStep) -> torch.Tensor:
         """Return the score by which positions are ranked, higher first, shape `(num_candidates,)`."""

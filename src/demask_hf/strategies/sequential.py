@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ..validation import check_choice
-from .base import Need, UnmaskingStrategy, make_strategy, register_strategy
+from .base import UnmaskingStrategy, make_strategy, register_strategy
+from .needs import Need
 from .step import DenoisingStep
 
 
@@ -64,8 +65,9 @@ def one_at_a_time(strategy: UnmaskingStrategy) -> UnmaskingStrategy:
 
     Args:
         strategy ([`UnmaskingStrategy`]):
-            The other one. The order "influence" comes from dependencies, so there it is `demask` with a bound of 0,
-            which unmasks several positions only where their predicted dependencies are exactly 0.
+            The other one. The order "influence" comes from dependencies, so there it is the strategy itself with a
+            bound of 0, or `demask` if it has no bound: several positions are unmasked only where their dependencies
+            are exactly 0.
     """
     if strategy.sequential_order == "influence":
         has_bound = hasattr(strategy, "dependency_bound")

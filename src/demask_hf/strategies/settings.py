@@ -16,6 +16,7 @@ class DecodingSettings(Sampling):
         num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
         num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
         max_steps (`int`, *optional*): Cap on the steps of a row.
+        max_remasks (`int`, *optional*): Cap on what is remasked or edited of a row; `None` is 8 for each position.
         scores (`str`): "model" or "sampled": the distributions that strategy and head read.
         eos_token_ids (`list[int]`): Tokens that end an answer; empty if every position is to be decoded.
         eos_penalty (`float`): Subtracted from the logits of `ending_token_ids` in what the strategy reads.
@@ -33,6 +34,7 @@ class DecodingSettings(Sampling):
     num_blocks: int
     num_steps: int | None = None
     max_steps: int | None = None
+    max_remasks: int | None = None
     scores: str = "model"
     eos_token_ids: list[int] = field(default_factory=list)
     eos_penalty: float = 0.0

@@ -11,13 +11,14 @@ from ..functional.dependency import ranks
 from ..functional.distributions import score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
+from .decision import Review
 
 
 # What a step holds for each candidate, and for each row, as tensors.
 _OF_CANDIDATES = ("probabilities", "tokens", "hidden_states", "postponed")
 _OF_ROWS = (
     *("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds"),
-    *("attentions", "context_confidence", "logit_gaps", "in_block"),
+    *("attentions", "context_confidence", "logit_gaps", "in_block", "written"),
 )
 
 
@@ -76,6 +77,11 @@ class DenoisingStep:
         context_confidence (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Probability of the most likely token that the model would predict now at positions that are visible
             already, filtered like `probabilities`; 0 elsewhere. For strategies that need "context_confidence".
+        written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+            Positions that this call wrote before, up to the end of their row; none in finished rows. For strategies
+            that remask.
+        review ([`Review`], *optional*):
+            What the model predicts now at the positions that are written; for strategies that need "review".
         logit_gaps (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Largest logit minus the second largest one where a strategy needs it, see [`AnswerGaps`]; 0 elsewhere.
         in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
@@ -105,6 +111,8 @@ class DenoisingStep:
     hidden_states: torch.Tensor | None = None
     attentions: torch.Tensor | None = None
     context_confidence: torch.Tensor | None = None
+    written: torch.Tensor | None = None
+    review: Review | None = None
     logit_gaps: torch.Tensor | None = None
     in_block: torch.Tensor | None = None
     postponed: torch.Tensor | None = None
@@ -155,12 +163,13 @@ class DenoisingStep:
             self.known_scores[name] = score_of(name, self.probabilities, self.tokens)
         return self.known_scores[name]
 
-    def given(self, name: str) -> torch.Tensor:
+    def given(self, name: str) -> Any:
         """Return what the loop computes only for strategies that need it.
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions", "context_confidence" or "logit_gaps".
+                "probabilities", "hidden_states", "attentions", "context_confidence", "review", "logit_gaps", or
+                "written".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.
@@ -168,6 +177,8 @@ class DenoisingStep:
         value = getattr(self, name)
         if value is None:
             need = {"attentions": "LastLayers", "logit_gaps": "AnswerGaps"}.get(name, repr(name))
+            if name == "written":
+                raise KeyError("`remasks` of the strategy must be True to read `step.written`, got a step without it.")
             raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
         return value
 
@@ -218,6 +229,9 @@ class DenoisingStep:
             for name in names:
                 value = getattr(self, name)
                 chosen[name] = None if value is None else value[index.to(value.device)]
+        if self.review is not None:
+            seen = self.review.kept_probability, self.review.tokens, self.review.token_probability
+            chosen["review"] = Review(*(values[rows] for values in seen))
         scores = {name: values[kept] for name, values in self.known_scores.items()}
         return replace(self, known_index=None, known_scores=scores, **chosen)
 

@@ -65,6 +65,10 @@ class Task:
         return self.judge(example, before_stop(text, self.stop_strings))
 
 
+def _the_prompt(prompt: str, answer: str) -> str:
+    return prompt
+
+
 @dataclass(frozen=True)
 class TaskFamily:
     """A family of prompts that a program can generate and check.
@@ -78,12 +82,16 @@ class TaskFamily:
             Draws a prompt and one valid answer, uniformly over the valid answers.
         check (`Callable[[str, str], bool]`):
             Returns whether an answer is right for a prompt.
+        key (`Callable[[str, str], str]`, *optional*):
+            What assigns a prompt and its answer to a split, such as the solution, so that no solution of one split
+            occurs in another; by default the prompt.
     """
 
     name: str
     description: str
     sample: Callable[[Random], tuple[str, str]]
     check: Callable[[str, str], bool]
+    key: Callable[[str, str], str] = _the_prompt
 
     def examples(self, split: str, seed: int = 0) -> Iterator[TaskExample]:
         """Yield examples of a split endlessly; a prompt belongs to one split only.
@@ -101,7 +109,7 @@ class TaskFamily:
         random = Random(f"{self.name}/{split}/{seed}")
         while True:
             prompt, answer = self.sample(random)
-            if split_of(prompt) == split:
+            if split_of(self.key(prompt, answer)) == split:
                 yield TaskExample(self.name, prompt, answer)
 
     def distinct(self, split: str, num_examples: int, seed: int = 0) -> list[TaskExample]:

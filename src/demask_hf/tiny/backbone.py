@@ -1,6 +1,7 @@
 """Training of the small Dream backbone on the task families."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
@@ -11,7 +12,7 @@ from ..files import replacing
 from ..functional.masking import random_mask
 from ..models.dream.configuration_dream import DreamConfig
 from ..models.dream.modeling_dream import DreamModel
-from ..tasks import FAMILIES
+from ..tasks import FAMILIES, TaskFamily
 from .tokenizer import build_tokenizer
 
 
@@ -21,7 +22,7 @@ NUM_STEPS = 6_800
 NUM_WARMUP_STEPS = 200
 DECAY_SHARE = 0.4
 # Lists have four operations; parity is included only to show where pairwise dependencies must fail.
-FAMILY_WEIGHTS = {
+_WEIGHTS = {
     "pairs": 1.2,
     "sentences": 0.8,
     "bill": 1.2,
@@ -31,6 +32,8 @@ FAMILY_WEIGHTS = {
     "sudoku": 1.0,
     "parity": 0.8,
 }
+#: Weight of each family among the training examples.
+MIXTURE: dict[TaskFamily, float] = {FAMILIES[name]: weight for name, weight in _WEIGHTS.items()}
 
 
 def build_backbone(tokenizer: PreTrainedTokenizerFast) -> DreamModel:
@@ -60,10 +63,14 @@ class TrainingBatches:
             Tokenizer of the small checkpoint.
         seed (`int`):
             Seed of the mixture and of the masks.
+        mixture (`Mapping[TaskFamily, float]`, *optional*):
+            Weight of each family; by default those of the shipped checkpoint.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int):
-        self.tokenizer, self.seed = tokenizer, seed
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, seed: int, mixture: Mapping[TaskFamily, float] | None = None
+    ):
+        self.tokenizer, self.seed, self.mixture = tokenizer, seed, MIXTURE if mixture is None else mixture
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         """Return `input_ids`, `attention_mask`, `labels` (-100 where visible) and `weights`, all `(batch, length)`.
@@ -73,8 +80,8 @@ class TrainingBatches:
         """
         random = Random(f"{self.seed}/{step}")
         generator = torch.Generator().manual_seed(hash((self.seed, step)))
-        names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=BATCH_SIZE)
-        examples = [next(FAMILIES[name].examples("train", seed=random.getrandbits(48))) for name in names]
+        families = random.choices(list(self.mixture), list(self.mixture.values()), k=BATCH_SIZE)
+        examples = [next(family.examples("train", seed=random.getrandbits(48))) for family in families]
         prompts = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
         tokens = self.tokenizer([example.answer for example in examples])["input_ids"]
         answer_length = random.randint(max(map(len, tokens)) + 1, ANSWER_LENGTH)
@@ -119,12 +126,20 @@ class BackboneTrainer:
         num_steps (`int`): Number of optimizer steps.
         state_file (`Path`): File of the state, for resuming.
         device (`str`): Device to train on.
+        mixture (`Mapping[TaskFamily, float]`, *optional*): Weight of each family; by default as shipped.
     """
 
-    def __init__(self, seed: int, num_steps: int, state_file: Path, device: str):
+    def __init__(
+        self,
+        seed: int,
+        num_steps: int,
+        state_file: Path,
+        device: str,
+        mixture: Mapping[TaskFamily, float] | None = None,
+    ):
         torch.manual_seed(seed)
-        self.tokenizer = build_tokenizer()
-        self.batches = TrainingBatches(self.tokenizer, seed)
+        self.tokenizer = build_tokenizer(MIXTURE if mixture is None else mixture)
+        self.batches = TrainingBatches(self.tokenizer, seed, mixture)
         self.model = build_backbone(self.tokenizer)
         module: torch.nn.Module = self.model
         module.to(device)

@@ -1,5 +1,6 @@
 """Training of the small checkpoint's dependency head on measured dependencies."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,12 +13,12 @@ from ..files import keep_facts
 from ..functional.masking import random_mask
 from ..head.modeling_demask import DemaskHead
 from ..models.dream.modeling_dream import DreamModel
-from ..tasks import FAMILIES
+from ..tasks import TaskExample, TaskFamily
 from ..training.collection import fill_shards
 from ..training.examples import DependencyExample, measure_examples
 from ..training.store import COLLECTION_FILE, SHARDS, StoredExamples
 from ..training.trainer import new_head, train_head
-from .backbone import ANSWER_LENGTH, FAMILY_WEIGHTS
+from .backbone import ANSWER_LENGTH, MIXTURE
 
 
 STATES_PER_BATCH = 48
@@ -34,18 +35,37 @@ class StateSampler:
         model ([`DreamModel`]): The trained backbone.
         tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
         seed (`int`): Seed of prompts, masks and noise.
+        mixture (`Mapping[TaskFamily, float]`, *optional*): Weight of each family; by default as shipped.
     """
 
-    def __init__(self, model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int):
+    def __init__(
+        self,
+        model: DreamModel,
+        tokenizer: PreTrainedTokenizerFast,
+        seed: int,
+        mixture: Mapping[TaskFamily, float] | None = None,
+    ):
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.mixture = MIXTURE if mixture is None else mixture
         self.backbone = Backbone.of(model)
 
     def measure(self, index: int, split: str, is_visited: bool) -> list[DependencyExample]:
         """Return the measured states of batch `index`, from decoding with the head or from random masks."""
         random = Random(f"{self.seed}/{split}/{index}/{is_visited}")
         generator = torch.Generator().manual_seed(random.getrandbits(62))
-        names = random.choices(list(FAMILY_WEIGHTS), list(FAMILY_WEIGHTS.values()), k=STATES_PER_BATCH)
-        examples = [next(FAMILIES[name].examples(split, seed=random.getrandbits(48))) for name in names]
+        families = random.choices(list(self.mixture), list(self.mixture.values()), k=STATES_PER_BATCH)
+        examples = [next(family.examples(split, seed=random.getrandbits(48))) for family in families]
+        return self._measured(examples, random, generator, is_visited)
+
+    def measure_prompts(
+        self, examples: Sequence[TaskExample], random: Random, is_visited: bool
+    ) -> list[DependencyExample]:
+        """Return the measured states of given examples, from decoding with the head or from random masks."""
+        return self._measured(examples, random, torch.Generator().manual_seed(random.getrandbits(62)), is_visited)
+
+    def _measured(
+        self, examples: Sequence[TaskExample], random: Random, generator: torch.Generator, is_visited: bool
+    ) -> list[DependencyExample]:
         inputs = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device)
         if is_visited:
@@ -60,6 +80,8 @@ class StateSampler:
         )
         candidates &= ends.cumsum(dim=-1) == 0
         is_unfinished = candidates.any(dim=-1)
+        if not is_unfinished.any():
+            return []
         return measure_examples(
             self.backbone,
             sequences[is_unfinished],
@@ -85,7 +107,7 @@ class StateSampler:
             strategy="demask",
             dependency_bound=random.choice((0.03, 0.1, 0.3)),
             temperature=float(random.random() < 0.5),
-            seed=[random.getrandbits(48) for _ in range(STATES_PER_BATCH)],
+            seed=[random.getrandbits(48) for _ in range(len(inputs["input_ids"]))],
             max_new_tokens=ANSWER_LENGTH,
             output_history=True,
             return_dict_in_generate=True,
@@ -112,19 +134,25 @@ def measured_states(
 
 
 def build_head(
-    model: DreamModel, tokenizer: PreTrainedTokenizerFast, seed: int, work: Path
+    model: DreamModel,
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    work: Path,
+    mixture: Mapping[TaskFamily, float] | None = None,
+    num_batches: tuple[int, int] = (NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES),
 ) -> tuple[DemaskHead, dict[str, float]]:
     """Measure dependencies and train the head in two rounds; return it with its held-out fit.
 
     The first round uses randomly masked answers. Decoding with its head then provides visited states, and the second
     head, trained from scratch on both, is the final one.
     """
-    sampler = StateSampler(model, tokenizer, seed)
-    states = measured_states(sampler, work / "random", NUM_RANDOM_BATCHES, "train", False)
+    sampler = StateSampler(model, tokenizer, seed, mixture)
+    num_random, num_visited = num_batches
+    states = measured_states(sampler, work / "random", num_random, "train", False)
     held_out = measured_states(sampler, work / "held_out", NUM_HELD_OUT_BATCHES, "validation", False)
     head, _ = _train(model, states, held_out, seed, work / "head-1", NUM_HEAD_STEPS // 2)
     model.set_demask_head(head)
-    states += measured_states(sampler, work / "visited", NUM_VISITED_BATCHES, "train", True)
+    states += measured_states(sampler, work / "visited", num_visited, "train", True)
     held_out += measured_states(sampler, work / "held_out_visited", NUM_HELD_OUT_BATCHES, "validation", True)
     return _train(model, states, held_out, seed, work / "head-2", NUM_HEAD_STEPS)
 

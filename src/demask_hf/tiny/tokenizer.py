@@ -1,9 +1,11 @@
 """The word-level tokenizer of the small checkpoint: its tokens are words, digits, letters and marks."""
 
+from collections.abc import Iterable
+
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ..tasks import FAMILIES
+from ..tasks import FAMILIES, TaskFamily
 
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|mask|>", "<|unk|>")
@@ -11,12 +13,14 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|mask|>", "<|unk|>")
 TOKEN_PATTERN = r"[a-z]+: | -> |, |; | ?[a-z]+|[\s\S]"
 
 
-def build_tokenizer(num_samples: int = 2_000) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    families: Iterable[TaskFamily] = tuple(FAMILIES.values()), num_samples: int = 2_000
+) -> PreTrainedTokenizerFast:
     """Build the word-level tokenizer; its vocabulary is every piece of text in the task families."""
     pattern = Regex(TOKEN_PATTERN)
     splitter = pre_tokenizers.Split(pattern, behavior="isolated")
     pieces: set[str] = set()
-    for family in FAMILIES.values():
+    for family in families:
         stream = family.examples("train")
         for _ in range(num_samples):
             example = next(stream)

@@ -2,8 +2,8 @@
 
 Read in the order of the work: `prompts.py` (texts to token ids), `states.py` (which states are measured),
 `examples.py` (one state with its measured dependencies), `store.py` and `collection.py` (on disk, resumable),
-`trainer.py` and `divergence.py` (transformers' Trainer, and when it stops), `metrics.py` (how well a head fits). Needs
-the extra "train".
+`trainer.py` and `divergence.py` (transformers' Trainer, and when it stops), `metrics.py` (how well a head fits), and
+`table.py` (means over states, for the strategy "table"). Needs the extra "train".
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .prompts import TokenizedPrompt, read_prompts
     from .states import CollectionSettings, MeasuredStates
     from .store import StoredExamples
+    from .table import mean_dependencies
     from .trainer import new_head, split_by_prompt, train_head
 else:
     __getattr__, __dir__ = lazy_names(
@@ -42,6 +43,7 @@ else:
                 "MeasuredStates",
             ),
             "store": ("StoredExamples",),
+            "table": ("mean_dependencies",),
             "trainer": (
                 "new_head",
                 "split_by_prompt",
@@ -59,6 +61,7 @@ __all__ = [
     "collate_examples",
     "collect",
     "fit_of",
+    "mean_dependencies",
     "measure_examples",
     "new_head",
     "read_prompts",
