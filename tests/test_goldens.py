@@ -113,14 +113,14 @@ def _other_arguments(settings):
             "eos_token_id": settings["eos_token_id"],
         }
         return {"strategy": name, **rule, "block_length": settings.get("block_length", NUM_NEW_TOKENS)}
+    remasking = _token_to_mask(settings) or _wide_in_narrow_out(settings)
+    if remasking:
+        return remasking
     if "num_transfer_tokens" in settings or ("remasking" in settings and "cfg_scale" not in settings):
         return {**_rule_of(settings), "block_length": settings["block_length"]}
     if settings.get("remasking") == "low_confidence":
         rule = {"algorithm": "maskgit_plus", "plan": "llada", "max_denoising_steps": settings["steps"]}
         return {"strategy": "schedule", **rule, "block_length": settings["block_length"]}
-    remasking = _token_to_mask(settings) or _wide_in_narrow_out(settings)
-    if remasking:
-        return remasking
     filters = {"temperature": settings["temperature"], "top_k": settings["top_k"], "top_p": settings["top_p"]}
     if "dual_cache" in settings:
         cache = {"block_cache": "dual" if settings["dual_cache"] else "prefix", "cache_commits_first": True}

@@ -124,7 +124,12 @@ def test_defaults_of_transformers_do_not_leak_in():
 )
 def test_strategy_takes_a_name_a_dict_or_an_object(strategy):
     config = DemaskGenerationConfig(strategy=strategy, confidence_threshold=0.5)
-    assert config.strategy == {"name": "threshold", "confidence_threshold": 0.5, "factor": None}
+    assert config.strategy == {
+        "name": "threshold",
+        "confidence_threshold": 0.5,
+        "factor": None,
+        "factor_variant": "stated",
+    }
 
 
 def test_keywords_override_fields_of_an_object():

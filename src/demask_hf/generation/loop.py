@@ -1,7 +1,6 @@
 """The denoising loop: forward, predict, select, write, until nothing is masked. It is the only loop."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from transformers import LogitsProcessorList
@@ -70,8 +69,10 @@ class DenoisingLoop:
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
             is_open = self.open_positions(versions)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
-            in_block, is_last = self._candidates(versions, is_open)
-            candidates = is_open if self.strategy.selects_in_all_blocks else in_block
+            candidates, is_last = self._candidates(versions, is_open)
+            in_block = None
+            if self.strategy.selects_in_all_blocks:
+                candidates, in_block = is_open, candidates
             if cached is not None and drafts is not None:
                 candidates = candidates & in_block_of_row(versions, len(state.seeds))
             index, written = _index(candidates, versions.faults), None
@@ -80,9 +81,7 @@ class DenoisingLoop:
             if not index.host_active and (written is None or not written.any()):
                 return
             # 3. One forward. 4. The token that each candidate would get.
-            step = predictor.step(versions, candidates, index, logits_processor, written)
-            if self.strategy.selects_in_all_blocks:
-                step = replace(step, in_block=in_block, known_num_masked=in_block.sum(dim=-1))
+            step = predictor.step(versions, candidates, index, logits_processor, written, in_block)
             # 5. Select, on candidates only, and at least one in each unfinished row; move on to verified drafts.
             entered = [] if cached is None else cached.entered
             decision, selected, tokens = self._decided(versions, step, entered, candidates & is_last)

@@ -17,7 +17,7 @@ from ..strategies.needs import LastLayers, Need, Shadows
 from .caching import CachedForward
 from .ending import EosPenalty
 from .observing import OtherPositions
-from .review import in_block, own_masked, processed_logits, review_of, shadowed
+from .review import own_masked, processed_logits, review_of, shadowed, written_in_block
 from .state import DecodingState
 
 
@@ -102,6 +102,7 @@ class Predictor:
         index: CandidateIndex,
         logits_processor: LogitsProcessorList | None = None,
         written: torch.Tensor | None = None,
+        in_block: torch.Tensor | None = None,
     ) -> DenoisingStep:
         """Run the model on the unfinished rows and return the step that the strategy sees.
 
@@ -116,6 +117,8 @@ class Predictor:
                 Applied once to the raw logits of all candidates.
             written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
                 Positions that the call wrote before, in rows that run; for strategies that remask.
+            in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+                Candidates of each row's block, for strategies that select in all blocks.
         """
         # 3. One forward over the rows that still have a candidate.
         if self.cached is not None:
@@ -124,7 +127,7 @@ class Predictor:
         shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
         seen = written if "review" in self.needs else None
         if written is not None and shadows is not None:
-            seen = in_block(written, state, self.sampling)
+            seen = written_in_block(written, state, self.sampling)
         prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, seen)
         # 4. Logits processors, temperature and filters; then the token that each candidate would get.
         noise, mask = self._noise(state, index.rows, index.columns), self.backbone.mask_token_id
@@ -134,7 +137,7 @@ class Predictor:
             return processed_logits(logits_processor, state.sequences[own], own, state.attention_mask, mask, logits)
 
         tokens, scores, probabilities, postponed, state.faults = self._scored(
-            prediction, processed, noise, index.rows, len(candidates), is_whole
+            prediction, processed, noise, index, candidates if in_block is None else in_block, is_whole
         )
         if seen is not None and reviewed is not None:
             observed["review"] = self._review(state, seen, reviewed, logits_processor)
@@ -153,7 +156,9 @@ class Predictor:
             forward=self.probe,
             ledger=state.ledger,
             written=written,
+            in_block=in_block,
             postponed=postponed,
+            known_num_masked=None if in_block is None else in_block.sum(dim=-1),
             known_index=index,
             known_scores=scores,
             **observed,
@@ -250,8 +255,8 @@ class Predictor:
         prediction: Prediction,
         processed: Callable[[slice, torch.Tensor], torch.Tensor],
         noise: torch.Tensor | None,
-        rows: torch.Tensor,
-        num_rows: int,
+        index: CandidateIndex,
+        in_block: torch.Tensor,
         is_whole: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
@@ -289,10 +294,11 @@ class Predictor:
         values, postponed = _joined(read), None
         if self.ending is not None:
             postponed = torch.cat(waits)
-            # The penalty holds in rows where a candidate does not wait; the others end now.
-            counts = torch.zeros(num_rows, dtype=torch.long, device=rows.device)
-            self._is_lowered = counts.index_add(0, rows, (~postponed).long()) > 0
-            is_lowered = self._is_lowered[rows]
+            # The penalty holds in rows where a candidate of the block does not wait; the others end now.
+            is_other = ~postponed & in_block[index.rows, index.columns]
+            counts = torch.zeros(len(in_block), dtype=torch.long, device=in_block.device)
+            self._is_lowered = counts.index_add(0, index.rows, is_other.long()) > 0
+            is_lowered = self._is_lowered[index.rows]
             postponed = postponed & is_lowered
             pairs = zip(_joined(read_lowered), values, strict=True)
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]

@@ -315,7 +315,4 @@ class _ExactDependencies:
 
 
 _Source = HeadDependencies | _ExactDependencies
-_SOURCES: dict[str, type[HeadDependencies] | type[_ExactDependencies]] = {
-    "head": HeadDependencies,
-    "exact": _ExactDependencies,
-}
+_SOURCES: dict[str, type[_Source]] = {"head": HeadDependencies, "exact": _ExactDependencies}
