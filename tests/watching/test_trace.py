@@ -150,6 +150,8 @@ def test_a_trace_changes_nothing_and_every_operation_has_its_slot(dream_with_hea
         for operation in frame["operations"]:
             assert operation["slotId"] in slots
             assert operation.get("state", "committed") in STATES
+            if operation["type"] == "mask":
+                states[operation["slotId"]] = "masked"
             if operation["type"] == "commit":
                 states[operation["slotId"]] = "committed"
                 written[operation["slotId"]] = operation["tokenId"], frame["step"] - 1

@@ -216,7 +216,8 @@ class Predictor:
         if written is not None and shadows is not None:
             request = shadowed(request, shadows, written, state, active, self.backbone, self.sampling)
             found, count = self.backbone.predict(request), len(index.rows)
-            return Prediction(found.logits[:count], None), {}, found.logits[count:]
+            states = None if found.hidden_states is None else found.hidden_states[:count]
+            return Prediction(found.logits[:count], states), {}, found.logits[count:]
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {}, None
         prediction, reviewed = self.backbone.predict(request), None
