@@ -126,8 +126,8 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             2. take those of each row's first unfinished block as candidates;
             3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
             4. apply logits processors, temperature and filters; take the most likely token, or draw one;
-            5. let the strategy select candidates, at least one in each unfinished row; if it made drafts of the rows in
-               the step before, which ran beside them, move each row on to its last draft that is verified;
+            5. let the strategy select candidates, at least one in each unfinished row; if it made drafts of the rows
+               after the last step, which ran beside them, move each row on to its last draft that is verified;
             6. write their tokens, remask or edit written ones if the strategy does, up to `max_remasks`, count the
                forward pass, inform streamer and stopping criteria.
         ```
