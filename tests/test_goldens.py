@@ -28,6 +28,11 @@ FILES = [
     "R1_frechet_cache",
     "R1_dawn",
     "R1_dawn_wide",
+    "R1_freedave",
+    "R1_freedave_base",
+    "R1_prophet",
+    "Tsoft_freedave",
+    "Tsoft_prophet",
     "R1_t2m_remask",
     "R1_wino",
     "R1_wino_d2cache",
@@ -84,6 +89,19 @@ def _cases():
 
 def _arguments(settings):
     """Return the arguments of `generate` for recorded settings, or `None` if they name no rule of ours."""
+    if "decoding_alg" in settings:
+        return _freedave_arguments(settings)
+    if "analyze_gap" in settings:
+        limits = settings["early_exit_thresholds"]
+        rule = {"early_gap": limits["early"], "middle_gap": limits["mid"], "late_gap": limits["late"]}
+        rule |= {"inner": {"name": "schedule", "algorithm": "maskgit_plus", "plan": "llada"}}
+        rule |= {"answer_start": settings["answer_start_pos"], "max_denoising_steps": settings["steps"]}
+        return {"strategy": "prophet", **rule, "block_length": settings["block_length"]}
+    return _other_arguments(settings)
+
+
+def _other_arguments(settings):
+    """Return the arguments for settings of neither FreeDave nor Prophet."""
     if settings.get("alg") in ("eoser", "ass", "eoser_ass"):
         rule = {"algorithm": "maskgit_plus", "plan": "ass" if "ass" in settings["alg"] else "llada"}
         if "eoser" in settings["alg"]:
@@ -154,6 +172,35 @@ def _wide_in_narrow_out(settings):
     return {"strategy": "wino", **rule, "max_remasks": 10_000}
 
 
+def _freedave_arguments(settings):
+    if settings["early_exit"]:
+        # An end after blocks of end-of-sequence tokens only is no rule of this library.
+        return None
+    order = "left_to_right" if settings["alg_temp"] == -1 else "confidence"
+    rule = {"block_length": settings["block_length"], "cache_commits_first": True}
+    rule |= {"block_cache": "dual" if settings["dual_cache"] else "prefix"}
+    threshold = settings.get("confidence_threshold")
+    if settings["decoding_alg"] == "freedave":
+        fields = {"num_versions": settings["draft_steps"], "confidence_threshold": threshold, "order": order}
+        return {"strategy": "freedave", **fields, **rule}
+    if threshold is not None:
+        return {"strategy": "threshold", "confidence_threshold": threshold, **rule}
+    return {"strategy": "sequential", "order": order, **rule}
+
+
+def _constrained(case, mask_token_id):
+    """Return the prompt with an answer whose given tokens are written, and the arguments that this changes."""
+    answer = [mask_token_id] * NUM_NEW_TOKENS
+    for place, token in case["settings"]["constraints"].items():
+        answer[int(place)] = token
+    start = case["settings"]["answer_start_pos"] - NUM_NEW_TOKENS
+    return [[*row, *answer] for row in case["prompt"]], {
+        "max_new_tokens": 0,
+        "block_length": None,
+        "answer_start": start,
+    }
+
+
 @cache
 def _model(checkpoint, scale=1.0):
     model = AutoModel.from_pretrained(FOLDER / "checkpoints" / checkpoint).eval()
@@ -166,23 +213,40 @@ def _model(checkpoint, scale=1.0):
 def test_decoding_equals_the_public_code(name, case):
     recorded = _recorded(name)
     model = _model(recorded["checkpoint"], recorded.get("lm_head_scale", 1.0))
-    attention_mask = case.get("attention_mask")
+    attention_mask, settings = case.get("attention_mask"), case["settings"]
+    arguments, prompt = {"max_new_tokens": NUM_NEW_TOKENS, **_arguments(settings)}, case["prompt"]
+    if "constraints" in settings:
+        prompt, changed = _constrained(case, model.config.mask_token_id)
+        arguments |= changed
     output = model.generate(
-        torch.tensor(case["prompt"]),
+        torch.tensor(prompt),
         None if attention_mask is None else torch.tensor(attention_mask),
-        max_new_tokens=NUM_NEW_TOKENS,
         stop_at_eos=False,
         return_dict_in_generate=True,
-        **_arguments(case["settings"]),
+        **arguments,
     )
     assert output.sequences.tolist() == case["sequences"]
     steps, num_passes = output.unmask_step[:, -NUM_NEW_TOKENS:], set(output.num_forward_passes.tolist())
+    if settings.get("decoding_alg") == "base" and len(prompt) > 1 and "confidence_threshold" in settings:
+        # Rows of the public code wait for each other at the end of a block.
+        return
+    if settings.get("decoding_alg") == "freedave":
+        # The public code writes the last token of a step in the next one, where it verifies it once more.
+        pairs = zip(steps[0].tolist(), case["unmask_step"][0], strict=True)
+        assert all(theirs - ours in (0, 1) for ours, theirs in pairs)
+        # A threshold may complete the answer; the public code then runs the model on what is complete.
+        slack = 1 if settings.get("confidence_threshold") else 0
+        assert 0 <= case["nfe"] - output.num_forward_passes.item() <= slack
+        return
     if "wino" in name:
         assert output.num_forward_passes.sum() == case.get("row_forwards", case["nfe"])
     if "wino" in name or "rules" in name:
         # There rows that are finished wait for the others before the next block.
         steps = _as_if_rows_waited(steps, case["settings"]["block_length"])
         num_passes = {int(steps.max()) + 1}
+    if "constraints" in settings and "exit_step" not in case:
+        # The public code runs the steps of its plan although nothing is masked.
+        num_passes = {settings["steps"]}
     assert num_passes == {case["nfe"]}
     if not case.get("step_order_unreliable") and not case.get("tie"):
         if "remask_steps" in case:

@@ -48,6 +48,19 @@ def archive(tmp_path):
     return Archive({"model": "none"}, grid, options, report.outcomes), report
 
 
+def test_without_row_forwards_each_pass_computed_a_row_once(archive, tmp_path):
+    archive[0].write(tmp_path / "records.json.xz")
+    with lzma.open(tmp_path / "records.json.xz", "rt") as stream:
+        content = json.load(stream)
+    for split in content["splits"].values():
+        for outcome in split["outcomes"]:
+            del outcome["num_row_forwards"]
+    with lzma.open(tmp_path / "old.json.xz", "wt") as stream:
+        json.dump(content, stream)
+    for outcome in Archive.read(tmp_path / "old.json.xz").outcomes.values():
+        assert (outcome.num_row_forwards == outcome.num_forward_passes).all()
+
+
 def test_the_report_is_computed_again_from_the_file(archive, tmp_path):
     kept, report = archive
     kept.write(tmp_path / "records.json.xz")

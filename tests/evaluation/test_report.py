@@ -50,6 +50,7 @@ def _row(label, family, is_chosen=True, is_matched=True):
         "difference": {"mean": 0.0, "lower": 0.0, "upper": 0.0},
         "p_value": 1.0,
         "mean_forward_passes": 2.0,
+        "mean_row_forwards": 2.0,
         "whole_length_forward_passes": None,
         "speed_up": {"value": 1.0, "lower": 1.0, "upper": 1.0},
         "tokens_per_forward": 1.0,

@@ -124,6 +124,7 @@ def test_one_strategy_is_read_as_name_and_fields():
         ("max_time", "1.5", 1.5),
         ("stop_at_eos", "false", False),
         ("eos_penalty", "inf", float("inf")),
+        ("max_remasks", "3", 3),
         ("block_cache", "dual", "dual"),
         ("cache_refresh_interval", "2", 2),
         ("cache_commits_first", "true", True),

@@ -42,7 +42,9 @@ def _answers(output, tokenizer, num_new_tokens=8):
     return [tokenizer.decode(row[-num_new_tokens:], skip_special_tokens=True) for row in output.sequences]
 
 
-CASES = [(name, {}) for name in strategy_names()]
+# Drafts are verified with the predictions of the model alone.
+DRAFTING = ("freedave", "lossless")
+CASES = [(name, {}) for name in strategy_names() if name not in DRAFTING]
 CASES += [("demask", {"dependencies": "exact", "dependency_bound": 0.3}), ("demask", {"dependency_bound": 2.0})]
 CASES += [("t2m", {"confidence_threshold": 0.3, "remask_threshold": 0.5}), ("schedule", {"algorithm": "origin"})]
 
@@ -248,3 +250,10 @@ def test_a_processor_that_leaves_no_completion_is_reported(model, spelling):
 
     with pytest.raises(ValueError, match="`constraint` must leave a completion of every answer, got none"):
         _decode(model, spelling, pattern="ab", strategy="threshold", logits_processor=[forbid])
+
+
+@pytest.mark.parametrize("name", DRAFTING)
+def test_drafts_are_refused(dream, tokenizer, name):
+    message = f"`constraint` must be None for strategy '{name}', whose drafts are verified with the model's own"
+    with pytest.raises(ValueError, match=message):
+        dream.generate(torch.tensor([[3]]), strategy=name, constraint="w3", tokenizer=tokenizer, max_new_tokens=4)

@@ -75,6 +75,8 @@ def test_no_strategy_is_offered_an_end_beside_other_tokens(ending_dream, seeing,
     )
     num_mixed = num_waiting = 0
     for step in rule.steps:
+        if step.in_block is not None:
+            step = step.among(step.candidates & step.in_block)  # noqa: PLW2901
         is_end = torch.isin(step.tokens, ENDS)
         num_waiting += int(step.num_masked.sum()) - len(is_end)
         for row in step.rows.unique().tolist():

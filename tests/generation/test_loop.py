@@ -32,13 +32,15 @@ class OperationCounter(TorchDispatchMode):
 
 
 # Looking at every position, or probing some, asks the device where they are, too.
-READERS = {"dawn", "dapd", "edit", "t2m", "wino"}
+READERS = {"dawn", "dapd", "edit", "prophet", "t2m", "wino"}
 PROBERS = {"punt"}
+# Which drafts are verified, and where their candidates are, is asked, too.
+DRAFTERS = {"freedave", "lossless"}
 # Those that walk the positions compare whole tensors, on the CPU only.
 WALKERS = {"demask", "distance", "table"}
 
 
-@pytest.mark.parametrize("strategy", sorted({*strategy_names()} - READERS - PROBERS))
+@pytest.mark.parametrize("strategy", sorted({*strategy_names()} - READERS - PROBERS - DRAFTERS))
 def test_a_step_asks_the_device_once(dream_with_head, strategy):
     with OperationCounter() as operations:
         output = dream_with_head.generate(PROMPTS, strategy=strategy, max_new_tokens=6, return_dict_in_generate=True)

@@ -366,6 +366,14 @@ def test_processors_see_a_reviewed_position_as_a_mask(decode):
     ]
 
 
+def test_drafts_beside_remasking_are_refused(decode):
+    class Drafting(Planned):
+        num_versions = 3
+
+    with pytest.raises(ValueError, match="`num_versions` must be 1 for a strategy that remasks, got 3 of 'planned'"):
+        decode(Drafting([_everything]))
+
+
 def test_a_penalised_end_is_reviewed_as_it_is(scripted, decode):
     rule = Planned([_everything, _everything, _nothing])
     decode(rule, model=scripted([FIRST, {EOS: 0.6, 6: 0.3}]), max_new_tokens=2, eos_penalty=1.0)

@@ -48,6 +48,11 @@ VARIANTS = [
     ("dawn", {"confidence_threshold": 0.2, "anchor_threshold": 0.6, "induced_threshold": 0.3, "sink_threshold": 1.0}),
     ("dawn", {"confidence_threshold": 0.2, "sink_threshold": 0.2, "edge_threshold": 0.15, "num_layers": 1}),
     ("dapd", {"initial_bound": 0.5, "final_bound": 0.9, "layer_share": 1.0}),
+    ("freedave", {"num_versions": 3, "order": "left_to_right"}),
+    ("freedave", {"confidence_threshold": 0.4}),
+    ("lossless", {"num_versions": 4, "order": "entropy"}),
+    ("prophet", {"inner": "threshold", "early_gap": 1.0, "answer_start": 2}),
+    ("prophet", {"inner": {"name": "lossless", "num_versions": 4}, "early_gap": 9.0, "middle_gap": 2.0}),
     ("t2m", {"confidence_threshold": 0.3, "remask_threshold": 0.5, "max_position_remasks": 2, "remask_share": 1.0}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "t2t_remask", "remask_threshold": 0.2}),
     ("t2m", {"confidence_threshold": 0.3, "rule": "logit_diff", "remask_threshold": 0.05}),
@@ -115,6 +120,7 @@ def test_selection_is_a_subset_of_the_candidates(dream_with_head, make_step, nam
             hidden_states=torch.randn(count, dream_with_head.config.hidden_size, generator=generator),
             forward=forward,
             attentions=torch.randn(4, 9, 9, generator=generator).softmax(dim=-1),
+            logit_gaps=torch.rand(4, 9, generator=generator),
             context_confidence=torch.rand(4, 9, generator=generator) * ~candidates,
             written=~candidates,
             review=_review(candidates, generator),
@@ -148,6 +154,7 @@ def test_a_row_of_a_batch_equals_the_row_alone(dream_with_head, name, fields, te
         assert together.unmask_step[row, begin:].tolist() == alone.unmask_step[0].tolist()
         assert together.num_forward_passes[row] == alone.num_forward_passes[0]
         assert together.num_probe_passes[row] == alone.num_probe_passes[0]
+        assert together.num_row_forwards[row] == alone.num_row_forwards[0]
         assert together.num_remasked[row] == alone.num_remasked[0]
 
 

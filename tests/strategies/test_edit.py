@@ -190,7 +190,10 @@ def test_an_object_is_kept_as_name_and_fields():
         ({"inner": 3}, "`inner` must be a strategy's name, or hold its `name`, got 3"),
         ({"inner": {"order": "entropy"}}, "`inner` must be a strategy's name, or hold its `name`, got {'order'"),
         ({"inner": "best"}, "`strategy` must be a registered name, got 'best'"),
-        ({"inner": "t2m"}, "`inner` must be a strategy that does not remask, got 't2m'"),
+        ({"inner": "t2m"}, "`inner` must be a strategy that does not remask, .*, got 't2m'"),
+        ({"inner": "lossless"}, "`inner` must be a strategy that does not .* make drafts, .*, got 'lossless'"),
+        ({"inner": {"name": "freedave", "num_versions": 2}}, "`inner` must .* make drafts, .*, got 'freedave'"),
+        ({"inner": "prophet"}, "`inner` must be .* or select in all blocks, got 'prophet'"),
         ({"doubt": "all"}, "`doubt` must be one of confidence, dependency, got 'all'"),
         (
             {"inner": "threshold", "doubt": "dependency"},

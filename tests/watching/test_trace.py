@@ -163,6 +163,28 @@ def test_a_trace_changes_nothing_and_every_operation_has_its_slot(dream_with_hea
             assert written[f"s{position}"] == (token, steps[position])
 
 
+@pytest.mark.parametrize("name", ["lossless", "freedave"])
+def test_of_drafts_the_version_that_was_verified_is_shown(scripted, name):
+    trace = _trace(scripted([{5: 0.9}, {6: 0.8}, {7: 0.7}], prompt_length=2), max_new_tokens=3, strategy=name)
+    # The second pass verified two tokens; its predictions are those of the draft that holds the first of them.
+    assert [each.tokens for each in trace.passes] == [(9, 8, 5, 1, 1), (9, 8, 5, 6, 7)]
+    assert [[each.position for each in one.candidates] for one in trace.passes] == [[2, 3, 4], [4]]
+    assert trace.passes[0].reasons.keys() == {3, 4}
+    assert trace.decoded.num_forward_passes == 2
+
+
+def test_positions_of_later_blocks_have_not_begun_where_all_blocks_are_seen(scripted):
+    script = [{5: 0.9}, {6: 0.8}, {7: 0.7}, {3: 0.6}]
+    inner = {"name": "threshold", "confidence_threshold": 0.99}
+    settings = {"max_new_tokens": 4, "block_length": 2, "early_gap": 9.0, "middle_gap": 0.0, "inner": inner}
+    trace = _trace(scripted(script, prompt_length=2), strategy="prophet", **settings)
+    assert [each.tokens for each in trace.passes] == [(9, 8, 5, 1, 1, 1), (9, 8, 5, 6, 7, 3)]
+    reasons = trace.passes[0].reasons
+    assert reasons[3].endswith("is below the threshold 0.99")
+    assert reasons[4] == reasons[5] == "its block has not begun"
+    assert [each.position for each in trace.passes[1].candidates] == [3, 4, 5]
+
+
 def test_measured_dependencies_are_not_measured_twice(dream_with_head):
     settings = {"max_new_tokens": 4, "strategy": "demask", "dependencies": "exact", "return_dict_in_generate": True}
     prompt = torch.tensor([[3, 4]])

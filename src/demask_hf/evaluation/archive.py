@@ -122,6 +122,8 @@ def _unpacked(packed: dict[str, Any], split: dict[str, Any]) -> Outcome:
     arrays = {
         name: np.array(values, dtype=kinds.get(name)) for name, values in packed.items() if name not in ("setting",)
     }
+    # Archives of the time before drafts do not say that a forward computed each row once.
+    arrays.setdefault("num_row_forwards", arrays["num_forward_passes"])
     arrays["answers"] = np.array(split["texts"])[arrays["answers"]]
     outcome = Outcome(Setting(**packed["setting"]), **shared, **arrays)
     shape = (len(outcome.family), outcome.is_correct.shape[1])

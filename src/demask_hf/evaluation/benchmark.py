@@ -56,6 +56,7 @@ COLUMNS = (
     Column("p (Holm)", lambda row: _reference(row) or format(row["p_value"], ".2g")),
     Column("accuracy kept", lambda row: _reference(row) or ("yes" if row["is_matched"] else "not shown")),
     Column("forward passes", "mean_forward_passes", ".2f"),
+    Column("row forwards", "mean_row_forwards", ".2f"),
     Column("over the whole length", "whole_length_forward_passes", ".2f"),
     Column(
         "fewer passes (95 %)",
@@ -88,6 +89,7 @@ SUMMARY_COLUMNS = (
     Column("task", "task", is_text=True),
     Column("right", "accuracy", ".2%"),
     Column("passes", "mean_forward_passes", ".2f"),
+    Column("row forwards", "mean_row_forwards", ".2f"),
     Column("tokens/pass", "tokens_per_forward", ".2f"),
     Column("AFP", "average_finalization_parallelism", ".2f"),
     Column("s/prompt", "mean_seconds", ".4f"),

@@ -34,6 +34,7 @@ class Outcome:
         left_to_right (`np.ndarray`): Kendall's tau-b between position and step; NaN with one step.
         answers (`np.ndarray`): The texts.
         seconds (`np.ndarray`): Wall-clock time.
+        num_row_forwards (`np.ndarray`): Versions of the rows that the forwards computed, drafts included.
     """
 
     setting: Setting
@@ -47,6 +48,7 @@ class Outcome:
     left_to_right: np.ndarray
     answers: np.ndarray
     seconds: np.ndarray
+    num_row_forwards: np.ndarray
 
     @classmethod
     def of(cls, setting: Setting, records: Sequence[Sequence[Record]]) -> "Outcome":
@@ -73,6 +75,7 @@ class Outcome:
             table(lambda record: order_correlation(record.unmask_steps).tau_b),
             table(lambda record: record.answer),
             table(lambda record: record.seconds),
+            table(lambda record: record.num_row_forwards),
         )
 
     @classmethod
@@ -125,6 +128,7 @@ class Outcome:
             "accuracy": self.accuracy,
             "accuracy_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
             "mean_forward_passes": self.mean_forward_passes,
+            "mean_row_forwards": float(self.num_row_forwards.mean()),
             "tokens_per_forward": self.tokens_per_forward,
             "average_finalization_parallelism": _mean(self.parallelism),
             "left_to_right": _mean(self.left_to_right),

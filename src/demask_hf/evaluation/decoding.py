@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -34,6 +34,8 @@ class Decoding:
             Wall-clock time of the prompt's batch, divided by the prompts in it.
         num_remasked (`int`, *optional*, defaults to 0):
             Written positions that were sent back to mask, or edited.
+        num_row_forwards (`int`, *optional*):
+            Versions of the row that these forwards computed, drafts included; by default one per forward pass.
     """
 
     prompt: str
@@ -44,6 +46,11 @@ class Decoding:
     num_probe_passes: int
     seconds: float
     num_remasked: int = field(default=0, kw_only=True)
+    num_row_forwards: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self):
+        if self.num_row_forwards is None:
+            object.__setattr__(self, "num_row_forwards", self.num_forward_passes)
 
     @property
     def num_tokens(self) -> int:
@@ -104,16 +111,16 @@ def decode_prompts(
         started = time.perf_counter()
         output: Any = model.generate(ids, attention_mask, strategy=strategy, seed=seeds, **generate_kwargs)
         # Reading the result waits for the device, so the measured time includes all work.
-        counts = [output[name].tolist() for name in ("num_forward_passes", "num_probe_passes", "num_remasked")]
-        rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), *counts, strict=True)
+        names = ("num_forward_passes", "num_probe_passes", "num_remasked", "num_row_forwards")
+        counts = zip(*(output[name].tolist() for name in names), strict=True)
+        rows = zip(batch, output.sequences.tolist(), output.unmask_step.tolist(), counts, strict=True)
         seconds = (time.perf_counter() - started) / len(batch)
-        for prompt, sequence, steps, num_forward_passes, num_probe_passes, num_remasked in rows:
+        for prompt, sequence, steps, own in rows:
             kept = _kept(steps, ids.shape[1])
             tokens = sequence[kept]
             answer = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            spent = (num_forward_passes, num_probe_passes, seconds)
-            decoding = Decoding(text_of(prompt), answer, tuple(tokens), tuple(steps[kept]), *spent)
-            decodings.append(replace(decoding, num_remasked=num_remasked))
+            spent: Any = {"seconds": seconds, **dict(zip(names, own, strict=True))}
+            decodings.append(Decoding(text_of(prompt), answer, tuple(tokens), tuple(steps[kept]), **spent))
     return decodings
 
 

@@ -41,7 +41,9 @@ class StoredRecord(Record):
     example: str
 
     def __post_init__(self):
-        for name in ("seed", "num_forward_passes", "num_probe_passes", "seconds", "num_remasked"):
+        super().__post_init__()
+        counts = ("num_forward_passes", "num_probe_passes", "num_row_forwards", "num_remasked")
+        for name in ("seed", *counts, "seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"must have at least 0 as `{name}`, got {getattr(self, name)!r}.")
         if len(self.tokens) != len(self.unmask_steps) or min(self.tokens, default=0) < 0:
@@ -175,8 +177,10 @@ class Run:
         found: dict[tuple[str, str, int], StoredRecord] = {}
 
         def take(value: Any) -> None:
-            # Records of the time before strategies remasked do not say that they did not.
-            record = from_json(StoredRecord, {"num_remasked": 0, **value} if isinstance(value, dict) else value)
+            if isinstance(value, dict):
+                # Records of the time before strategies remasked or made drafts do not say that they did not.
+                value = {"num_remasked": 0, "num_row_forwards": None, **value}
+            record = from_json(StoredRecord, value)
             job = (record.family, record.prompt, record.seed)
             if keys.get(job[:2]) == record.example and record.contradicts(found.setdefault(job, record)):
                 raise ValueError(f"contradicts an earlier record of run {record.seed} of {record.prompt!r}.")

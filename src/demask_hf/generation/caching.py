@@ -181,14 +181,20 @@ class CachedForward:
         return self.backbone.is_rowwise
 
     def plan(self, index: CandidateIndex) -> None:
-        """Decide which rows have a full forward in this step; `entered` lists the rows at a new block."""
+        """Decide which rows have a full forward in this step; `entered` lists the rows at a new block.
+
+        Versions of a row, which are numbered as in [`versions_of`], have short forwards with its keys and values.
+        """
         self.entered = []
         for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
-            row, block = self._rows[number], max((first - self.prompt_length) // self.block_length, 0)
+            row, block = (
+                self._rows[number % len(self._rows)],
+                max((first - self.prompt_length) // self.block_length, 0),
+            )
             is_entry = block != row.block
             if is_entry:
                 self.entered.append(number)
-                row.block, row.window = block, self._window(block, first, self.first_real[number])
+                row.block, row.window = block, self._window(block, first, self.first_real[number % len(self._rows)])
             is_due = self.refresh_interval is not None and row.age >= self.refresh_interval
             row.is_full = is_entry or is_due or last >= row.window[1]
             row.age = 1 if row.is_full else row.age + 1
@@ -205,10 +211,11 @@ class CachedForward:
             request ([`PredictionRequest`]):
                 Sequences and the requested places, row-major.
             rows (`list[int]`):
-                Batch row of each sequence.
+                Batch row of each sequence, or number of the version of one.
             is_probe (`bool`, *optional*, defaults to `False`):
                 Keep nothing; rows of a full forward are then computed without the cache.
         """
+        rows = [number % len(self._rows) for number in rows]
         groups = defaultdict(list)
         for place, number in enumerate(rows):
             row = self._rows[number]

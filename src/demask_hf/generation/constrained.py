@@ -216,9 +216,10 @@ class ConstrainedPredictor(Predictor):
         index: CandidateIndex,
         logits_processor: LogitsProcessorList | None = None,
         written: torch.Tensor | None = None,
+        in_block: torch.Tensor | None = None,
     ) -> DenoisingStep:
         self._processors = logits_processor
-        return super().step(state, candidates, index, None, written)
+        return super().step(state, candidates, index, None, written, in_block)
 
     def probe(self, sequences: torch.Tensor, rows: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
         # What a probe reveals stands fixed; at such a position the prediction is not restricted.

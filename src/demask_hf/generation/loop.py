@@ -9,9 +9,10 @@ from ..backbones.backbone import Backbone
 from ..functional.automaton import TokenAutomaton
 from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
-from ..strategies import Decision, DecodingSettings, DenoisingStep, UnmaskingStrategy
+from ..strategies import Decision, DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
 from .caching import CachedForward
 from .constrained import ConstrainedPredictor, Constraint
+from .drafting import in_block_of_row, moved, versions_of
 from .ending import EosPenalty
 from .predictor import Predictor
 from .remasking import change_written, most_remasks, written_positions
@@ -62,31 +63,41 @@ class DenoisingLoop:
         cached = CachedForward.of(self.backbone, self.settings, state)
         predictor = self._predictor(state, cached)
         max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
+        drafts: Drafts | None = None
         while True:
+            versions = state if drafts is None else versions_of(state, drafts, self.settings.max_steps)
             # 1. Open positions: masked, not after an end-of-sequence token, in a row that was not stopped.
-            is_open = self.open_positions(state)
+            is_open = self.open_positions(versions)
             # 2. Candidates: the open positions of the row's first unfinished block; of all blocks in the last step.
-            candidates, is_last = self._candidates(state, is_open)
-            index, written = _index(candidates, state.faults), None
+            candidates, is_last = self._candidates(versions, is_open)
+            in_block = None
+            if self.strategy.selects_in_all_blocks:
+                candidates, in_block = is_open, candidates
+            if cached is not None and drafts is not None:
+                candidates = candidates & in_block_of_row(versions, len(state.seeds))
+            index, written = _index(candidates, versions.faults), None
             if self.strategy.remasks:
-                kept = self.kept_lengths(state)
-                written = written_positions(state, candidates, kept, self.settings.max_steps)
+                written = written_positions(state, candidates, self.kept_lengths(state), self.settings.max_steps)
             if not index.host_active and (written is None or not written.any()):
                 return
             # 3. One forward. 4. The token that each candidate would get.
-            step = predictor.step(state, candidates, index, logits_processor, written)
-            # 5. Select, on candidates only, and at least one in each unfinished row.
+            step = predictor.step(versions, candidates, index, logits_processor, written, in_block)
+            # 5. Select, on candidates only, and at least one in each unfinished row; move on to verified drafts.
             entered = [] if cached is None else cached.entered
-            decision, selected, tokens = self._decided(state, step, entered, candidates & is_last)
+            decision, selected, tokens = self._decided(versions, step, entered, candidates & is_last)
+            if drafts is not None:
+                step, selected, tokens = moved(self.strategy, state, versions, step, selected, tokens)
             # 6. Write the tokens, change written ones where the strategy does, and count the forward pass.
-            before, drafted, runs = state.sequences, candidates, candidates.any(dim=-1)
+            before, drafted, runs = state.sequences, step.candidates, step.candidates.any(dim=-1)
             state.sequences = torch.where(selected, tokens, before)
             state.unmask_step = torch.where(selected, state.num_forward_passes[:, None], state.unmask_step)
             if written is not None:
                 rest = (tokens, before, written & ~is_last, self.backbone.mask_token_id, max_remasks)
-                drafted = candidates | change_written(state, decision, *rest)
+                drafted = drafted | change_written(state, decision, *rest)
                 runs = runs | written.any(dim=-1)
-            state.num_forward_passes += runs
+            drafts = self.strategy.drafts(step, selected)
+            for count in (state.num_forward_passes, state.num_steps, state.num_row_forwards):
+                count += runs
             for callback in on_step:
                 callback(state, torch.where(drafted, tokens, before))
 
@@ -129,11 +140,11 @@ class DenoisingLoop:
         candidates = is_open & (blocks == current[:, None])
         is_new = is_open.any(dim=-1) & (current != state.block)
         state.block = torch.where(is_new, current, state.block)
-        state.block_start = torch.where(is_new, state.num_forward_passes, state.block_start)
+        state.block_start = torch.where(is_new, state.num_steps, state.block_start)
         state.num_block_steps = torch.where(is_new, self._planned(candidates, current), state.num_block_steps)
         is_last = torch.zeros_like(is_new)[:, None]
         if self.settings.max_steps is not None:
-            is_last = (state.num_forward_passes == self.settings.max_steps - 1)[:, None]
+            is_last = (state.num_steps == self.settings.max_steps - 1)[:, None]
             candidates = torch.where(is_last, is_open, candidates)
         return candidates, is_last
 

@@ -41,6 +41,8 @@ class DemaskGenerationOutput(ModelOutput):
             Prompt and answer; padding after the first end-of-sequence token.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`):
             Backbone forwards that each row needed (NFE); steps after a row was finished do not count.
+        num_row_forwards (`torch.LongTensor` of shape `(batch,)`):
+            Versions of each row that these forwards computed, drafts included; one per pass without drafts.
         num_probe_passes (`torch.LongTensor` of shape `(batch,)`):
             Forwards spent on measuring dependencies, not part of `num_forward_passes`.
         num_remasked (`torch.LongTensor` of shape `(batch,)`):
@@ -60,6 +62,7 @@ class DemaskGenerationOutput(ModelOutput):
     # `generate` sets all of them; a `ModelOutput` requires defaults for all but the first.
     sequences: torch.Tensor
     num_forward_passes: torch.Tensor = None  # type: ignore[assignment]
+    num_row_forwards: torch.Tensor = None  # type: ignore[assignment]
     num_probe_passes: torch.Tensor = None  # type: ignore[assignment]
     num_remasked: torch.Tensor = None  # type: ignore[assignment]
     tokens_per_forward: torch.Tensor = None  # type: ignore[assignment]
@@ -123,7 +126,8 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             2. take those of each row's first unfinished block as candidates;
             3. run the model on the unfinished rows and gather the candidates' hidden states, then their logits;
             4. apply logits processors, temperature and filters; take the most likely token, or draw one;
-            5. let the strategy select candidates, at least one in each unfinished row;
+            5. let the strategy select candidates, at least one in each unfinished row; if it made drafts of the rows
+               after the last step, which ran beside them, move each row on to its last draft that is verified;
             6. write their tokens, remask or edit written ones if the strategy does, up to `max_remasks`, count the
                forward pass, inform streamer and stopping criteria.
         ```
@@ -255,6 +259,7 @@ def finish(loop: DenoisingLoop, state: DecodingState) -> DemaskGenerationOutput:
     return DemaskGenerationOutput(
         sequences=sequences,
         num_forward_passes=state.num_forward_passes,
+        num_row_forwards=state.num_row_forwards,
         num_probe_passes=state.ledger.num_probe_passes,
         num_remasked=state.num_remasked,
         tokens_per_forward=num_written / state.num_forward_passes.clamp(min=1),

@@ -10,13 +10,14 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..backbones.prediction import Prediction, PredictionRequest
 from ..functional.candidates import CandidateIndex
-from ..functional.distributions import SCORES, confidence, scores_of
+from ..functional.distributions import SCORES, scores_of
 from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep, Review
-from ..strategies.base import LastLayers, Need, Shadows
+from ..strategies.needs import LastLayers, Need, Shadows
 from .caching import CachedForward
 from .ending import EosPenalty
-from .review import in_block, own_masked, processed_logits, review_of, shadowed
+from .observing import OtherPositions
+from .review import own_masked, processed_logits, review_of, shadowed, written_in_block
 from .state import DecodingState
 
 
@@ -101,6 +102,7 @@ class Predictor:
         index: CandidateIndex,
         logits_processor: LogitsProcessorList | None = None,
         written: torch.Tensor | None = None,
+        in_block: torch.Tensor | None = None,
     ) -> DenoisingStep:
         """Run the model on the unfinished rows and return the step that the strategy sees.
 
@@ -115,6 +117,8 @@ class Predictor:
                 Applied once to the raw logits of all candidates.
             written (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
                 Positions that the call wrote before, in rows that run; for strategies that remask.
+            in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+                Candidates of each row's block, for strategies that select in all blocks.
         """
         # 3. One forward over the rows that still have a candidate.
         if self.cached is not None:
@@ -123,17 +127,17 @@ class Predictor:
         shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
         seen = written if "review" in self.needs else None
         if written is not None and shadows is not None:
-            seen = in_block(written, state, self.sampling)
+            seen = written_in_block(written, state, self.sampling)
         prediction, observed, reviewed = self._forward(state, candidates, index, is_whole, seen)
         # 4. Logits processors, temperature and filters; then the token that each candidate would get.
         noise, mask = self._noise(state, index.rows, index.columns), self.backbone.mask_token_id
 
         def processed(part: slice, logits: torch.Tensor) -> torch.Tensor:
             own = index.rows[part]
-            return processed_logits(logits_processor, state.sequences[own], own, self.attention_mask, mask, logits)
+            return processed_logits(logits_processor, state.sequences[own], own, state.attention_mask, mask, logits)
 
         tokens, scores, probabilities, postponed, state.faults = self._scored(
-            prediction, processed, noise, index.rows, len(candidates), is_whole
+            prediction, processed, noise, index, candidates if in_block is None else in_block, is_whole
         )
         if seen is not None and reviewed is not None:
             observed["review"] = self._review(state, seen, reviewed, logits_processor)
@@ -143,8 +147,8 @@ class Predictor:
             positions=state.positions,
             probabilities=probabilities,
             tokens=tokens,
-            step_index=state.num_forward_passes,
-            block_step_index=state.num_forward_passes - state.block_start,
+            step_index=state.num_steps,
+            block_step_index=state.num_steps - state.block_start,
             num_block_steps=state.num_block_steps,
             seeds=state.seeds,
             mask_token_id=self.backbone.mask_token_id,
@@ -152,7 +156,9 @@ class Predictor:
             forward=self.probe,
             ledger=state.ledger,
             written=written,
+            in_block=in_block,
             postponed=postponed,
+            known_num_masked=None if in_block is None else in_block.sum(dim=-1),
             known_index=index,
             known_scores=scores,
             **observed,
@@ -165,9 +171,9 @@ class Predictor:
         rows: torch.Tensor,
         **wanted: Any,
     ) -> PredictionRequest:
-        """Return a request for sequences that belong to these rows of the batch."""
+        """Return a request for sequences that belong to these rows of the batch, or to versions of them."""
         given = (self.attention_mask, self.token_type_ids)
-        attention_mask, token_type_ids = (None if tensor is None else tensor[rows] for tensor in given)
+        attention_mask, token_type_ids = (None if tensor is None else tensor[rows % len(tensor)] for tensor in given)
         wanted = {"with_hidden_states": False, **wanted}
         return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
 
@@ -175,7 +181,7 @@ class Predictor:
         """Return the uniform numbers that draw tokens at these places; `None` if the most likely ones are taken."""
         if not self.sampling.temperature > 0:
             return None
-        return uniform_noise(state.seeds[rows], state.num_forward_passes[rows], state.positions[rows, columns])
+        return uniform_noise(state.seeds[rows], state.num_steps[rows], state.positions[rows, columns])
 
     def _forward(
         self,
@@ -187,8 +193,9 @@ class Predictor:
     ) -> tuple[Prediction, dict[str, Any], torch.Tensor | None]:
         """Predict the candidates; return also other inputs that the strategy needs, and logits of `written`."""
         active, places, asked = index.active, index.places, candidates
-        if "context_confidence" in self.needs:
-            asked = asked | self._visible(state)
+        others = OtherPositions.of(self.needs, state, self.backbone.mask_token_id)
+        if others is not None:
+            asked = asked | others.asked
         shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
         if written is not None and shadows is None:
             asked = asked | written
@@ -222,10 +229,8 @@ class Predictor:
         if is_wider:
             logits, states = prediction.logits, prediction.hidden_states
             is_candidate = candidates[active][places]
-            if "context_confidence" in self.needs:
-                certainty = confidence(self.scored.probabilities(logits[~is_candidate]))
-                observed["context_confidence"] = certainty.new_zeros(candidates.shape)
-                observed["context_confidence"][active[places[0][~is_candidate]], places[1][~is_candidate]] = certainty
+            if others is not None:
+                observed |= others.observed(logits, (active[places[0]], places[1]), self.scored)
             reviewed = None if written is None else logits[written[active][places]]
             states = states if states is None else states[is_candidate.to(states.device)]
             prediction = Prediction(logits[is_candidate], states)
@@ -242,22 +247,17 @@ class Predictor:
         rows, columns = written.nonzero(as_tuple=True)
         mask_token_id, samplings = self.backbone.mask_token_id, (self.sampling, self.scored)
         ids = own_masked(state.sequences, written, mask_token_id)
-        logits = processed_logits(logits_processor, ids, rows, self.attention_mask, mask_token_id, logits)
+        logits = processed_logits(logits_processor, ids, rows, state.attention_mask, mask_token_id, logits)
         noise = self._noise(state, rows, columns)
         return review_of(state.sequences, written, logits, samplings, mask_token_id, noise)
-
-    def _visible(self, state: DecodingState) -> torch.Tensor:
-        """Return the positions that hold a token of prompt or answer, shape `(batch, length)`."""
-        is_visible = state.sequences != self.backbone.mask_token_id
-        return is_visible if self.attention_mask is None else is_visible & self.attention_mask.bool()
 
     def _scored(
         self,
         prediction: Prediction,
         processed: Callable[[slice, torch.Tensor], torch.Tensor],
         noise: torch.Tensor | None,
-        rows: torch.Tensor,
-        num_rows: int,
+        index: CandidateIndex,
+        in_block: torch.Tensor,
         is_whole: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Return the token of each candidate, its scores, and whole distributions instead of scores if `is_whole`.
@@ -289,10 +289,11 @@ class Predictor:
         values, postponed = _joined(read), None
         if self.ending is not None:
             postponed = torch.cat(waits)
-            # The penalty holds in rows where a candidate does not wait; the others end now.
-            counts = torch.zeros(num_rows, dtype=torch.long, device=rows.device)
-            self._is_lowered = counts.index_add(0, rows, (~postponed).long()) > 0
-            is_lowered = self._is_lowered[rows]
+            # The penalty holds in rows where a candidate of the block does not wait; the others end now.
+            is_other = ~postponed & in_block[index.rows, index.columns]
+            counts = torch.zeros(len(in_block), dtype=torch.long, device=in_block.device)
+            self._is_lowered = counts.index_add(0, index.rows, is_other.long()) > 0
+            is_lowered = self._is_lowered[index.rows]
             postponed = postponed & is_lowered
             pairs = zip(_joined(read_lowered), values, strict=True)
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]

@@ -14,8 +14,10 @@ from ..backbones.shadows import check_can_shadow
 from ..functional.automaton import TokenAutomaton
 from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
-from ..strategies.base import Compiled, LastLayers, Shadows, as_it_is, check_needs
+from ..strategies.base import Compiled, as_it_is, check_needs
+from ..strategies.needs import Shadows
 from .caching import check_can_cache
+from .combinations import check_drafts, check_every_position_is_seen
 from .configuration import DemaskGenerationConfig
 from .constraint import automaton_of, check_fits
 from .inputs import check_prompts, row_seeds
@@ -66,8 +68,9 @@ def prepare(
     """
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
-    _check_every_position_is_seen(rule, config)
+    check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
+    check_drafts(rule, config)
     if any(isinstance(need, Shadows) for need in rule.needs):
         check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
     if config.batch_invariant and config.compile:
@@ -78,7 +81,7 @@ def prepare(
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids)
-    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1))
+    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1) * rule.num_versions)
     automaton = _automaton(backbone, config, settings, tokenizer)
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
     _hint_at_equal_answers(config, input_ids, attention_mask)
@@ -149,19 +152,6 @@ def _hint_at_equal_answers(
             "Rows with equal prompts get equal answers from one `seed`: give each row its own, or set "
             "`num_return_sequences`."
         )
-
-
-def _check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
-    """Refuse a cache and compilation for a strategy that reads or changes other positions than the candidates."""
-    is_wide = any(isinstance(need, LastLayers) or need in ("context_confidence", "review") for need in rule.needs)
-    if not is_wide and not rule.remasks:
-        return
-    for name, plain in (("block_cache", "none"), ("compile", False)):
-        if getattr(config, name) not in (plain, None):
-            raise ValueError(
-                f"`{name}` must be {plain!r} for strategy {rule.name!r}, which looks at every position in every step, "
-                f"got {getattr(config, name)!r}."
-            )
 
 
 def _resolved_settings(

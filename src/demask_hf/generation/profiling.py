@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..backbones.backbone import Backbone
-from ..strategies import Decision, DenoisingStep, UnmaskingStrategy, WrappingStrategy
+from ..strategies import Decision, DenoisingStep, Drafts, UnmaskingStrategy, WrappingStrategy
 from ..tables import Column, text_lines
 from ..validation import check_count
 from .arguments import resolve_config
@@ -193,3 +193,14 @@ class _TimedStrategy(WrappingStrategy):
     def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
         with self.clock.part("selection"):
             return self.strategy.select(step)
+
+    @property
+    def num_versions(self) -> int:
+        return self.strategy.num_versions
+
+    def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
+        with self.clock.part("selection"):
+            return self.strategy.drafts(step, selected)
+
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
+        return self.strategy.accepts(drafts, outcomes, num_steps)

@@ -39,7 +39,7 @@ def written_positions(
     columns = torch.arange(candidates.shape[1], device=candidates.device)
     returns = state.is_revisited & (state.stop_lengths == candidates.shape[1])
     if max_steps is not None:
-        returns &= state.num_forward_passes < max_steps
+        returns &= state.num_steps < max_steps
     runs = candidates.any(dim=-1) | returns
     return (state.unmask_step >= 0) & (columns < kept_lengths[:, None]) & runs[:, None]
 

@@ -31,7 +31,7 @@ def processed_logits(
     return logits_processor(ids, logits)
 
 
-def in_block(written: torch.Tensor, state: DecodingState, settings: Sampling) -> torch.Tensor:
+def written_in_block(written: torch.Tensor, state: DecodingState, settings: Sampling) -> torch.Tensor:
     """Return the written positions of each row's block, masks of the prompt excluded, shape `(batch, length)`."""
     return torch.zeros_like(written).scatter(1, _block_columns(state, settings), True) & written
 

@@ -25,10 +25,13 @@ class DecodingState:
             edited so far.
         is_revisited (`torch.BoolTensor` of shape `(batch,)`): Rows that get another step even if nothing in them is
             masked.
+        num_steps (`torch.LongTensor` of shape `(batch,)`): Denoising steps of each row so far: its forward passes, and
+            the steps that accepted drafts saved.
+        num_row_forwards (`torch.LongTensor` of shape `(batch,)`): Versions of each row computed so far.
         stop_lengths (`torch.LongTensor` of shape `(batch,)`): Columns to keep; fewer once a criterion ends the row.
         ledger ([`ProbeLedger`]): Cost of probe forwards.
         block (`torch.LongTensor` of shape `(batch,)`): Block of each row; -1 before the first step.
-        block_start (`torch.LongTensor` of shape `(batch,)`): Forward passes of the row when it entered its block.
+        block_start (`torch.LongTensor` of shape `(batch,)`): Steps of the row when it entered its block.
         num_block_steps (`torch.LongTensor` of shape `(batch,)`): Steps planned for its block.
         faults (`torch.BoolTensor` of shape `(2,)`, or `(3,)`): Whether the last predictions contained NaN, and a
             position without a token other than the mask; then whether a strategy chose the mask as a token.
@@ -43,6 +46,8 @@ class DecodingState:
     num_forward_passes: torch.Tensor = field(init=False)
     num_remasked: torch.Tensor = field(init=False)
     is_revisited: torch.Tensor = field(init=False)
+    num_steps: torch.Tensor = field(init=False)
+    num_row_forwards: torch.Tensor = field(init=False)
     stop_lengths: torch.Tensor = field(init=False)
     ledger: ProbeLedger = field(init=False)
     block: torch.Tensor = field(init=False)
@@ -55,6 +60,7 @@ class DecodingState:
         self.num_forward_passes = torch.zeros_like(self.seeds)
         self.num_remasked = torch.zeros_like(self.seeds)
         self.is_revisited = torch.zeros_like(self.seeds, dtype=torch.bool)
+        self.num_steps, self.num_row_forwards = torch.zeros_like(self.seeds), torch.zeros_like(self.seeds)
         self.stop_lengths = torch.full_like(self.seeds, self.sequences.shape[1])
         self.ledger = ProbeLedger(
             torch.zeros_like(self.seeds), torch.zeros(self.seeds.shape, device=self.seeds.device)

@@ -6,8 +6,6 @@ model.
 """
 
 from .base import (
-    LastLayers,
-    Shadows,
     UnmaskingStrategy,
     WrappingStrategy,
     make_strategy,
@@ -20,12 +18,17 @@ from .dawn import DawnStrategy
 from .decision import Decision, Review
 from .demask import DemaskStrategy
 from .distance import DistanceStrategy
+from .drafts import Drafts
 from .edit import EditStrategy
 from .entropy_bound import EntropyBoundStrategy
 from .eoser import EoserStrategy
 from .frechet import FrechetStrategy
+from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
 from .local_leap import LocalLeapStrategy
+from .lossless import LosslessStrategy
+from .needs import AnswerGaps, LastLayers, Shadows
+from .prophet import ProphetStrategy
 from .punt import PuntStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -38,6 +41,7 @@ from .wino import WinoStrategy
 
 
 __all__ = [
+    "AnswerGaps",
     "DapdStrategy",
     "DawnStrategy",
     "Decision",
@@ -45,14 +49,18 @@ __all__ = [
     "DemaskStrategy",
     "DenoisingStep",
     "DistanceStrategy",
+    "Drafts",
     "EditStrategy",
     "EntropyBoundStrategy",
     "EoserStrategy",
     "FrechetStrategy",
+    "FreedaveStrategy",
     "KlassStrategy",
     "LastLayers",
     "LocalLeapStrategy",
+    "LosslessStrategy",
     "ProbeLedger",
+    "ProphetStrategy",
     "PuntStrategy",
     "Review",
     "ScheduleStrategy",

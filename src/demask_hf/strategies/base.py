@@ -3,67 +3,18 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from ..validation import nearest
 from .decision import Decision
+from .drafts import Drafts
+from .needs import NEEDS, AnswerGaps, LastLayers, Need, Shadows
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
-#: What a strategy may need of a step, by name. "confidence" is always there.
-NEEDS = (
-    "confidence",
-    "entropy",
-    "margin",
-    "token_probability",
-    "probabilities",
-    "hidden_states",
-    "context_confidence",
-    "review",
-)
-
-
-@dataclass(frozen=True)
-class LastLayers:
-    """The need for attention weights, averaged over heads and over the last layers of the model.
-
-    Args:
-        count (`int`, *optional*):
-            Number of layers, at least 1.
-        share (`float`, *optional*):
-            Share of the layers, counted from the last and rounded up, in (0, 1]; instead of `count`.
-    """
-
-    count: int | None = None
-    share: float | None = None
-
-    def of(self, num_layers: int) -> int:
-        """Return how many of a model's layers are averaged."""
-        if self.share is None:
-            return num_layers if self.count is None else self.count
-        # As in the public code of DAPD, so that products such as 0.3 * 10 are rounded in the same way.
-        return max(1, num_layers - int(num_layers * (1 - self.share)))
-
-
-@dataclass(frozen=True)
-class Shadows:
-    """The need for a review of the written positions of a row's block by shadow tokens, which do not see them.
-
-    Only `step.review` of these positions is filled. A forward computes one more position for each of the block.
-
-    Args:
-        is_aligned (`bool`, *optional*, defaults to `True`):
-            With `False`, shadows stand where public code has them for models with shifted logits, and see the token.
-    """
-
-    is_aligned: bool = True
-
-
-Need = str | LastLayers | Shadows
 _Strategy = TypeVar("_Strategy", bound="UnmaskingStrategy")
 # Maps a module to the callable that `generate` runs: the module itself, or compiled.
 Compiled = Callable[[torch.nn.Module], Callable[..., Any]]
@@ -104,13 +55,18 @@ class UnmaskingStrategy(ABC):
         return False
 
     @property
+    def selects_in_all_blocks(self) -> bool:
+        """Whether candidates are the open positions of all blocks; those of the row's own are `step.in_block`."""
+        return False
+
+    @property
     def sequential_order(self) -> str:
         """Score of the "sequential" strategy with the same order and draws, which this one is compared with."""
         return "confidence"
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`] for attention, and [`Shadows`].
+        """What `select` reads of a step: names out of `NEEDS`, [`LastLayers`], [`AnswerGaps`] and [`Shadows`].
 
         Only what is named is computed. Whole distributions ("probabilities", the default) take most of the memory
         where the vocabulary is large; the scores do not.
@@ -140,6 +96,42 @@ class UnmaskingStrategy(ABC):
 
         A [`Decision`] may hold their tokens, and positions to remask or edit, as well.
         """
+
+    @property
+    def num_versions(self) -> int:
+        """Most versions of a row in one forward, the row itself included; above 1 if the strategy makes drafts."""
+        return 1
+
+    def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
+        """Return versions of the rows to compute beside them in the next forward; by default none.
+
+        In the next step `select` sees all versions. Each row then moves to the last version that is verified: the row
+        itself is, and so is a draft that a verified version becomes in that step, see `accepts`. A strategy that runs
+        others makes no drafts unless it says so itself.
+
+        Args:
+            step ([`DenoisingStep`]):
+                The step that is being taken, of the rows only.
+            selected (`torch.BoolTensor` of shape `(batch, length)`):
+                Positions that it writes.
+        """
+        return None
+
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
+        """Return whether a row may move on to each of its drafts; by default only to what it becomes in one step.
+
+        Args:
+            drafts (`torch.LongTensor` of shape `(num_versions, batch, length)`):
+                All versions of the rows.
+            outcomes (`torch.LongTensor` of shape `(batch, length)`):
+                What a verified version of each row becomes in this step.
+            num_steps (`torch.LongTensor` of shape `(num_versions, batch)`):
+                Steps that the drafts are ahead of that version.
+
+        Returns:
+            `torch.BoolTensor` of shape `(num_versions, batch)`.
+        """
+        return (drafts == outcomes).all(dim=-1) & (num_steps == 1)
 
     def fresh(self: _Strategy, **fields: Any) -> _Strategy:
         """Return a copy without the memory of earlier steps, with some fields replaced."""
@@ -174,6 +166,10 @@ class WrappingStrategy(UnmaskingStrategy):
         return self.wrapped[0].remasks
 
     @property
+    def selects_in_all_blocks(self) -> bool:
+        return self.wrapped[0].selects_in_all_blocks
+
+    @property
     def sequential_order(self) -> str:
         return self.wrapped[0].sequential_order
 
@@ -199,7 +195,7 @@ def check_needs(strategy: UnmaskingStrategy) -> None:
     """
     layers = [need for need in strategy.needs if isinstance(need, LastLayers)]
     for need in strategy.needs:
-        if not isinstance(need, LastLayers | Shadows) and need not in NEEDS:
+        if not isinstance(need, LastLayers | AnswerGaps | Shadows) and need not in NEEDS:
             raise ValueError(f"`needs` must hold names among {', '.join(NEEDS)}, or LastLayers, got {need!r}.")
     if len(layers) > 1:
         raise ValueError(f"`needs` must hold one LastLayers at most, got {len(layers)}: {layers}.")

@@ -6,7 +6,8 @@ import torch
 
 from ..functional.dependency import low_dependency_subset
 from ..validation import check_interval
-from .base import LastLayers, Need, UnmaskingStrategy, register_strategy
+from .base import UnmaskingStrategy, register_strategy
+from .needs import LastLayers, Need
 from .step import DenoisingStep
 
 

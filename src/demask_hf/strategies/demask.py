@@ -11,7 +11,8 @@ from ..functional.dependency import RULES, low_dependency_subset, net_influence
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
-from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
 from .step import DenoisingStep
@@ -245,7 +246,7 @@ class DemaskStrategy(UnmaskingStrategy):
 
 
 @dataclass(frozen=True)
-class _HeadDependencies:
+class HeadDependencies:
     """`D[source, target]` as the model's dependency head predicts it."""
 
     head: torch.nn.Module
@@ -254,7 +255,7 @@ class _HeadDependencies:
     needs: ClassVar[frozenset[Need]] = frozenset({"hidden_states", "entropy"})
 
     @classmethod
-    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_HeadDependencies":
+    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "HeadDependencies":
         """Return the dependencies of a model's head."""
         head = getattr(model, "demask_head", None)
         if head is None:
@@ -312,8 +313,5 @@ class _ExactDependencies:
         return measured.dependencies[step.index.active]
 
 
-_Source = _HeadDependencies | _ExactDependencies
-_SOURCES: dict[str, type[_HeadDependencies] | type[_ExactDependencies]] = {
-    "head": _HeadDependencies,
-    "exact": _ExactDependencies,
-}
+_Source = HeadDependencies | _ExactDependencies
+_SOURCES: dict[str, type[_Source]] = {"head": HeadDependencies, "exact": _ExactDependencies}

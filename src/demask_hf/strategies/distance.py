@@ -6,7 +6,8 @@ import torch
 
 from ..functional.dependency import low_dependency_subset
 from ..validation import check_choice, check_count
-from .base import Need, UnmaskingStrategy, register_strategy
+from .base import UnmaskingStrategy, register_strategy
+from .needs import Need
 from .sequential import ORDERS, needs_of_order, position_scores
 from .step import DenoisingStep
 

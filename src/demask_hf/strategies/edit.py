@@ -7,9 +7,10 @@ import torch
 
 from ..functional.dependency import ranks
 from ..validation import check_choice, check_count, check_interval
-from .base import Compiled, Need, UnmaskingStrategy, WrappingStrategy, as_it_is, make_strategy, register_strategy
+from .base import Compiled, UnmaskingStrategy, WrappingStrategy, as_it_is, make_strategy, register_strategy
 from .decision import Decision
 from .demask import DemaskStrategy
+from .needs import Need
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -37,7 +38,8 @@ class EditStrategy(WrappingStrategy):
 
     Args:
         inner (`str` or `dict`, *optional*, defaults to `"demask"`):
-            The strategy that decodes: its name, or name and fields; it must not remask.
+            The strategy that decodes: its name, or name and fields; it must not remask, make drafts, or select in all
+            blocks.
         doubt (`str`, *optional*, defaults to `"confidence"`):
             "confidence", or "dependency" where `inner` is "demask".
         edit_threshold (`float`, *optional*, defaults to 0.5):
@@ -93,8 +95,11 @@ class EditStrategy(WrappingStrategy):
         if not isinstance(described, dict) or "name" not in described:
             raise ValueError(f"`inner` must be a strategy's name, or hold its `name`, got {self.inner!r}.")
         self._inner = make_strategy(**described)
-        if self._inner.remasks:
-            raise ValueError(f"`inner` must be a strategy that does not remask, got {self._inner.name!r}.")
+        if self._inner.remasks or self._inner.num_versions > 1 or self._inner.selects_in_all_blocks:
+            raise ValueError(
+                "`inner` must be a strategy that does not remask, make drafts, or select in all blocks, got "
+                f"{self._inner.name!r}."
+            )
         check_choice("doubt", self.doubt, DOUBTS)
         if self.doubt == "dependency" and not isinstance(self._inner, DemaskStrategy):
             raise ValueError(f"`doubt` must be 'confidence' for an `inner` other than 'demask', got {self.doubt!r}.")

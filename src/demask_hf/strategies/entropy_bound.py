@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ..validation import check_choice, check_interval
-from .base import Need, UnmaskingStrategy, register_strategy
+from .base import UnmaskingStrategy, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 

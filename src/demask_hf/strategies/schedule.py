@@ -6,7 +6,8 @@ import torch
 
 from ..functional.masking import unmask_shares
 from ..validation import check_choice, check_count, check_interval
-from .base import Need, UnmaskingStrategy, register_strategy
+from .base import UnmaskingStrategy, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .step import DenoisingStep
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ..validation import check_choice
-from .base import Need, UnmaskingStrategy, register_strategy
+from .base import UnmaskingStrategy, make_strategy, register_strategy
+from .needs import Need
 from .step import DenoisingStep
 
 
@@ -65,10 +66,12 @@ def one_at_a_time(strategy: UnmaskingStrategy) -> UnmaskingStrategy:
     Args:
         strategy ([`UnmaskingStrategy`]):
             The other one. The order "influence" comes from dependencies, so there it is the strategy itself with a
-            bound of 0, which unmasks several positions only where their dependencies are exactly 0.
+            bound of 0, or `demask` if it has no bound: several positions are unmasked only where their dependencies
+            are exactly 0.
     """
     if strategy.sequential_order == "influence":
-        return strategy.fresh(dependency_bound=0.0)
+        has_bound = hasattr(strategy, "dependency_bound")
+        return (strategy if has_bound else make_strategy("demask", order="influence")).fresh(dependency_bound=0.0)
     return SequentialStrategy(strategy.sequential_order)
 
 

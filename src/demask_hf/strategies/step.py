@@ -14,6 +14,14 @@ from ..functional.sampling import uniform_noise
 from .decision import Review
 
 
+# What a step holds for each candidate, and for each row, as tensors.
+_OF_CANDIDATES = ("probabilities", "tokens", "hidden_states", "postponed")
+_OF_ROWS = (
+    *("sequences", "positions", "step_index", "block_step_index", "num_block_steps", "seeds"),
+    *("attentions", "context_confidence", "logit_gaps", "in_block", "written"),
+)
+
+
 @dataclass
 class ProbeLedger:
     """What probe forwards cost, summed over the steps of a `generate` call.
@@ -74,6 +82,10 @@ class DenoisingStep:
             that remask.
         review ([`Review`], *optional*):
             What the model predicts now at the positions that are written; for strategies that need "review".
+        logit_gaps (`torch.Tensor` of shape `(batch, length)`, *optional*):
+            Largest logit minus the second largest one where a strategy needs it, see [`AnswerGaps`]; 0 elsewhere.
+        in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
+            The row's current block, for strategies that select in all blocks; the candidates are those of all.
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
             Candidates that the loop keeps from the strategy in this step, see `eos_penalty` of `generate`.
         model_certainty (`torch.Tensor` of shape `(num_candidates, 2)`, *optional*):
@@ -104,6 +116,8 @@ class DenoisingStep:
     context_confidence: torch.Tensor | None = None
     written: torch.Tensor | None = None
     review: Review | None = None
+    logit_gaps: torch.Tensor | None = None
+    in_block: torch.Tensor | None = None
     postponed: torch.Tensor | None = None
     model_certainty: torch.Tensor | None = None
     known_num_masked: torch.Tensor | None = None
@@ -164,14 +178,15 @@ class DenoisingStep:
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions", "context_confidence", "review", or "written".
+                "probabilities", "hidden_states", "attentions", "context_confidence", "review", "logit_gaps", or
+                "written".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.
         """
         value = getattr(self, name)
         if value is None:
-            need = "LastLayers" if name == "attentions" else repr(name)
+            need = {"attentions": "LastLayers", "logit_gaps": "AnswerGaps"}.get(name, repr(name))
             if name == "written":
                 raise KeyError("`remasks` of the strategy must be True to read `step.written`, got a step without it.")
             raise KeyError(f"`needs` of the strategy must hold {need} to read `step.{name}`, got a step without it.")
@@ -210,6 +225,26 @@ class DenoisingStep:
             known_num_masked=self.num_masked,
             known_index=None,
         )
+
+    def of_rows(self, rows: torch.Tensor) -> "DenoisingStep":
+        """Return the step of some rows; the places of their candidates are looked up, which waits for the device.
+
+        Args:
+            rows (`torch.LongTensor` of shape `(num_rows,)`):
+                The rows, in the order in which they are wanted.
+        """
+        candidates = self.candidates[rows]
+        kept = self.at_positions(torch.arange(len(self.tokens), device=rows.device), -1)[rows][candidates]
+        chosen: dict[str, Any] = {"candidates": candidates, "known_num_masked": self.num_masked[rows]}
+        for names, index in ((_OF_CANDIDATES, kept), (_OF_ROWS, rows)):
+            for name in names:
+                value = getattr(self, name)
+                chosen[name] = None if value is None else value[index.to(value.device)]
+        if self.review is not None:
+            seen = self.review.kept_probability, self.review.tokens, self.review.token_probability
+            chosen["review"] = Review(*(values[rows] for values in seen))
+        scores = {name: values[kept] for name, values in self.known_scores.items()}
+        return replace(self, known_index=None, known_scores=scores, **chosen)
 
     def best(self, scores: torch.Tensor, counts: torch.Tensor | int) -> torch.Tensor:
         """Select the candidates with the highest scores in each row; ties go to the earlier position.

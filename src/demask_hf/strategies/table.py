@@ -9,7 +9,8 @@ import torch
 from ..files import read_json, write_json
 from ..functional.dependency import RULES, low_dependency_subset, net_influence
 from ..validation import check_choice, check_flag, check_interval
-from .base import Compiled, Need, UnmaskingStrategy, as_it_is, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
+from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
 from .step import DenoisingStep

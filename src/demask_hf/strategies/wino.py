@@ -6,8 +6,9 @@ import torch
 
 from ..functional.dependency import ranks
 from ..validation import check_choice, check_interval
-from .base import Compiled, Need, Shadows, UnmaskingStrategy, as_it_is, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .decision import Decision
+from .needs import Need, Shadows
 from .settings import DecodingSettings
 from .step import DenoisingStep
 

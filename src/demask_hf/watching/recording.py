@@ -1,6 +1,6 @@
 """Record a decoding: a strategy that wraps another one, and is called after every step, keeps what happened."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from ..strategies import (
     DecodingSettings,
     DemaskStrategy,
     DenoisingStep,
+    Drafts,
     UnmaskingStrategy,
     WrappingStrategy,
 )
-from ..strategies.base import Compiled, Need, as_it_is, fields_of
+from ..strategies.base import Compiled, as_it_is, fields_of
+from ..strategies.needs import Need
 from ..validation import check_flag
 from .reasons import Choice, Walk, reasons
 from .records import Candidate, Decoded, Dependency, Pass
@@ -123,6 +125,19 @@ class WatchingStrategy(WrappingStrategy):
         self._choice = Choice(step, selected, _start(step.positions), self._walk)
         return decision
 
+    @property
+    def num_versions(self) -> int:
+        return self.strategy.num_versions
+
+    def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
+        if self.strategy.num_versions > 1:
+            # `select` saw all versions of the row; this is the one that it moved to.
+            self._choice = Choice(step, selected, _start(step.positions), self._walk)
+        return self.strategy.drafts(step, selected)
+
+    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
+        return self.strategy.accepts(drafts, outcomes, num_steps)
+
     def __call__(self, state: Any, draft: torch.Tensor) -> None:
         """Record a step once its tokens are written.
 
@@ -187,7 +202,9 @@ class WatchingStrategy(WrappingStrategy):
     def _reasons(self, choice: Choice, state: Any, draft: list[int], tokens: tuple[int, ...]) -> dict[int, str]:
         """Return why each masked position waits, by position."""
         mask, settings = choice.step.mask_token_id, self._settings
-        own = reasons(self._decides, choice)
+        in_block = choice.step.in_block
+        within = choice.step if in_block is None else choice.step.among(choice.step.candidates & in_block)
+        own = reasons(self._decides, replace(choice, step=within))
         selected = set((choice.selected[0].nonzero().squeeze(-1) - choice.start).tolist())
         end = _end(tokens, settings, choice.start, int(state.stop_lengths[0]) - choice.start)
         found = {}
@@ -198,7 +215,7 @@ class WatchingStrategy(WrappingStrategy):
                 found[position] = own[position]
             elif position in selected:
                 found[position] = "a cache commits only the first position of a new block (cache_commits_first)"
-            elif draft[position] != mask:
+            elif draft[position] != mask and (in_block is None or in_block[0, choice.start + position]):
                 found[position] = "would end the answer, so it waits for the rest of its block (eos_penalty)"
             else:
                 found[position] = "its block has not begun"
