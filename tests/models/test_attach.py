@@ -104,7 +104,8 @@ def test_every_strategy_fills_masks_in_place(name, brackets):
     model = demask_hf.attach(build(name), tokenizer=brackets)
     inputs = brackets("w5 [MASK] [MASK] w8 [MASK] w9 [MASK]", return_tensors="pt", return_token_type_ids=False)
     is_given = inputs["input_ids"] != MASK
-    for strategy in sorted(set(demask_hf.strategy_names()) - {"demask", "edit", "wino"}):
+    # Prophet looks at the answer, and here is none.
+    for strategy in sorted(set(demask_hf.strategy_names()) - {"demask", "edit", "wino", "prophet"}):
         filled = model.generate(**inputs, max_new_tokens=0, strategy=strategy)
         assert torch.equal(filled[is_given], inputs["input_ids"][is_given])
         assert not torch.isin(filled[~is_given], torch.tensor([PAD, MASK, CLS, SEP, UNK])).any()

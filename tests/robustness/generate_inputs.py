@@ -70,6 +70,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
 }
 
 _FLOAT_FIELDS = {"eps": (0.0, 1.1), "alg_temp": (-0.1,), "kl_threshold": (0.0, -1.0)}
+# Counted from the start of the answer, on both sides.
+_ANY_INTEGER_FIELDS = {"answer_start"}
 
 
 def _wrong_fields(value: Any) -> tuple[Any, ...]:
@@ -155,6 +157,8 @@ def cases(model: torch.nn.Module) -> Iterator[Case]:
     for strategy in strategy_names():
         for field, default in strategy_fields(strategy).items():
             wrong = (*_FLOAT_FIELDS.get(field, ()), *_wrong_fields(default))
+            if field in _ANY_INTEGER_FIELDS:
+                wrong = tuple(value for value in wrong if isinstance(value, bool) or not isinstance(value, int))
             for value in wrong:
                 given = {"strategy": strategy, field: value}
                 yield Case(f"strategy {strategy}", f"{strategy}:{field}={value!r}", partial(call, **given))
