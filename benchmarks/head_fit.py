@@ -51,7 +51,8 @@ class FamilySampler(StateSampler):
             prompts.setdefault(len(self.tokenizer(example.prompt)["input_ids"]), []).append(example)
         found = []
         for start, examples in sorted(prompts.items()):
-            found += [(start, state) for state in self.measure_prompts(examples, random, is_visited)]
+            generator = torch.Generator().manual_seed(random.getrandbits(62))
+            found += [(start, state) for state in self.measure_prompts(examples, random, generator, is_visited)]
         return found
 
 

@@ -23,7 +23,6 @@ import demask_hf
 from demask_hf.evaluation import Outcome, evaluate, parse_settings
 from demask_hf.evaluation.comparison import choose
 from demask_hf.files import write_json
-from demask_hf.generation.configuration import DemaskGenerationConfig
 from demask_hf.strategies.table import write_table
 from demask_hf.tasks import FAMILIES, TaskFamily
 from demask_hf.tiny.backbone import ANSWER_LENGTH, BackboneTrainer
@@ -54,10 +53,8 @@ def trained(work: Path, num_steps: int) -> tuple[Any, Any]:
         work.mkdir(parents=True, exist_ok=True)
         trainer = BackboneTrainer(SEED, num_steps, work / "state.pt", "cpu", MIXTURE)
         trainer.run()
-        trained_model = trainer.average.module.eval()
-        trained_model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
         trainer.tokenizer.save_pretrained(folder)
-        trained_model.save_pretrained(folder)
+        trainer.trained.save_pretrained(folder)
     model, tokenizer = load_backbone(str(folder))
     if not (work / "head" / "model.safetensors").exists():
         head, fit = build_head(model, tokenizer, SEED, work / "states", MIXTURE, NUM_BATCHES)

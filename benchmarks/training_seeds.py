@@ -18,9 +18,8 @@ from transformers import AutoModel, AutoTokenizer
 import demask_hf
 from demask_hf.evaluation import Outcome, evaluate, parse_settings
 from demask_hf.files import write_json
-from demask_hf.generation.configuration import DemaskGenerationConfig
 from demask_hf.tasks import FAMILIES
-from demask_hf.tiny.backbone import ANSWER_LENGTH, NUM_STEPS, BackboneTrainer
+from demask_hf.tiny.backbone import NUM_STEPS, BackboneTrainer
 from demask_hf.tiny.head import build_head
 
 
@@ -37,9 +36,7 @@ def backbone_of(seed: int, work: Path) -> tuple[Any, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         trainer = BackboneTrainer(seed, NUM_STEPS, folder / "state.pt", "cpu")
         trainer.run()
-        model = trainer.average.module.eval()
-        model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
-        model.save_pretrained(folder)
+        trainer.trained.save_pretrained(folder)
     return AutoModel.from_pretrained(folder).eval(), tokenizer
 
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from ..generation.configuration import DemaskGenerationConfig
-from .backbone import ANSWER_LENGTH, NUM_STEPS, BackboneTrainer
+from .backbone import NUM_STEPS, BackboneTrainer
 from .head import build_head
 
 
@@ -25,8 +24,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = BackboneTrainer(arguments.seed, arguments.steps, arguments.work / "backbone.pt", device)
     trainer.run()
-    model: Any = trainer.average.module.eval()
-    model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
+    model = trainer.trained
     head, fit = build_head(model, trainer.tokenizer, arguments.seed, arguments.work)
     # Written next to the old files first, so that a failure leaves the old checkpoint intact.
     written: dict[str, tuple[Any, ...]] = {"tiny-dream": (model, trainer.tokenizer), "tiny-demask": (head,)}

@@ -4,12 +4,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from ..files import replacing
 from ..functional.masking import random_mask
+from ..generation.configuration import DemaskGenerationConfig
 from ..models.dream.configuration_dream import DreamConfig
 from ..models.dream.modeling_dream import DreamModel
 from ..tasks import FAMILIES, TaskFamily
@@ -67,10 +69,8 @@ class TrainingBatches:
             Weight of each family; by default those of the shipped checkpoint.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, seed: int, mixture: Mapping[TaskFamily, float] | None = None
-    ):
-        self.tokenizer, self.seed, self.mixture = tokenizer, seed, MIXTURE if mixture is None else mixture
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, mixture: Mapping[TaskFamily, float] = MIXTURE):
+        self.tokenizer, self.seed, self.mixture = tokenizer, seed, mixture
 
     def __getitem__(self, step: int) -> dict[str, torch.Tensor]:
         """Return `input_ids`, `attention_mask`, `labels` (-100 where visible) and `weights`, all `(batch, length)`.
@@ -135,10 +135,10 @@ class BackboneTrainer:
         num_steps: int,
         state_file: Path,
         device: str,
-        mixture: Mapping[TaskFamily, float] | None = None,
+        mixture: Mapping[TaskFamily, float] = MIXTURE,
     ):
         torch.manual_seed(seed)
-        self.tokenizer = build_tokenizer(MIXTURE if mixture is None else mixture)
+        self.tokenizer = build_tokenizer(mixture)
         self.batches = TrainingBatches(self.tokenizer, seed, mixture)
         self.model = build_backbone(self.tokenizer)
         module: torch.nn.Module = self.model
@@ -190,6 +190,13 @@ class BackboneTrainer:
         self.average.update_parameters(self.model)
         self.step += 1
         return loss.item()
+
+    @property
+    def trained(self) -> DreamModel:
+        """The averaged model, in eval mode, with the settings that it decodes with."""
+        model: Any = self.average.module.eval()
+        model.generation_config = DemaskGenerationConfig(max_new_tokens=ANSWER_LENGTH)
+        return model
 
     def run(self, save_every_seconds: float = 120.0, log_every: int = 50) -> None:
         """Train to the end, printing loss and remaining time, saving the state every few minutes."""

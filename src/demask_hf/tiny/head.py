@@ -43,10 +43,9 @@ class StateSampler:
         model: DreamModel,
         tokenizer: PreTrainedTokenizerFast,
         seed: int,
-        mixture: Mapping[TaskFamily, float] | None = None,
+        mixture: Mapping[TaskFamily, float] = MIXTURE,
     ):
-        self.model, self.tokenizer, self.seed = model, tokenizer, seed
-        self.mixture = MIXTURE if mixture is None else mixture
+        self.model, self.tokenizer, self.seed, self.mixture = model, tokenizer, seed, mixture
         self.backbone = Backbone.of(model)
 
     def measure(self, index: int, split: str, is_visited: bool) -> list[DependencyExample]:
@@ -55,17 +54,12 @@ class StateSampler:
         generator = torch.Generator().manual_seed(random.getrandbits(62))
         families = random.choices(list(self.mixture), list(self.mixture.values()), k=STATES_PER_BATCH)
         examples = [next(family.examples(split, seed=random.getrandbits(48))) for family in families]
-        return self._measured(examples, random, generator, is_visited)
+        return self.measure_prompts(examples, random, generator, is_visited)
 
     def measure_prompts(
-        self, examples: Sequence[TaskExample], random: Random, is_visited: bool
-    ) -> list[DependencyExample]:
-        """Return the measured states of given examples, from decoding with the head or from random masks."""
-        return self._measured(examples, random, torch.Generator().manual_seed(random.getrandbits(62)), is_visited)
-
-    def _measured(
         self, examples: Sequence[TaskExample], random: Random, generator: torch.Generator, is_visited: bool
     ) -> list[DependencyExample]:
+        """Return the measured states of given examples, from decoding with the head or from random masks."""
         inputs = self.tokenizer([example.prompt for example in examples], padding=True, return_tensors="pt")
         inputs = inputs.to(self.model.device)
         if is_visited:
@@ -138,7 +132,7 @@ def build_head(
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
     work: Path,
-    mixture: Mapping[TaskFamily, float] | None = None,
+    mixture: Mapping[TaskFamily, float] = MIXTURE,
     num_batches: tuple[int, int] = (NUM_RANDOM_BATCHES, NUM_VISITED_BATCHES),
 ) -> tuple[DemaskHead, dict[str, float]]:
     """Measure dependencies and train the head in two rounds; return it with its held-out fit.
