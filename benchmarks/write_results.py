@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
 from demask_hf.evaluation.benchmark import COLUMNS, Report
 from demask_hf.files import write_text
@@ -176,7 +177,7 @@ def _sets(name: str) -> list[dict[str, Any]]:
     return [
         {"sets": kind, **found}
         for kind, found in summaries.items()
-        if not kind.startswith("selected, ") or "more" in kind
+        if not kind.startswith("selected, ") or kind == COMPARED
     ]
 
 

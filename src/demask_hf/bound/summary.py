@@ -11,6 +11,10 @@ from .measurement import SetMeasurement
 from .verification import VerifiedState
 
 
+#: Name of the selected sets of states that have other sets to compare with.
+COMPARED = "selected, where more remained"
+
+
 @dataclass(frozen=True)
 class Verdicts:
     """How many sets have a property.
@@ -114,7 +118,7 @@ def summaries_of(states: Sequence[VerifiedState]) -> dict[str, SetSummary]:
     compared = _compared(states)
     parts = {"selected": [state.selected for state in states]}
     if len(compared["selected"]) < len(states):
-        parts |= {"selected, where more remained": compared["selected"]}
+        parts |= {COMPARED: compared["selected"]}
     parts |= {name: sets for name, sets in compared.items() if name != "selected"}
     groups = list(dict.fromkeys(state.group for state in states))
     if len(groups) > 1:

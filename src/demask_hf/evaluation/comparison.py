@@ -196,8 +196,7 @@ class Comparison:
     @property
     def is_reference(self) -> bool:
         """Whether the setting is its own reference, so that there is nothing to compare."""
-        own, other = self.outcome.setting, self.reference.setting
-        return own.options == other.options and own.build().to_dict() == other.build().to_dict()
+        return self.outcome.setting.decodes_like(self.reference.setting)
 
     def is_matched(self, margin: float) -> bool:
         """Whether the accuracy is shown to be less than `margin` below that of the reference; a tie shows nothing."""
@@ -219,7 +218,7 @@ def compare(outcomes: Sequence[Outcome], references: Sequence[Outcome]) -> list[
     pairs = list(zip(outcomes, references, strict=True))
     p_values = [difference_p_value(first.is_correct, second.is_correct) for first, second in pairs]
     # A setting that is its own reference does not count as a comparison.
-    is_other = [first.setting != second.setting for first, second in pairs]
+    is_other = [not first.setting.decodes_like(second.setting) for first, second in pairs]
     corrected = iter(holm([value for value, other in zip(p_values, is_other, strict=True) if other]))
     return [
         Comparison(

@@ -51,6 +51,12 @@ class Setting:
         """Return the strategy."""
         return make_strategy(**self.strategy)
 
+    def decodes_like(self, other: "Setting") -> bool:
+        """Return whether another setting decodes in the same way, however it was written."""
+        if self == other or not (self.strategy and other.strategy):
+            return self == other
+        return self.options == other.options and self.build().to_dict() == other.build().to_dict()
+
     def reference(self) -> "Setting":
         """Return one token per forward pass with the same order of positions and the same draws."""
         options = {name: value for name, value in self.options.items() if name != "max_denoising_steps"}
