@@ -14,7 +14,14 @@ from ..generation.checkpoint import load_settings
 from ..generation.configuration import CACHES, SCORES, DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.loading import load_model
-from ..strategies import DemaskStrategy, UnmaskingStrategy, make_strategy, strategy_fields, strategy_names
+from ..strategies import (
+    DemaskStrategy,
+    UnmaskingStrategy,
+    WrappingStrategy,
+    make_strategy,
+    strategy_fields,
+    strategy_names,
+)
 from .parser import Switch, option, repeated, same_as
 
 
@@ -189,10 +196,9 @@ class RuleOptions:
 
 
 def _reads_head(strategy: UnmaskingStrategy) -> bool:
-    """Whether a strategy with its defaults, or the one within it, needs a head."""
-    inner = getattr(strategy, "inner", None)
-    if inner is not None:
-        return _reads_head(make_strategy(inner))
+    """Whether a strategy, or one within it, needs a head."""
+    if isinstance(strategy, WrappingStrategy):
+        return any(map(_reads_head, strategy.wrapped))
     return isinstance(strategy, DemaskStrategy) and strategy.dependencies == "head"
 
 

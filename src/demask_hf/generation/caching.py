@@ -187,14 +187,12 @@ class CachedForward:
         """
         self.entered = []
         for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
-            row, block = (
-                self._rows[number % len(self._rows)],
-                max((first - self.prompt_length) // self.block_length, 0),
-            )
+            own, block = number % len(self._rows), max((first - self.prompt_length) // self.block_length, 0)
+            row = self._rows[own]
             is_entry = block != row.block
             if is_entry:
                 self.entered.append(number)
-                row.block, row.window = block, self._window(block, first, self.first_real[number % len(self._rows)])
+                row.block, row.window = block, self._window(block, first, self.first_real[own])
             is_due = self.refresh_interval is not None and row.age >= self.refresh_interval
             row.is_full = is_entry or is_due or last >= row.window[1]
             row.age = 1 if row.is_full else row.age + 1

@@ -10,13 +10,13 @@ from ..files import read_json, write_json
 from ..functional.dependency import RULES, low_dependency_subset, net_influence
 from ..validation import check_choice, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
+from .demask import ORDERS
 from .needs import Need
 from .sequential import needs_of_order, position_scores
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
-ORDERS = ("confidence", "entropy", "margin", "token_probability", "influence")
 _ENTRY = "dependencies"
 # Sums of such fractions are exact in float32, so they do not depend on the other rows of a batch.
 _FRACTIONS = 4096
