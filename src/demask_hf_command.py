@@ -22,7 +22,7 @@ COMMANDS = {
     "profile": "show where the time of a denoising step goes",
     "evaluate": "decode task prompts with one strategy and check the answers",
     "benchmark": "compare strategies on tasks, each at its best limit",
-    "head": "make a head for a model: collect, train, verify, calibrate and export, in one command",
+    "head": "make a head for a model: from collect to export in one go",
     "collect": "measure dependencies in states of a model, to train a head on",
     "train": "train a head, or an adapter of one",
     "import-head": "take in a head that somebody else trained",

@@ -73,7 +73,7 @@ def test_one_command_makes_a_head_and_resumes(run, files, data, tmp_path):
         (["--data", "none.jsonl"], "`data` must be a file, a folder or a dataset of the Hub, got 'none.jsonl'"),
         (["--data", "DATA"], "`data` must hold at least 144 different prompts, of which 12 verify and 60 calibrate"),
         (["--data", "DATA", "--model", "x"], "`MODEL` must be given alone, got --model or --head with it."),
-        (["--data", "DATA", "--steps", "0"], "`--steps` must be at least 1, got 0."),
+        (["--data", "DATA", "--steps", "0"], "`--steps` must be an integer of at least 1, got 0."),
     ],
 )
 def test_bad_input_is_one_sentence_before_any_work(capsys, data, tmp_path, monkeypatch, arguments, message):
