@@ -11,7 +11,8 @@ from importlib import metadata
 from typing import NoReturn
 
 
-#: What each command does, in one line. The file of a command in `demask_hf/cli` has its name.
+#: What each command does, in one line. The file of a command in `demask_hf/cli` has its name,
+#: with underscores.
 COMMANDS = {
     "generate": "decode prompts",
     "serve": "answer requests over HTTP, with the interface of OpenAI",
@@ -21,8 +22,10 @@ COMMANDS = {
     "profile": "show where the time of a denoising step goes",
     "evaluate": "decode task prompts with one strategy and check the answers",
     "benchmark": "compare strategies on tasks, each at its best limit",
+    "head": "make a head for a model: from collect to export in one go",
     "collect": "measure dependencies in states of a model, to train a head on",
     "train": "train a head, or an adapter of one",
+    "import-head": "take in a head that somebody else trained",
     "export": "write a head as the folder of a Hub repository",
     "push": "upload a head to the Hub",
     "verify": "measure the error of unmasking positions together, and its bound",

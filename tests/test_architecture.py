@@ -38,8 +38,8 @@ LONG_FUNCTIONS = {
 }
 # Files that cannot be imported without a package of an extra.
 NEEDED_PACKAGES = {"harness/model": "lm_eval", "serve/app": "prometheus_client", "serve/metrics": "prometheus_client"}
-# The two files of a head's Hub repository must work alone.
-HEAD_FILES = {"head/modeling_demask", "head/configuration_demask"}
+# The files of a head's Hub repository must work alone.
+HEAD_FILES = {"head/modeling_demask", "head/layers_demask", "head/configuration_demask"}
 HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "functools", "json", "math", "dataclasses", "typing"}
 
 FILES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}

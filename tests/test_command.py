@@ -82,4 +82,4 @@ def test_the_module_of_the_package_prints_the_same_help(capsys):
 def test_every_command_has_its_file():
     shared = {"__init__", "limits", "main", "parser", "options", "prompts"}
     files = Path(demask_hf.__file__).parent.glob("cli/*.py")
-    assert {path.stem for path in files} - shared == set(COMMANDS)
+    assert {path.stem.replace("_", "-") for path in files if path.stem not in shared} == set(COMMANDS)

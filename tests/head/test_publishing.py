@@ -189,6 +189,7 @@ def test_an_exported_folder_is_a_whole_repository(exported):
         "configuration_demask.py",
         "custom_generate/generate.py",
         "custom_generate/requirements.txt",
+        "layers_demask.py",
         "model.safetensors",
         "modeling_demask.py",
         "training.json",
@@ -200,7 +201,7 @@ def test_an_exported_folder_is_a_whole_repository(exported):
     }
     assert (exported / "custom_generate" / "requirements.txt").read_text() == "demask-hf\n"
     assert 'HEAD_REPOSITORY = "org/head"\n' in (exported / "custom_generate" / "generate.py").read_text()
-    for name in ("configuration_demask.py", "modeling_demask.py"):
+    for name in ("configuration_demask.py", "layers_demask.py", "modeling_demask.py"):
         assert "import demask_hf" not in (exported / name).read_text().split("class ")[0]
 
 

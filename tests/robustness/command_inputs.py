@@ -30,7 +30,11 @@ def _minimal(command: str, folder: Path) -> list[str]:
     text.write_text("a\n")
     records = folder / "records.jsonl"
     records.write_text('{"prompt": "a", "answer": "b"}\n' * 4)
+    different = folder / "different.jsonl"
+    different.write_text("".join(f'{{"prompt": "{letter}", "answer": "b"}}\n' for letter in "abcd"))
+    checks = ["--num-verified", "1", "--num-calibrated", "1"]
     given = {
+        "head": ["model", "--data", str(different), "--out", str(folder / "new"), *checks],
         "generate": ["a"],
         "watch": ["a", "--out", str(folder / "new.html")],
         "profile": ["a"],
@@ -38,6 +42,7 @@ def _minimal(command: str, folder: Path) -> list[str]:
         "train": ["--data", str(records), "--out", str(folder / "new"), "--on-the-fly", "--eval-data", str(records)],
         "benchmark": ["--out", str(folder / "new")],
         "calibrate": ["--out", str(folder / "new"), "--work", str(folder / "work")],
+        "import-head": [str(folder / "none.pt"), "--model", "model", "--out", str(folder / "new")],
         "export": ["--head", str(folder / "none"), str(folder / "new")],
         "push": ["org/name", "--head", str(folder / "none")],
     }
@@ -66,9 +71,9 @@ def _wrong(name: str, kind: Any, folder: Path, command: str) -> tuple[str, ...]:
         return (str(folder / "none"), str(folder / "binary"), str(folder / "empty"))
     if name == "file":
         return files
-    if name in ("device", "dtype", "split", "estimator", "risk", "test", "scores", "block_cache", "peft"):
+    if name in ("device", "dtype", "split", "estimator", "risk", "test", "scores", "block_cache", "peft", "recipe"):
         return ("", "x", "0", "nan") if name != "device" else ("", "x", "cuda:99", "nan", "cpu:x")
-    if name in ("model", "head"):
+    if name in ("model", "head", "push"):
         return (str(folder / "none"), str(folder / "binary"), "", "a/b/c/d", "../none")
     if name == "task":
         return ("", "x", "x=", "gsm8k", f"gsm8k={folder / 'none'}", f"gsm8k={folder / 'binary'}", f"gsm8k={folder}")
@@ -113,7 +118,7 @@ def cases(folder: Path) -> Iterator[Case]:
         minimal = _minimal(command, folder)
         for wrong in (["--unknown"], ["--unknown=1"], ["-x"]):
             yield Case(f"command {command}", " ".join(wrong), partial(_run, [command, *minimal, *wrong]))
-        parser = import_module(f"demask_hf.cli.{command}").make_parser()
+        parser = import_module(f"demask_hf.cli.{command.replace('-', '_')}").make_parser()
         for cls in parser.dataclass_types:
             for field in dataclasses.fields(cls):
                 for value in _wrong(field.name, field.type, folder, command):

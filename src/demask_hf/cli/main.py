@@ -11,7 +11,7 @@ from .. import __version__
 
 
 # Commands that need an extra of the package.
-_EXTRAS = {"collect": "train", "train": "train", "evaluate": "eval", "benchmark": "eval"}
+_EXTRAS = {"collect": "train", "train": "train", "evaluate": "eval", "benchmark": "eval", "head": "train,eval"}
 _EXTRAS |= {"verify": "eval", "calibrate": "eval", "serve": "serve"}
 
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _run(read_command(arguments, __version__), arguments[1:])
+        run_command(read_command(arguments, __version__), arguments[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -40,14 +40,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command: str, arguments: list[str]) -> None:
+def run_command(command: str, arguments: list[str]) -> None:
     """Import the file of a command, parse its arguments and run it.
+
+    Args:
+        command (`str`):
+            Its name.
+        arguments (`list[str]`):
+            What follows the name.
 
     Raises:
         ImportError: if it needs a package that is not installed.
     """
     try:
-        module = import_module(f".{command}", __package__)
+        module = import_module(f".{command.replace('-', '_')}", __package__)
         options, positionals = module.make_parser().parse(arguments)
         module.run(*options, **positionals)
     except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from ..files import read_text
 from ..generation.encoding import Prompt
 from ..generation.mixin import DemaskGenerationMixin
 from ..tasks import FAMILIES, Task, TaskExample, load_task
-from ..training.prompts import TokenizedPrompt, read_prompts
+from ..training.prompts import TokenizedPrompt, prompt_of, read_prompts, read_records, templated
 from .options import ModelOptions
 from .parser import CommandParser, Switch, option, same_as, switch
 
@@ -47,6 +47,11 @@ class ExampleOptions(PromptOptions):
     """Prompts of task families, or of a file.
 
     Args:
+        data (`str`, *optional*):
+            Take prompts, without their answers, from what collect reads: a JSON Lines file, a saved dataset, or a
+            dataset of the Hub.
+        chat_template (`bool`, *optional*):
+            Put the prompts of --data into the tokenizer's chat template; by default if it has one.
         task (`list[str]`, *optional*):
             Task families; by default all.
         split (`str`, *optional*, defaults to "test"):
@@ -55,9 +60,19 @@ class ExampleOptions(PromptOptions):
             Prompts of each family.
     """
 
+    data: str | None = option(metavar="DATA")
+    chat_template: bool | None = same_as(
+        read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
+    )
     task: list[str] | None = option(metavar="NAME")
     split: str = "test"
     num_prompts: int = 20
+
+    def __post_init__(self) -> None:
+        if self.data is not None and (self.file is not None or self.task is not None):
+            raise ValueError("`--data` must be used without --file and --task.")
+        if self.data is None and self.chat_template is not None:
+            raise ValueError("`--chat-template` must be used with --data.")
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,8 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
     Raises:
         ValueError: if a family is unknown, there is no prompt to take, or a file is given as well.
     """
+    if options.data is not None:
+        return []
     if options.file is not None:
         if options.task is not None:
             raise ValueError("`--file` must be used without --task.")
@@ -175,18 +192,31 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
     return [example for name in names for example in FAMILIES[name].distinct(options.split, options.num_prompts)]
 
 
-def file_texts(options: ExampleOptions) -> list[str]:
-    """Return the prompts of the file, see [`read_texts`]; none where the prompts come from families."""
-    return [] if options.file is None else read_texts([], options)
+def file_texts(options: ExampleOptions) -> list[Prompt]:
+    """Return the prompts of the file, see [`read_texts`], or of the data; none where they come from families."""
+    if options.data is not None:
+        return [prompt_of(record) for record in read_records(options.data)]
+    return [] if options.file is None else list(read_texts([], options))
 
 
 def grouped_prompts(
-    examples: Sequence[TaskExample], texts: Sequence[str], options: ExampleOptions, tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[TaskExample],
+    texts: Sequence[Prompt],
+    options: ExampleOptions,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> list[tuple[str, Prompt]]:
-    """Return group and prompt of the examples, or else of the texts of the file."""
+    """Return group and prompt of the examples, or else of the texts of the file or the data.
+
+    Raises:
+        ValueError: if a chat template is needed and there is none, or messages are given where none is used.
+    """
+    if options.data is not None:
+        name = Path(options.data).name
+        return [(name, templated(prompt, options.chat_template, tokenizer)) for prompt in texts]
     if options.file is None:
         return [(example.family, example.prompt) for example in examples]
-    return [(Path(options.file).name, prompt) for prompt in model_prompts(texts, tokenizer, options)]
+    lines = [prompt for prompt in texts if isinstance(prompt, str)]
+    return [(Path(options.file).name, prompt) for prompt in model_prompts(lines, tokenizer, options)]
 
 
 def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 0) -> list[Task]:

@@ -1,9 +1,10 @@
 """The dependency head: the network, its file format, adapters, certificate and publication.
 
-Read `modeling_demask.py` first, the network in one file; with `configuration_demask.py` it is copied into every
-repository of a head and works there without this package. Then `loading.py` and `publishing.py` (to and from the Hub),
-`weights.py` (what files hold, seen before anything is built; native models use it, too), `adapters.py` (PEFT; needs
-the extra "train") and `certificate.py` (the settings that a bound was calibrated for).
+Read `modeling_demask.py` first, the network; with `layers_demask.py` and `configuration_demask.py` it is copied into
+every repository of a head and works there without this package. Then `loading.py` and `publishing.py` (to and from the
+Hub), `importing.py` (somebody else's head), `weights.py` (what files hold, seen before anything is built; native
+models use it, too), `adapters.py` (PEFT; needs the extra "train") and `certificate.py` (the settings that a bound was
+calibrated for).
 """
 
 from typing import TYPE_CHECKING

@@ -81,6 +81,9 @@ class DemaskConfig(PreTrainedConfig):
         reads_certainty (`bool`, *optional*, defaults to `False`):
             Whether confidence and entropy of each position's prediction are inputs too, as [`~training.new_head`]
             chooses.
+        is_dot_product (`bool`, *optional*, defaults to `False`):
+            Whether the head is nothing but queries and keys of the hidden states, as in a head that was imported; the
+            fields below that describe inputs and mixing are then not read.
         num_mixing_layers (`int`, *optional*, defaults to 1):
             Number of transformer layers over the masked positions.
         num_attention_heads (`int`, *optional*, defaults to 4):
@@ -122,6 +125,7 @@ class DemaskConfig(PreTrainedConfig):
     base_model_revision: str | None = None
     width: int = 64
     reads_certainty: bool = False
+    is_dot_product: bool = False
     num_mixing_layers: int = 1
     num_attention_heads: int = 4
     num_distance_buckets: int = 64
@@ -133,6 +137,8 @@ class DemaskConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self._check_sizes()
+        if self.is_dot_product and self.reads_certainty:
+            raise ValueError("`reads_certainty` must be False for a head that is a dot product, got True.")
         if self.logits_shift not in (0, 1):
             raise ValueError(f"`logits_shift` must be 0 or 1, got {self.logits_shift}.")
         if not 0.0 <= self.initializer_range < math.inf:
@@ -152,7 +158,7 @@ class DemaskConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be at least {lowest}, got {getattr(self, name)}.")
             if getattr(self, name) > largest:
                 raise ValueError(f"`{name}` must be at most {largest}, got {getattr(self, name)}.")
-        if self.width % (2 * self.num_attention_heads):
+        if not self.is_dot_product and self.width % (2 * self.num_attention_heads):
             raise ValueError(
                 f"`width` must be a multiple of twice `num_attention_heads` ({self.num_attention_heads}), "
                 f"got {self.width}."

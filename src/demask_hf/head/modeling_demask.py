@@ -1,6 +1,7 @@
 """The dependency head: from final hidden states to the dependency matrix, in one pass.
 
-This file and its configuration import only torch and transformers, so that both work alone in a Hub repository.
+This file, its layers and its configuration import only torch and transformers, so that they work alone in a Hub
+repository.
 """
 
 import json
@@ -15,6 +16,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
 from .configuration_demask import DemaskConfig
+from .layers_demask import DemaskDistanceBias, DemaskMixingLayer, distance_buckets
 
 
 @dataclass
@@ -35,58 +37,13 @@ class DependencyOutput(ModelOutput):
     logits: torch.Tensor | None = None
 
 
-class DemaskDistanceBias(nn.Module):
-    """Learned biases for the signed distance of a pair: for its logit and each attention head of the mixing layers.
-
-    All are in one table: for few positions the cost of a head depends on the number of operations.
-    """
-
-    buckets: torch.Tensor
-
-    def __init__(self, config: DemaskConfig):
-        super().__init__()
-        self.sizes = [1] + config.num_mixing_layers * [config.num_attention_heads]
-        self.weight = nn.Parameter(torch.empty(sum(self.sizes), config.num_distance_buckets))
-        self.register_buffer("buckets", _distance_buckets(config), persistent=False)
-
-    def forward(self, offsets: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the biases, each of shape `(batch, 1 or heads, positions, positions)`.
-
-        `offsets` are the distances, clamped at both ends, plus `max_distance`.
-        """
-        by_offset = self.weight.index_select(1, self.buckets)
-        biases = by_offset.index_select(1, offsets.flatten()).view(-1, *offsets.shape)
-        return biases.transpose(0, 1).split(self.sizes, dim=1)
-
-
-class DemaskMixingLayer(nn.Module):
-    """A pre-norm transformer layer over the masked positions, with a bias for the distance of each pair."""
-
-    def __init__(self, config: DemaskConfig):
-        super().__init__()
-        self.num_heads, self.head_size = config.num_attention_heads, config.width // config.num_attention_heads
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.mix_qkv = nn.Linear(config.width, 3 * config.width)
-        self.mix_output = nn.Linear(config.width, config.width)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
-        self.mlp_up = nn.Linear(config.width, 2 * config.width)
-        self.mlp_down = nn.Linear(2 * config.width, config.width)
-
-    def forward(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        batch, size, width = states.shape
-        qkv = self.mix_qkv(self.attention_norm(states)).view(batch, size, 3, self.num_heads, self.head_size)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        states = states + self.mix_output(mixed.transpose(1, 2).reshape(batch, size, width))
-        return states + self.mlp_down(nn.functional.silu(self.mlp_up(self.mlp_norm(states))))
-
-
 class DemaskHead(PreTrainedModel):
     """Predict, for each ordered pair of masked positions, how much revealing one changes the prediction of the other.
 
     `D[i, j] = sigmoid(q_i . k_j / sqrt(width) + source_i + target_j + distance(j - i))`, where queries, keys and
     biases are computed from the final hidden states used to predict the positions, mixed over the masked positions of
-    the state. The idea is that of DEMASK (arXiv 2604.02560).
+    the state. The idea is that of DEMASK (arXiv 2604.02560). With `config.is_dot_product` nothing is mixed or added:
+    `D[i, j] = sigmoid(q_i . k_j / sqrt(width))`, with queries and keys from the hidden states as they are.
 
     Args:
         config ([`DemaskConfig`]):
@@ -101,17 +58,20 @@ class DemaskHead(PreTrainedModel):
     def __init__(self, config: DemaskConfig):
         super().__init__(config)
         width = config.width
-        self.input_norm = nn.RMSNorm(config.backbone_hidden_size, eps=1e-6)
-        self.input_projection = nn.Linear(config.backbone_hidden_size, width)
-        if config.reads_certainty:
-            self.certainty_projection = nn.Linear(2, width, bias=False)
-        self.position_projection = nn.Linear(width, width, bias=False)
-        self.mixing_layers = nn.ModuleList(DemaskMixingLayer(config) for _ in range(config.num_mixing_layers))
-        self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.scorer = nn.Linear(width, 2)
-        self.distance_bias = DemaskDistanceBias(config)
+        if not config.is_dot_product:
+            self.input_norm = nn.RMSNorm(config.backbone_hidden_size, eps=1e-6)
+            self.input_projection = nn.Linear(config.backbone_hidden_size, width)
+            if config.reads_certainty:
+                self.certainty_projection = nn.Linear(2, width, bias=False)
+            self.position_projection = nn.Linear(width, width, bias=False)
+            self.mixing_layers = nn.ModuleList(DemaskMixingLayer(config) for _ in range(config.num_mixing_layers))
+            self.norm = nn.RMSNorm(width, eps=1e-6)
+        inputs = config.backbone_hidden_size if config.is_dot_product else width
+        self.query = nn.Linear(inputs, width)
+        self.key = nn.Linear(inputs, width)
+        if not config.is_dot_product:
+            self.scorer = nn.Linear(width, 2)
+            self.distance_bias = DemaskDistanceBias(config)
         self.post_init()
 
     @classmethod
@@ -175,10 +135,10 @@ class DemaskHead(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if module is self.distance_bias:
+        if isinstance(module, DemaskDistanceBias):
             init.normal_(module.weight, std=self.config.initializer_range)
-            init.copy_(self.distance_bias.buckets, _distance_buckets(self.config))
-        if module is self.scorer:
+            init.copy_(module.buckets, distance_buckets(self.config))
+        if module is getattr(self, "scorer", None):
             # Source and target each contribute half of the prior's logit.
             prior = self.config.initial_dependency
             self.scorer.bias.fill_(0.5 * math.log(prior / (1 - prior)))
@@ -222,31 +182,38 @@ class DemaskHead(PreTrainedModel):
                 f"`hidden_states` must have the width this head was made for ({self.config.backbone_hidden_size}), "
                 f"got {hidden_states.shape[-1]}."
             )
-        dtype = self.dtype
-        states = self.input_projection(self.input_norm(hidden_states.to(dtype)))
-        if self.config.reads_certainty:
-            if certainty is None:
-                raise ValueError("`certainty` must be given to a head that reads it, got None.")
-            states = states + self.certainty_projection(certainty.to(dtype))
-        states = states + self.position_projection(self._sinusoids(positions).to(dtype))
         offsets = self._offsets(positions)
-        by_distance, *mixing_biases = self.distance_bias(offsets)
         is_pair = offsets != self.config.max_distance
         if is_position is not None:
             is_pair = is_pair & is_position[:, :, None] & is_position[:, None, :]
-            # A large finite value, so that rows without any position do not become NaN.
-            is_padding = ~is_position[:, None, None, :]
-            mixing_biases = [bias.masked_fill(is_padding, -1e4) for bias in mixing_biases]
-        for layer, bias in zip(self.mixing_layers, mixing_biases, strict=True):
-            states = layer(states, bias)
-        states = self.norm(states)
-        source_bias, target_bias = self.scorer(states).float().unbind(-1)
-        query, key = self.query(states).float(), self.key(states).float()
-        scale = 1 / math.sqrt(self.config.width)
-        logits = torch.baddbmm(by_distance[:, 0].float(), query, key.transpose(1, 2), alpha=scale)
-        logits = logits + source_bias[:, :, None] + target_bias[:, None, :]
+        states, scale = hidden_states.to(self.dtype), 1 / math.sqrt(self.config.width)
+        if self.config.is_dot_product:
+            logits = torch.bmm(self.query(states).float(), self.key(states).float().transpose(1, 2)) * scale
+        else:
+            states = self._embedded(states, positions, certainty)
+            by_distance, *mixing_biases = self.distance_bias(offsets)
+            if is_position is not None:
+                # A large finite value, so that rows without any position do not become NaN.
+                is_padding = ~is_position[:, None, None, :]
+                mixing_biases = [bias.masked_fill(is_padding, -1e4) for bias in mixing_biases]
+            for layer, bias in zip(self.mixing_layers, mixing_biases, strict=True):
+                states = layer(states, bias)
+            states = self.norm(states)
+            source_bias, target_bias = self.scorer(states).float().unbind(-1)
+            query, key = self.query(states).float(), self.key(states).float()
+            logits = torch.baddbmm(by_distance[:, 0].float(), query, key.transpose(1, 2), alpha=scale)
+            logits = logits + source_bias[:, :, None] + target_bias[:, None, :]
         loss = None if labels is None else dependency_loss(logits, labels, is_pair)
         return DependencyOutput(loss=loss, dependencies=logits.sigmoid() * is_pair, logits=logits)
+
+    def _embedded(self, states: torch.Tensor, positions: torch.Tensor, certainty: torch.Tensor | None) -> torch.Tensor:
+        """Return the sum of all inputs in the width of the head, `(batch, positions, width)`."""
+        states = self.input_projection(self.input_norm(states))
+        if self.config.reads_certainty:
+            if certainty is None:
+                raise ValueError("`certainty` must be given to a head that reads it, got None.")
+            states = states + self.certainty_projection(certainty.to(self.dtype))
+        return states + self.position_projection(self._sinusoids(positions).to(self.dtype))
 
     def _sinusoids(self, positions: torch.Tensor) -> torch.Tensor:
         """Return sine and cosine features of the positions, of shape `(batch, positions, width)`."""
@@ -281,20 +248,6 @@ def _check_weights(names: Any, source: Any) -> None:
             raise ValueError(
                 f"`head` must have its weights in safetensors files of its own folder, got {name!r} in {str(place)!r}."
             )
-
-
-def _distance_buckets(config: DemaskConfig) -> torch.Tensor:
-    """Return the bucket of each distance from -max_distance to max_distance.
-
-    Each sign has half of the buckets; of these, the nearer half is exact and the farther half logarithmic.
-    """
-    limit, half = config.max_distance, config.num_distance_buckets // 2
-    distance = torch.arange(-limit, limit + 1)
-    num_exact = half // 2
-    size = distance.abs()
-    log_share = torch.log(size.clamp(min=1) / num_exact) / math.log(limit / num_exact)
-    far = (num_exact + (log_share * (half - num_exact)).long()).clamp(max=half - 1)
-    return (torch.where(size < num_exact, size, far) + half * (distance > 0)).int()
 
 
 def dependency_loss(logits: torch.Tensor, labels: torch.Tensor, is_pair: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ FIT_COLUMNS = (
     Column("AUC", "auc", ".4f"),
 )
 # Copied unchanged: with them, transformers loads the head where demask_hf is not installed.
-CODE_FILES = ("configuration_demask.py", "modeling_demask.py")
+CODE_FILES = ("configuration_demask.py", "layers_demask.py", "modeling_demask.py")
 _AUTO_MAP = {"AutoConfig": "configuration_demask.DemaskConfig", "AutoModel": "modeling_demask.DemaskHead"}
 
 
@@ -100,8 +100,7 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
         ValueError: if the name of the repository does not have this form.
         OSError: if the Hub refuses.
     """
-    if not _is_repo_id(repo_id):
-        raise ValueError(f"`repo_id` must be of the form organisation/name, got {repo_id!r}.")
+    check_repo_id("repo_id", repo_id)
     api = HfApi(token=token)
     try:
         api.create_repo(repo_id, private=is_private, exist_ok=True)
@@ -227,6 +226,12 @@ def _certificate_part(certificate: dict[str, Any] | None) -> str:
 def _facts_table(title: str, facts: Mapping[str, Any]) -> str:
     columns = (Column(title, "name", is_text=True), Column("value", lambda row: str(row["value"]), is_text=True))
     return "\n".join(markdown_lines(columns, [{"name": name, "value": value} for name, value in facts.items()]))
+
+
+def check_repo_id(argument: str, name: str) -> None:
+    """Raise a `ValueError` that names the argument unless `name` is that of a repository with its organisation."""
+    if not _is_repo_id(name):
+        raise ValueError(f"`{argument}` must be of the form organisation/name, got {name!r}.")
 
 
 def _is_repo_id(name: str) -> bool:

@@ -122,18 +122,22 @@ def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_mi
     Raises:
         OSError: if the disk of `out` has less free space.
     """
-    positions = settings.answer_length / 2
-    bytes_per_state = positions * (2 * hidden_size + 16 + 4 * settings.num_sources) + 4 * settings.num_sources + 20
     num_states = min(num_missing * settings.states_per_shard, settings.num_states)
-    size, free = num_states * bytes_per_state, shutil.disk_usage(out).free
+    size, free = num_states * bytes_per_state(hidden_size, settings), shutil.disk_usage(out).free
     if size > free:
         raise OSError(
-            f"`out` must have space for about {_bytes(size)} ({num_states} states), got {_bytes(free)} free."
+            f"`out` must have space for about {size_text(size)} ({num_states} states), got {size_text(free)} free."
         )
     return (
-        f"{num_states} states in {num_missing} shards: about {_bytes(size)}, at most {_bytes(2 * size)}; "
-        f"{_bytes(free)} free in {out}"
+        f"{num_states} states in {num_missing} shards: about {size_text(size)}, at most {size_text(2 * size)}; "
+        f"{size_text(free)} free in {out}"
     )
+
+
+def bytes_per_state(hidden_size: int, settings: CollectionSettings) -> float:
+    """Return the mean size of a state on disk, in bytes, if half of an answer is masked on average."""
+    per_position = 2 * hidden_size + 16 + 4 * settings.num_sources
+    return settings.answer_length / 2 * per_position + 4 * settings.num_sources + 20
 
 
 def dataset_card(collection: StoredExamples) -> str:
@@ -165,7 +169,8 @@ def _facts(model: Any, prompts: Sequence[TokenizedPrompt], settings: CollectionS
     }
 
 
-def _bytes(size: float) -> str:
+def size_text(size: float) -> str:
+    """Return a number of bytes in words, such as "1.2 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..files import parsed_lines, read_text
-from ..generation.encoding import encode
+from ..generation.encoding import Prompt, encode
 from ..validation import check_choice
 
 
@@ -73,6 +73,63 @@ def read_prompts(
     return prompts
 
 
+def read_records(source: str | Path, split: str = "train", revision: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a source as they are, with the fields that are read and no others.
+
+    Args:
+        source (`str` or `Path`):
+            As in [`read_prompts`].
+        split (`str`, *optional*, defaults to "train"):
+            Split of a dataset that has several.
+        revision (`str`, *optional*):
+            Revision of a dataset of the Hub.
+
+    Raises:
+        ValueError: if the source contains no record, or a record is broken; the message names its line.
+        OSError: if the source cannot be found.
+        ImportError: if the source is a dataset and `datasets` is not installed.
+    """
+    is_empty = True
+    for place, row in _rows(source, split, revision):
+        is_empty = False
+        try:
+            _check_row(row)
+        except ValueError as error:
+            raise ValueError(f"{place} of {str(source)!r} {error}") from None
+        names = ("prompt", "answer") if row.get("messages") is None else ("messages",)
+        yield {name: row[name] for name in names}
+    if is_empty:
+        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+
+
+def prompt_of(record: dict[str, Any]) -> Prompt:
+    """Return the prompt of a record without its answer: a text, or the messages before the last."""
+    return record["messages"][:-1] if "messages" in record else str(record["prompt"])
+
+
+def templated(prompt: Prompt, use_chat_template: bool | None, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """Return the prompt of a record in the form in which [`read_prompts`] gives it to the model.
+
+    Args:
+        prompt (`str`, or messages):
+            What [`prompt_of`] returns.
+        use_chat_template (`bool`, *optional*):
+            Put it into the chat template; by default if the tokenizer has one.
+        tokenizer (`PreTrainedTokenizerBase`):
+            The model's tokenizer.
+
+    Raises:
+        ValueError: if messages are given where no chat template is used.
+    """
+    if use_chat_template is None:
+        use_chat_template = tokenizer.chat_template is not None
+    if use_chat_template:
+        return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, str):
+        raise ValueError("`data` must have `prompt` and `answer` where no chat template is used, got `messages`.")
+    return prompt
+
+
 def check_source(source: str | Path, split: str = "train") -> None:
     """Raise the errors of [`read_prompts`] that need no tokenizer; a dataset of the Hub is not downloaded.
 
@@ -82,17 +139,9 @@ def check_source(source: str | Path, split: str = "train") -> None:
         split (`str`, *optional*, defaults to "train"):
             Split of a dataset that has several.
     """
-    if not _is_local(source):
-        return
-    is_empty = True
-    for place, row in _rows(source, split, None):
-        is_empty = False
-        try:
-            _check_row(row)
-        except ValueError as error:
-            raise ValueError(f"{place} of {str(source)!r} {error}") from None
-    if is_empty:
-        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+    if _is_local(source):
+        for _ in read_records(source, split):
+            pass
 
 
 def _is_local(source: str | Path) -> bool:
