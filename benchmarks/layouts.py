@@ -33,7 +33,7 @@ from demask_hf.training.table import mean_dependencies
 MIXTURE = {MATCH: 0.8, LINKS: 1.4, LATIN: 1.8}
 SEED = 0
 # Batches of states for the head: masked at random, and visited.
-NUM_BATCHES = (40, 24)
+NUM_BATCHES = (20, 12)
 PROMPT_SEED = 2026
 BOUNDS = "0.01/0.03/0.06/0.1/0.15"
 REFERENCE = "sequential"
