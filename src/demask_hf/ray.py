@@ -6,6 +6,7 @@ of workers. A worker that dies is started again by Ray, and its table with it. A
 
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
@@ -186,9 +187,15 @@ def map_tables(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
         **({"num_gpus": 1} if num_gpus else {"num_cpus": 1}),
-        max_task_retries=_NUM_TRIES - 1,
+        ray_remote_args_fn=lambda: {"max_task_retries": _NUM_TRIES - 1},
     )
     yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _absolute(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with whole paths, because workers may run in another folder."""
+    paths = {name: arguments.get(name) for name in ("model", "head")}
+    return arguments | {name: os.path.abspath(path) for name, path in paths.items() if path and os.path.isdir(path)}
 
 
 def decode_batches(
@@ -213,7 +220,7 @@ def decode_batches(
     for index, length in enumerate(max_new_tokens or ()):
         if length is not None:
             tables[index] = tables[index].append_column("max_new_tokens", [[length] * len(tables[index])])
-    for result in map_tables(Decoder, arguments, tables, num_workers):
+    for result in map_tables(Decoder, _absolute(arguments), tables, num_workers):
         yield [
             Decoding(
                 text_of(row["prompt"]),
@@ -268,9 +275,8 @@ def measuring(
 
     def measure(batches: list[list[int]]) -> Iterator[list[DependencyExample]]:
         tables = [pyarrow.table({"number": numbers}) for numbers in batches]
-        for result in map_tables(
-            _Measurer, {**arguments, "prompts": prompts, "settings": settings}, tables, num_workers
-        ):
+        own = {**_absolute(arguments), "prompts": prompts, "settings": settings}
+        for result in map_tables(_Measurer, own, tables, num_workers):
             # Written by our own workers; a class of this package is in it.
             yield torch.load(io.BytesIO(result["examples"][0].as_py()), weights_only=False)
 

@@ -16,7 +16,9 @@ def _refusal(capsys, *arguments):
 def test_workers_are_those_of_ray(capsys):
     message = _refusal(capsys, "generate", "w3", "--workers", "2")
     assert message == "demask-hf: error: `--workers` must be used with --engine ray, got 2 with local.\n"
-    assert "`--workers` must be at least 1" in _refusal(capsys, "generate", "w3", "--engine", "ray", "--workers", "0")
+    assert "`--workers` must be an integer of at least 1, got 0" in _refusal(
+        capsys, "generate", "w3", "--engine", "ray", "--workers", "0"
+    )
 
 
 def test_ray_is_started_by_one_process(monkeypatch):
