@@ -147,12 +147,13 @@ def setting_of(spec: str, length: int, shared: dict[str, Any]) -> Setting:
     return replace(setting, row=line, label=label)
 
 
-def scored(lm: RecordingLM, task: str, data: Path | None, arguments: argparse.Namespace) -> dict[str, bool]:
+def scored(
+    lm: RecordingLM, task: str, data: Path | None, manager: TaskManager, arguments: argparse.Namespace
+) -> dict[str, bool]:
     """Let the harness ask and score a task; returns whether each answer is right."""
     file = lm.file.with_name(f"{lm.setting.key}-{arguments.limit or 'all'}.scores.json")
     if file.exists():
         return read_json(file)
-    manager = TaskManager(include_path=arguments.include_path)
     asked: Any = task
     if data is not None:
         local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": _splits(data)}}
@@ -242,12 +243,13 @@ def run(arguments: argparse.Namespace) -> None:
     kept = {"model": arguments.model, "head": arguments.head, "seed": arguments.seed, "chat": arguments.chat, **shared}
     kept |= {"harness": metadata.version("lm_eval"), **model_facts(lm.model, lm.tokenizer)}
     keep_facts(arguments.out / "paper.json", kept, "comparison", ("*/*.jsonl",))
+    manager = TaskManager(include_path=arguments.include_path)
     outcomes: dict[str, dict[str, Outcome]] = {task: {} for task in tasks}
     for spec in grid(arguments.head is not None, arguments.bounds, arguments.thresholds):
         for task, length in tasks.items():
             lm.setting = setting_of(spec, length, shared)
             lm.file = arguments.out / task / f"{lm.setting.key}.jsonl"
-            outcomes[task][spec] = outcome_of(lm, task, scored(lm, task, data.get(task), arguments))
+            outcomes[task][spec] = outcome_of(lm, task, scored(lm, task, data.get(task), manager, arguments))
     facts = {name: kept[name] for name in ("model", "head", "harness", "seed", *shared)}
     write_all(arguments.out, outcomes, {**facts, "prompts of a task": arguments.limit or "all", **environment()})
     print((arguments.out / "report.md").read_text(encoding="utf-8"))

@@ -51,7 +51,8 @@ QUESTIONS = {
                 "category": "math",
             }
         ]
-        for split in ("test", "validation")
+        * count
+        for split, count in (("test", 1), ("validation", 5))
     },
 }
 

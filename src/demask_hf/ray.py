@@ -165,21 +165,27 @@ def map_tables(
 
     Raises:
         ValueError: if `num_workers` is below 1. What a worker raises is raised here.
+        OSError: if Ray or a worker cannot start, or a table has ended its worker five times.
     """
     if num_workers is not None:
         check_count("num_workers", num_workers)
     if not tables:
         return
     if not ray.is_initialized():
-        # Joins the cluster that RAY_ADDRESS names or that runs here, else starts one on this machine.
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            # Joins the cluster that RAY_ADDRESS names or that runs here, else starts one on this machine.
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            # Of any class, also this one itself.
+            raise OSError(f"Ray cannot start: {error}") from error
     num_gpus = int(ray.cluster_resources().get("GPU", 0))
     size = min(num_workers or max(num_gpus, 1), len(tables))
     dataset = ray.data.from_arrow(list(tables))
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     dataset.context.raise_original_map_exception = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Its errors are raised here, too.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     mapped = dataset.map_batches(
         worker,
         fn_constructor_kwargs=arguments,
@@ -187,9 +193,14 @@ def map_tables(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
         **({"num_gpus": 1} if num_gpus else {"num_cpus": 1}),
-        ray_remote_args_fn=lambda: {"max_task_retries": _NUM_TRIES - 1},
+        max_task_retries=_NUM_TRIES - 1,
     )
-    yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise OSError(f"workers of Ray cannot go on: {str(error).strip().splitlines()[-1].strip()}") from None
 
 
 def _absolute(arguments: dict[str, Any]) -> dict[str, Any]:
