@@ -1,5 +1,5 @@
-# make demo | test | lint | versions | tiny | reactions: all but versions set up .venv first, which takes a moment the
-# second time.
+# make demo | test | lint | versions | tiny | reactions | gpu: all but versions set up .venv first, which takes a moment
+# the second time.
 #
 # torch is installed first and by itself: every later range is then satisfied by it. This names no build of torch:
 # pip takes a CPU build where it finds one, elsewhere perhaps one with several GB of CUDA packages. To choose, say
@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint versions tiny reactions
+.PHONY: demo test lint versions tiny reactions gpu
 
 demo: $(READY)
 	$(BIN)/demask-hf demo
@@ -36,6 +36,12 @@ tiny: $(READY)
 reactions: $(READY)
 	$(BIN)/python -m pip install --no-deps rxnmapper==0.4.3
 	$(BIN)/python benchmarks/reactions.py --out docs/results/reactions.json
+
+# What only a GPU can tell, in calls of less than ten minutes; resumes, and refuses without one. `make gpu
+# OUT=runs/gpu GPU="--dry-run"` lists the calls, GPU="floor caches" runs two of them.
+OUT ?= runs/gpu
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --out $(OUT) $(GPU)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py
     python benchmarks/serving.py --shape 100m --clients 1 4 --requests 8
-    python benchmarks/serving.py --device cuda --shape 100m
+    python benchmarks/serving.py --device cuda --shape 100m --out runs/serving.json
 
 Each client sends its next prompt when it has the answer to the last one. "alone" is the same server with
 `max_rows=1`, so that requests wait for each other. There is no network in between: rows are submitted to the
@@ -14,8 +14,10 @@ import argparse
 import random
 import threading
 import time
+from pathlib import Path
 
 import torch
+from speed_common import report
 
 import demask_hf
 from demask_hf.generation.encoding import encode
@@ -86,29 +88,31 @@ def serve(served: ServedModel, prompts: list[list[int]], num_clients: int, num_r
     return sorted(taken), total, scheduler
 
 
-def main() -> None:
-    """Print the table."""
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("shipped", "100m"), default="shipped")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--requests", type=int, default=96)
     parser.add_argument("--rows", type=int, default=16)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args(argv)
     served, prompts = (shipped if arguments.shape == "shipped" else of_shape)(arguments.device)
     serve(served, prompts, 1, 2, 1)
     print(f"{arguments.shape} on {arguments.device}, {torch.get_num_threads()} threads, {arguments.requests} requests")
-    print("clients  rows  requests/s  p50 s   p99 s   rows/pass")
+    rows = []
     for num_clients in arguments.clients:
         for max_rows in dict.fromkeys((1, arguments.rows)):
             taken, total, scheduler = serve(served, prompts, num_clients, arguments.requests, max_rows)
             middle, late = taken[len(taken) // 2], taken[min(int(0.99 * len(taken)), len(taken) - 1)]
             counts = scheduler.counts
-            print(
-                f"{num_clients:>7} {max_rows:>5} {len(taken) / total:>11.2f} {middle:>6.3f} {late:>7.3f} "
-                f"{counts.num_row_passes / counts.num_forward_passes:>10.2f}",
-                flush=True,
-            )
+            row = {"clients": num_clients, "rows": max_rows, "requests/s": len(taken) / total}
+            row |= {"p50 s": middle, "p99 s": late}
+            rows.append(row | {"rows/pass": counts.num_row_passes / counts.num_forward_passes})
+            print(rows[-1], flush=True)
+    report(rows, arguments.device, arguments.out)
+    return rows
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ LEVELS = [
     ("generation/*",),
     ("models/*",),
     ("training/*", "tasks/*", "evaluation/*"),
-    ("bound/*", "tiny/*", "serve/*"),
+    ("bound/*", "tiny/*", "serve/*", "ray"),
     ("cli/*", "harness/*", "custom_generate", "transformers", "__init__", "__main__"),
 ]
 # Rooms of one level that may import each other all the same, (importing, imported).
@@ -38,6 +38,7 @@ LONG_FUNCTIONS = {
 }
 # Files that cannot be imported without a package of an extra.
 NEEDED_PACKAGES = {"harness/model": "lm_eval", "serve/app": "prometheus_client", "serve/metrics": "prometheus_client"}
+NEEDED_PACKAGES |= {"ray": "ray"}
 # The files of a head's Hub repository must work alone.
 HEAD_FILES = {"head/modeling_demask", "head/layers_demask", "head/configuration_demask"}
 HEAD_IMPORTS = {"torch", "transformers", "huggingface_hub", "functools", "json", "math", "dataclasses", "typing"}

@@ -13,7 +13,7 @@ from ..strategies import make_strategy
 from ..training.collection import collect
 from ..training.prompts import TokenizedPrompt, check_source
 from ..training.states import CollectionSettings
-from .options import ModelOptions
+from .options import EngineOptions, ModelOptions
 from .parser import CommandParser, same_as
 from .prompts import DataOptions, provenance, training_prompts
 
@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   demask-hf collect --data answers.jsonl --out states --num-states 2000 --estimator expectation
   demask-hf collect --model MODEL --data ORG/DATASET --out states --trajectory-ratio 0.3 --strategy threshold
   accelerate launch --num_processes 4 -m demask_hf collect --model MODEL --data answers.jsonl --out states
+  demask-hf collect --model MODEL --data answers.jsonl --out states --engine ray --workers 16
 
 Each line of a JSON Lines file has "prompt" and "answer", or "messages".
 To resume an interrupted collection, run the same command again: files of states that are complete are kept.
@@ -111,17 +112,29 @@ class StateOptions:
 
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    return CommandParser("collect", CollectOptions, DataOptions, StateOptions, ModelOptions, epilog=EXAMPLES)
+    options = (CollectOptions, DataOptions, StateOptions, EngineOptions, ModelOptions)
+    return CommandParser("collect", *options, epilog=EXAMPLES)
 
 
-def run(options: CollectOptions, data: DataOptions, states: StateOptions, model_options: ModelOptions) -> None:
+def run(
+    options: CollectOptions,
+    data: DataOptions,
+    states: StateOptions,
+    engine: EngineOptions,
+    model_options: ModelOptions,
+) -> None:
     """Measure dependencies in states of a backbone and write them to a folder."""
     check_source(options.data, data.split)
     with locked(Path(options.out), is_shared=True):
-        model, tokenizer = model_options.load(model_options.head, is_shared=True)
+        model, tokenizer = engine.load(model_options, model_options.head)
         prompts = training_prompts(options.data, data, tokenizer)
         settings = states.settings(model, prompts, options.seed)
+        measure = None
+        if engine.is_ray:
+            from ..ray import measuring
+
+            measure = measuring(model_options.arguments(model_options.head), prompts, settings, engine.workers)
         origin = {**provenance(options.data, data, model_options, model), "head": model_options.head}
-        collection = collect(model, prompts, options.out, settings, origin)
+        collection = collect(model, prompts, options.out, settings, origin, measure=measure)
     if collection is not None:
         print(f"{len(collection)} states of {len(prompts)} prompts in {options.out}")

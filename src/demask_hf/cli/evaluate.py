@@ -19,7 +19,7 @@ from ..generation.mixin import DemaskGenerationMixin
 from ..locking import locked
 from ..models.fingerprints import model_facts
 from ..tables import text_lines
-from .options import ModelOptions, SampledDecodingOptions
+from .options import EngineOptions, ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as
 from .prompts import TaskOptions, load_tasks
 
@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   demask-hf evaluate --strategy demask:dependency_bound=0.06 --num-prompts 100
   demask-hf evaluate --task sudoku pairs --strategy threshold --temperature 1 --seeds 5 --out runs/threshold
   demask-hf evaluate --model MODEL --head HEAD --task gsm8k=test.jsonl --max-new-tokens 256 --out runs/gsm8k
+  demask-hf evaluate --model MODEL --head HEAD --task gsm8k=test.jsonl --out runs/gsm8k --engine ray
 
 To resume an interrupted evaluation that has a folder OUT, run the same command again: no prompt is decoded twice.
 """
@@ -55,13 +56,16 @@ class EvaluateOptions:
 
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    return CommandParser(
-        "evaluate", EvaluateOptions, TaskOptions, SampledDecodingOptions, ModelOptions, epilog=EXAMPLES
-    )
+    options = (EvaluateOptions, TaskOptions, SampledDecodingOptions, EngineOptions, ModelOptions)
+    return CommandParser("evaluate", *options, epilog=EXAMPLES)
 
 
 def run(
-    options: EvaluateOptions, tasks: TaskOptions, decoding: SampledDecodingOptions, model_options: ModelOptions
+    options: EvaluateOptions,
+    tasks: TaskOptions,
+    decoding: SampledDecodingOptions,
+    engine: EngineOptions,
+    model_options: ModelOptions,
 ) -> None:
     """Decode task prompts with one strategy and print the results by task."""
     head = model_options.head_or_shipped
@@ -75,17 +79,25 @@ def run(
         )
     loaded = load_tasks(tasks, options.split, tasks.num_prompts)
     with tempfile.TemporaryDirectory() as temporary, locked(Path(options.out or temporary), is_shared=True):
-        model, tokenizer = model_options.load(head, is_shared=True)
+        model, tokenizer = engine.load(model_options, head)
         folder = Path(options.out or temporary)
         keep_run_facts(folder, run_facts(model_options, decoding.seed, model, tokenizer), model)
         decoded = Run(loaded, tasks.seeds, folder, options.batch_size, decoding.seed)
-        decoded.decode(model, tokenizer, settings[0])
+        if engine.is_ray:
+            from ..ray import decode_runs
+
+            batches = decoded.missing(settings[0])
+            records = decode_runs(model_options.arguments(head), settings[0], batches, engine.workers)
+            decoded.keep(settings[0], batches, records)
+        else:
+            decoded.decode(model, tokenizer, settings[0])
         if not PartialState().is_main_process:
             return
         outcome = Outcome.of(settings[0], decoded.records(settings[0]))
     print(f"{settings[0].label}, {len(outcome.family)} prompts, {tasks.seeds} seed(s)")
     _print_table(outcome)
-    print(f"peak memory: {_peak_memory(model)}")
+    if not engine.is_ray:
+        print(f"peak memory: {_peak_memory(model)}")
 
 
 def run_facts(

@@ -2,16 +2,16 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, TextDiffusionStreamer
 
 from ..evaluation.decoding import Decoding, decode_prompts
 from ..strategies import UnmaskingStrategy
 from ..tables import MAX_WIDTH, Column, text_lines
-from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
+from .options import EngineOptions, ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
 from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
 
@@ -68,7 +68,7 @@ class OutputOptions:
 
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    options = (PromptOptions, OutputOptions, StrategyOptions, SeededDecodingOptions, ModelOptions)
+    options = (PromptOptions, OutputOptions, StrategyOptions, SeededDecodingOptions, EngineOptions, ModelOptions)
     parser = CommandParser("generate", *options, epilog=EXAMPLES)
     add_prompts(parser)
     return parser
@@ -79,6 +79,7 @@ def run(
     output: OutputOptions,
     strategy: StrategyOptions,
     decoding: SeededDecodingOptions,
+    engine: EngineOptions,
     model_options: ModelOptions,
     prompts: Sequence[str],
 ) -> None:
@@ -89,10 +90,35 @@ def run(
     prompts = read_texts(prompts, source)
     head = model_options.head_or_shipped
     strategies = chosen_strategies(strategy, output.compare, head, model_options)
-    model, tokenizer = model_options.load(head)
+    if engine.is_ray:
+        if output.stream or is_comparison:
+            raise ValueError("`--engine` must be local with --stream or --compare, got ray.")
+        rows = _decoded_by_ray(prompts, source, output.batch_size, strategies, decoding, model_options, engine)
+    else:
+        rows = _decoded_here(prompts, source, output, strategies, decoding, model_options)
+    for prompt, row in zip(prompts, rows, strict=True):
+        decodings = dict(zip(strategies, row, strict=True))
+        if output.json:
+            _print_json(prompt, strategies, decodings)
+        elif is_comparison:
+            _print_table(prompt, decodings)
+        else:
+            _print_answer(row[0], output.stream)
+
+
+def _decoded_here(
+    prompts: Sequence[str],
+    source: PromptOptions,
+    output: OutputOptions,
+    strategies: dict[str, UnmaskingStrategy],
+    decoding: SeededDecodingOptions,
+    model_options: ModelOptions,
+) -> Iterator[Sequence[Decoding]]:
+    """Yield the decodings of each prompt, one for each strategy."""
+    model, tokenizer = model_options.load(model_options.head_or_shipped)
     texts = model_prompts(prompts, tokenizer, source)
     settings: dict[str, Any] = decoding.settings()
-    if is_comparison:
+    if output.compare is not None:
         # The first forward pass of a process is slow and must not count for the first strategy.
         first_pass = {**settings, "max_denoising_steps": 1}
         decode_prompts(model, tokenizer, texts[:1], "threshold", seed=decoding.seed, **first_pass)
@@ -105,14 +131,32 @@ def run(
             decode_prompts(model, tokenizer, batch, rule, batch_size, seed=seed, **settings)
             for rule in strategies.values()
         ]
-        for prompt, row in zip(prompts[start:], zip(*columns, strict=True), strict=False):
-            decodings = dict(zip(strategies, row, strict=True))
-            if output.json:
-                _print_json(prompt, strategies, decodings)
-            elif is_comparison:
-                _print_table(prompt, decodings)
-            else:
-                _print_answer(row[0], output.stream)
+        yield from zip(*columns, strict=True)
+
+
+def _decoded_by_ray(
+    prompts: Sequence[str],
+    source: PromptOptions,
+    batch_size: int,
+    strategies: dict[str, UnmaskingStrategy],
+    decoding: SeededDecodingOptions,
+    model_options: ModelOptions,
+    engine: EngineOptions,
+) -> Iterator[Sequence[Decoding]]:
+    """Yield the decoding of each prompt, which the one strategy made in the same batches as it would here."""
+    from ..ray import decode_batches
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        model_options.model_or_shipped, revision=model_options.revision or "main"
+    )
+    texts = model_prompts(prompts, tokenizer, source)
+    (strategy,) = strategies.values()
+    arguments = model_options.arguments(model_options.head_or_shipped)
+    arguments |= {"strategy": strategy.to_dict(), **decoding.settings()}
+    numbers = [range(start, min(start + batch_size, len(texts))) for start in range(0, len(texts), batch_size)]
+    batches = [([texts[index] for index in own], [decoding.seed + index for index in own]) for own in numbers]
+    for found in decode_batches(arguments, batches, engine.workers):
+        yield from ([each] for each in found)
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, delay: float) -> TextDiffusionStreamer:

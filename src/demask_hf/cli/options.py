@@ -1,7 +1,8 @@
-"""Options that several commands share: model, strategy and decoding."""
+"""Options that several commands share: model, machines, strategy and decoding."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
@@ -85,12 +86,62 @@ class ModelOptions:
                 Whether several processes share the work, each on its own device unless one is named.
         """
         logging.disable_progress_bar()
-        device = self.device
-        if is_shared and device is None and self.device_map is None:
+        loading = self.arguments(head)["loading"]
+        if is_shared and self.device is None and self.device_map is None:
             from accelerate import PartialState
 
-            device = str(PartialState().device)
-        return load_model(self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision)
+            loading["device"] = str(PartialState().device)
+        return load_model(self.model_or_shipped, head, **loading)
+
+    def arguments(self, head: str | None) -> dict[str, Any]:
+        """Return `model` and `head`, and as `loading` the other arguments of [`load_model`]."""
+        names = ("device", "device_map", "dtype", "revision")
+        loading = {name: getattr(self, name) for name in names}
+        return {"model": self.model_or_shipped, "head": head, "loading": loading}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the work is done.
+
+    Args:
+        engine (`str`, *optional*, defaults to "local"):
+            local is this process, or those of accelerate or torchrun; ray is workers of Ray on one machine or many.
+        workers (`int`, *optional*):
+            Workers of Ray at most; by default one for each GPU, or one.
+    """
+
+    _argument_group_name = "machines"
+
+    engine: str = option("local", choices=("local", "ray"))
+    workers: int | None = option()
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not self.is_ray:
+            raise ValueError(f"`--workers` must be used with --engine ray, got {self.workers} with {self.engine}.")
+        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.is_ray and num_processes > 1:
+            raise ValueError(
+                f"`--engine` must be local in a launch of several processes, got ray in one of {num_processes}."
+            )
+
+    @property
+    def is_ray(self) -> bool:
+        """Whether workers of Ray do the work."""
+        return self.engine == "ray"
+
+    def load(self, options: ModelOptions, head: str | None) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
+        """Load the model: with Ray on the CPU, only to record what the results depend on.
+
+        Args:
+            options ([`ModelOptions`]):
+                The model.
+            head (`str`, *optional*):
+                The head: `head` or `head_or_shipped`.
+        """
+        if self.is_ray:
+            options = replace(options, device="cpu", device_map=None)
+        return options.load(head, is_shared=True)
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,28 @@ def evaluate(
 
     ```
     """
+    if isinstance(examples, Task) and examples.max_new_tokens is not None:
+        generate_kwargs.setdefault("max_new_tokens", examples.max_new_tokens)
+    listed = examples.examples if isinstance(examples, Task) else examples
+    prompts = [example.prompt for example in listed]
+    return judge(examples, decode_prompts(model, tokenizer, prompts, strategy, batch_size, **generate_kwargs))
+
+
+def judge(examples: Task | Sequence[TaskExample], decodings: Sequence[Decoding]) -> list[Record]:
+    """Check answers that are decoded.
+
+    Args:
+        examples ([`Task`] or `Sequence[TaskExample]`):
+            As in [`evaluate`].
+        decodings (`Sequence[Decoding]`):
+            One for each example, in their order.
+
+    Returns:
+        `list[Record]`: one for each example, in their order.
+    """
     check: Callable[[TaskExample, str], bool] = _check_by_family
     if isinstance(examples, Task):
-        check = examples.check
-        if examples.max_new_tokens is not None:
-            generate_kwargs.setdefault("max_new_tokens", examples.max_new_tokens)
-        examples = examples.examples
-    prompts = [example.prompt for example in examples]
-    decodings = decode_prompts(model, tokenizer, prompts, strategy, batch_size, **generate_kwargs)
+        check, examples = examples.check, examples.examples
     return [
         Record(
             **vars(decoding),

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ class StoredRecord(Record):
     def contradicts(self, other: "StoredRecord") -> bool:
         """Return whether another record of the same run differs in more than its time."""
         return dataclasses.replace(self, seconds=other.seconds) != other
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Runs of prompts of one task that are decoded together.
+
+    Args:
+        task ([`Task`]): The task with the prompts of these runs only.
+        numbers (`tuple[int, ...]`): Number of the run of each prompt, from 0.
+        seeds (`list[int]`): Seed of each.
+    """
+
+    task: Task
+    numbers: tuple[int, ...]
+    seeds: list[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,36 +146,80 @@ class Run:
         from accelerate import PartialState
 
         state = PartialState(cpu=model.device.type == "cpu")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._found(setting)
-        missing = [job for job in self._jobs() if job not in found]
+        batches = self.missing(setting, state.process_index, state.num_processes)
         # No process may write before all have determined what is missing.
         state.wait_for_everyone()
-        own = set(missing[state.process_index :: state.num_processes])
-        file = self.folder / f"{setting.key}-{state.process_index}.jsonl"
-        with tqdm(total=len(own), unit="prompt", disable=not (is_shown and own), desc=setting.label) as bar:
-            for task in self.tasks:
-                jobs = [(example, number) for example in task.examples for number in range(self.num_seeds)]
-                jobs = [(example, number) for example, number in jobs if (task.name, example.prompt, number) in own]
-                for batch in (jobs[start : start + self.batch_size] for start in range(0, len(jobs), self.batch_size)):
-                    records = evaluate(
-                        model,
-                        tokenizer,
-                        dataclasses.replace(task, examples=tuple(example for example, _ in batch)),
-                        setting.strategy,
-                        self.batch_size,
-                        seed=[seed_of(example.prompt, number, self.seed) for example, number in batch],
-                        **setting.options,
-                    )
-                    append_lines(
-                        file,
-                        [
-                            {**dataclasses.asdict(record), "seed": number, "example": example_key(task, example)}
-                            for record, (example, number) in zip(records, batch, strict=True)
-                        ],
-                    )
-                    bar.update(len(batch))
+        records = (
+            evaluate(
+                model, tokenizer, batch.task, setting.strategy, self.batch_size, seed=batch.seeds, **setting.options
+            )
+            for batch in batches
+        )
+        self.keep(setting, batches, records, state.process_index, is_shown)
         state.wait_for_everyone()
+
+    def missing(self, setting: Setting, part: int = 0, num_parts: int = 1) -> list[Batch]:
+        """Return what is not decoded yet.
+
+        Args:
+            setting ([`Setting`]):
+                How it is decoded.
+            part (`int`, *optional*, defaults to 0):
+                Number of the part, where several processes share the work.
+            num_parts (`int`, *optional*, defaults to 1):
+                Number of parts.
+        """
+        found = self._found(setting)
+        own = set([job for job in self._jobs() if job not in found][part::num_parts])
+        batches = []
+        for task in self.tasks:
+            runs = [(example, number) for example in task.examples for number in range(self.num_seeds)]
+            runs = [(example, number) for example, number in runs if (task.name, example.prompt, number) in own]
+            for start in range(0, len(runs), self.batch_size):
+                examples, numbers = zip(*runs[start : start + self.batch_size], strict=True)
+                seeds = [
+                    seed_of(example.prompt, number, self.seed)
+                    for example, number in zip(examples, numbers, strict=True)
+                ]
+                batches.append(Batch(dataclasses.replace(task, examples=examples), numbers, seeds))
+        return batches
+
+    def keep(
+        self,
+        setting: Setting,
+        batches: Sequence[Batch],
+        records: Iterable[Sequence[Record]],
+        part: int = 0,
+        is_shown: bool = True,
+    ) -> None:
+        """Store the records of batches as they come.
+
+        Args:
+            setting ([`Setting`]):
+                How they are decoded.
+            batches (`Sequence[Batch]`):
+                What [`missing`] returned.
+            records (`Iterable[Sequence[Record]]`):
+                The records of each batch, in the same order.
+            part (`int`, *optional*, defaults to 0):
+                As in [`missing`].
+            is_shown (`bool`, *optional*, defaults to `True`):
+                Show progress with the remaining time.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{setting.key}-{part}.jsonl"
+        total = sum(len(batch.numbers) for batch in batches)
+        with tqdm(total=total, unit="prompt", disable=not (is_shown and total), desc=setting.label) as bar:
+            for batch, found in zip(batches, records, strict=True):
+                lines = zip(found, batch.task.examples, batch.numbers, strict=True)
+                append_lines(
+                    file,
+                    [
+                        {**dataclasses.asdict(record), "seed": number, "example": example_key(batch.task, example)}
+                        for record, example, number in lines
+                    ],
+                )
+                bar.update(len(batch.numbers))
 
     def _jobs(self) -> Iterator[tuple[str, str, int]]:
         """Yield task, prompt and seed number of each record."""

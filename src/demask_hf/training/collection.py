@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def collect(
     settings: CollectionSettings,
     provenance: dict[str, Any] | None = None,
     is_verbose: bool = True,
+    measure: Callable[[list[list[int]]], Iterator[list[DependencyExample]]] | None = None,
 ) -> StoredExamples | None:
     """Draw and measure states and write them as shards; resumes after the last complete shard of an earlier run.
 
@@ -45,6 +46,9 @@ def collect(
             Facts to record, such as the model's id and revision and the name of the data.
         is_verbose (`bool`, *optional*, defaults to `True`):
             Print the estimated size and show progress with the remaining time.
+        measure (`Callable`, *optional*):
+            Measures states elsewhere: from the numbers of the states in each batch to the measured batches, in the
+            same order. By default `model` measures them here.
 
     Returns:
         [`StoredExamples`]: the whole collection; `None` on processes other than the first.
@@ -70,13 +74,26 @@ def collect(
     states = MeasuredStates(model, prompts, settings)
     own = range(state.process_index, settings.num_shards, state.num_processes)
     sizes = {index: len(states.numbers(index)) for index in own}
-    fill_shards(out, sizes, states.shard, is_shown=is_verbose and state.is_local_main_process, facts=facts)
+    shard = states.shard if measure is None else _from_elsewhere(measure, out, states, sizes)
+    fill_shards(out, sizes, shard, is_shown=is_verbose and state.is_local_main_process, facts=facts)
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
     collection = StoredExamples(out)
     write_text(out / "README.md", dataset_card(collection))
     return collection
+
+
+def _from_elsewhere(
+    measure: Callable[[list[list[int]]], Iterator[list[DependencyExample]]],
+    out: Path,
+    states: MeasuredStates,
+    indices: Iterable[int],
+) -> Callable[[int], Iterable[list[DependencyExample]]]:
+    """Return a function that takes the batches of a missing shard from one stream of all of them."""
+    batches = {index: states.batches(index) for index in indices if not shard_path(out, index).exists()}
+    stream = measure([list(numbers) for own in batches.values() for numbers in own])
+    return lambda index: (next(stream) for _ in batches[index])
 
 
 def fill_shards(

@@ -154,9 +154,12 @@ class MeasuredStates(Dataset):
 
     def shard(self, index: int) -> Iterator[list[DependencyExample]]:
         """Yield the batches of a shard."""
+        return map(self.__getitems__, self.batches(index))
+
+    def batches(self, index: int) -> list[range]:
+        """Return the numbers of the states of each batch of a shard."""
         numbers, size = self.numbers(index), self.settings.batch_size
-        for start in range(0, len(numbers), size):
-            yield self.__getitems__(numbers[start : start + size])
+        return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
     def _record(self, index: int) -> int:
         """Return the prompt of a state: each pass over the prompts has its own order."""
