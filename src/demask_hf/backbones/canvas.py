@@ -23,8 +23,10 @@ class CanvasModel:
     """
 
     def __init__(self, backbone: Backbone, attention_mask: torch.Tensor | None = None):
-        self.backbone, self.model, self.attention_mask = backbone, backbone.model, attention_mask
-        self.cache: Cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+        self.backbone, self.attention_mask = backbone, attention_mask
+        self.model: Any = backbone.model
+        self._config: Any = self.model.config
+        self.cache: Cache = DynamicCache(config=self._config.get_text_config(decoder=True))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -34,7 +36,7 @@ class CanvasModel:
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
-        return self.model.config.get_text_config().vocab_size
+        return self._config.get_text_config().vocab_size
 
     @torch.no_grad()
     def encode(self, tokens: torch.Tensor) -> None:
@@ -53,7 +55,7 @@ class CanvasModel:
             seen = torch.nn.functional.pad(seen, (start, 0), value=True)
         encoder, cache = self.model.model.encoder, {self.backbone.cache_argument: self.cache}
         masks = encoder.create_masks_for_generate(
-            config=self.model.config,
+            config=self._config,
             # Only shape, precision and device are read of it.
             inputs_embeds=torch.empty((*tokens.shape, 0), dtype=self.model.dtype, device=tokens.device),
             attention_mask=seen,
@@ -92,7 +94,7 @@ class CanvasModel:
             seen = self.attention_mask[:, :start] if rows is None else self.attention_mask[rows, :start]
         cache = {self.backbone.cache_argument: self.cache if rows is None else _of_rows(self.cache, rows)}
         masks = decoder.create_diffusion_decoder_attention_mask(
-            config=self.model.config,
+            config=self._config,
             inputs_embeds=tokens.unsqueeze(-1),
             decoder_attention_mask=torch.nn.functional.pad(seen, (0, tokens.shape[1]), value=True),
             **cache,

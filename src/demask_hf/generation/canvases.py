@@ -19,8 +19,10 @@ from .state import DecodingState
 _NEEDS = frozenset(NEEDS) - {"context_confidence", "review"}
 #: Fields of transformers' `DiffusionGemmaGenerationConfig` that are fields of "renoise" here, or hold one.
 CANVAS_FIELDS = ("sampler_config", "t_min", "t_max", "stability_threshold", "confidence_threshold")
-_COMMON = ("max_new_tokens", "max_length", "max_denoising_steps", "return_dict_in_generate")
-_COMMON += ("pad_token_id", "bos_token_id", "eos_token_id")
+_COMMON = (
+    *("max_new_tokens", "max_length", "max_denoising_steps", "return_dict_in_generate"),
+    *("pad_token_id", "bos_token_id", "eos_token_id"),
+)
 
 
 @dataclass
@@ -92,8 +94,10 @@ class CanvasForward:
         shown = torch.where(asked == mark, canvas.tokens[chosen], asked)
         places, columns = request.places[0], request.places[1] - canvas.start
         if is_probe:
-            given = (each if each is None else each[chosen] for each in (canvas.conditioning, self.is_conditioned))
-            logits, states = self.model.decode(shown, *given, chosen)
+            conditioning, is_conditioned = (
+                each if each is None else each[chosen] for each in (canvas.conditioning, self.is_conditioned)
+            )
+            logits, states = self.model.decode(shown, conditioning, is_conditioned, chosen)
         else:
             # Rows that are not asked for repeat what they saw, so that the others are computed in the same shapes.
             canvas.tokens = canvas.tokens.index_copy(0, chosen, shown)
@@ -173,8 +177,7 @@ class DecodingCanvas(CanvasForward):
             columns = torch.arange(before.start, start, device=text.device)
             text = text.masked_fill(columns >= self.kept_lengths(state)[:, None], settings.pad_token_id)
         self.model.encode(text)
-        columns = slice(start, start + settings.block_length)
-        positions = state.positions[:, columns]
+        positions = state.positions[:, start : start + settings.block_length]
         facts = (before.vocab_size, before.dtype, before.seeds, before.steps, positions, start, self._look)
         self.canvas = Canvas(before.tokens, *facts)
         self.canvas.tokens = self.canvas.noise(is_first=True)

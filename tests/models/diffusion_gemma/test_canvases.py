@@ -198,12 +198,27 @@ def test_measured_dependencies_decode_without_a_head(ours):
     assert (output.num_probe_passes > 0).all()
 
 
+READ_OPEN_POSITIONS = {
+    *("demask", "distance", "entropy_bound", "eoser", "frechet", "klass", "local_leap", "punt", "schedule"),
+    *("sequential", "table", "threshold"),
+}
+
+
+@pytest.mark.parametrize("name", demask_hf.strategy_names())
+def test_strategies_that_read_open_positions_only_decode_canvases(ours, name):
+    ours.set_demask_head(_head(ours))
+    if name in READ_OPEN_POSITIONS:
+        output = ours.generate(PROMPTS, strategy=name, max_new_tokens=16, max_denoising_steps=2, seed=0)
+        assert (output.sequences < VOCABULARY).all()
+        assert (output.num_forward_passes <= 4).all()
+        return
+    with pytest.raises(ValueError, match="`strategy` must read open positions of the current canvas only"):
+        ours.generate(PROMPTS, strategy=name, max_new_tokens=16)
+
+
 REFUSED = [
     ({"max_new_tokens": 12}, "`max_new_tokens` must be a multiple of the canvas length (8), got 12."),
     ({"block_length": 4}, "`block_length` must be 8 for a DiffusionGemmaForBlockDiffusion, got 4."),
-    ({"strategy": "wino"}, "must read open positions of the current canvas only"),
-    ({"strategy": "dawn"}, "must read open positions of the current canvas only"),
-    ({"strategy": "lossless"}, "must read open positions of the current canvas only"),
     ({"constraint": "a*"}, "`constraint` must be None for a DiffusionGemmaForBlockDiffusion"),
     ({"compile": True}, "`compile` must be False for a DiffusionGemmaForBlockDiffusion"),
     ({"batch_invariant": True}, "`batch_invariant` must be False for a DiffusionGemmaForBlockDiffusion"),

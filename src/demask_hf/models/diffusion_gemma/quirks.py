@@ -26,9 +26,9 @@ def canvas_quirks(
     Raises:
         ValueError: if the model has no decoder with an output layer, or the caller names a mask token or a shift.
     """
-    name, config = type(model).__name__, model.config
-    inner: Any = getattr(model, "model", None)
-    if not hasattr(model, "lm_head") or not hasattr(inner, "decoder"):
+    name = type(model).__name__
+    config: Any = model.config
+    if not hasattr(model, "lm_head") or not hasattr(getattr(model, "model", None), "decoder"):
         raise ValueError(f"`model` must be a DiffusionGemmaForBlockDiffusion, got {name}.")
     for argument, given in (("mask_token_id", mask_token_id), ("logits_shift", logits_shift)):
         if given is not None:
