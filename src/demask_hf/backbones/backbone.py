@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..functional.masking import left_padded_positions
 from .attention import AttentionReader
@@ -91,7 +91,7 @@ class Backbone:
     @property
     def vocab_size(self) -> int | None:
         """Number of token ids, according to the model's config; `None` if it does not say."""
-        return getattr(getattr(self.model, "config", None), "vocab_size", None)
+        return getattr(text_config(self.model), "vocab_size", None)
 
     def takes(self, name: str) -> bool:
         """Return whether the model's forward has an argument of this name."""
@@ -121,8 +121,14 @@ class Backbone:
             [`Prediction`]
 
         Raises:
-            ValueError: if hidden states or attention are needed and the model does not return them.
+            ValueError: if hidden states or attention are needed and the model does not return them, or it has no mask
+                token.
         """
+        if self.quirks.noise != "mask":
+            raise ValueError(
+                f"`model` must have a mask token here, got a {type(self.model).__name__}: canvases of noise are for "
+                "generate and collect only."
+            )
         sequences, attention_mask, cache = request.sequences, request.attention_mask, request.cache
         inputs: dict[str, Any] = {"input_ids": sequences}
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
@@ -203,12 +209,18 @@ def _counted(sequences: torch.Tensor) -> torch.Tensor:
     return torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
 
 
+def text_config(model: torch.nn.Module) -> Any:
+    """Return the part of a model's config that is about text; `None` if it has no config."""
+    config = getattr(model, "config", None)
+    return config.get_text_config() if isinstance(config, PreTrainedConfig) else config
+
+
 def backbone_facts(model: torch.nn.Module) -> dict[str, int | str | None]:
     """Return the facts about a backbone that a head depends on, as fields of [`DemaskConfig`]; `None` if unknown."""
-    config = getattr(model, "config", None)
+    config = text_config(model)
     return {
         "backbone_hidden_size": getattr(config, "hidden_size", None),
-        "backbone_model_type": getattr(config, "model_type", None),
+        "backbone_model_type": getattr(getattr(model, "config", None), "model_type", None),
         "backbone_num_layers": getattr(config, "num_hidden_layers", None),
         "backbone_vocab_size": getattr(config, "vocab_size", None),
         "logits_shift": quirks_of(model).logits_shift,

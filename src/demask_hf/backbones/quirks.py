@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from ..validation import check_choice
+
 
 @dataclass(frozen=True)
 class BackboneQuirks:
@@ -30,9 +32,14 @@ class BackboneQuirks:
             Id of the token that ends every prompt; only with `keeps_special_tokens`.
         special_token_ids (`tuple[int, ...]`, *optional*):
             Ids that are never written; only with `keeps_special_tokens`.
+        noise (`str`, *optional*, defaults to `"mask"`):
+            What stands at positions that are not written: "mask", the mask token, or "uniform", random tokens of the
+            vocabulary. With "uniform" the id of the mask token is the size of the vocabulary: the loop marks open
+            positions with it, and the model never sees it. Such a model is run as DiffusionGemma is, see
+            [`CanvasModel`].
 
     Raises:
-        ValueError: if the shift is neither 0 nor 1.
+        ValueError: if the shift is neither 0 nor 1, or the noise is unknown.
     """
 
     logits_shift: int = 0
@@ -43,8 +50,10 @@ class BackboneQuirks:
     mask_token_id: int | None = None
     closing_token_id: int | None = None
     special_token_ids: tuple[int, ...] = ()
+    noise: str = "mask"
 
     def __post_init__(self):
+        check_choice("noise", self.noise, ("mask", "uniform"))
         if self.logits_shift not in (0, 1):
             raise ValueError(f"`logits_shift` must be 0 or 1, got {self.logits_shift!r}.")
 
@@ -59,6 +68,7 @@ _QUIRKS = {
     **dict.fromkeys(("a2d-qwen3", "a2d-qwen2", "a2d-llama"), BackboneQuirks(states="base_model")),
     **dict.fromkeys(("albert", "bert", "distilbert", "electra", "eurobert", "modernbert"), _ENCODER),
     **dict.fromkeys(("camembert", "roberta", "xlm-roberta"), _ROBERTA),
+    "diffusion_gemma": BackboneQuirks(states="model.decoder", noise="uniform"),
 }
 
 

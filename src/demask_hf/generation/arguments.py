@@ -9,6 +9,7 @@ from transformers.utils import logging
 
 from ..strategies import UnmaskingStrategy, make_strategy
 from ..strategies.base import fields_of
+from .canvases import CANVAS_FIELDS, of_canvases
 from .checks import check_sampling
 from .configuration import DemaskGenerationConfig, check_keywords, known_names, setting_names
 
@@ -48,7 +49,7 @@ def resolve_config(
         raise ValueError(
             "`model.generation_config.max_length` must be set for Seq2SeqTrainer, which pads answers to it, got None."
         )
-    config = _as_ours(generation_config)
+    config = _as_ours(generation_config, getattr(model, "generation_config", None))
     names = setting_names()
     settings = {name: value for name, value in overrides.items() if name in names}
     fields = {name: value for name, value in overrides.items() if name not in names}
@@ -133,11 +134,11 @@ def _check_options(config: GenerationConfig | None) -> None:
     given = {} if config is None else config.__dict__
     named = {name: value for name, value in given.items() if not name.startswith("_") and value is not None}
     named.pop("transformers_version", None)
-    known = known_names()
+    known = {*known_names(), *CANVAS_FIELDS} if hasattr(config, CANVAS_FIELDS[0]) else known_names()
     check_keywords({name: value for name, value in named.items() if name not in known}, {})
 
 
-def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:
+def _as_ours(config: GenerationConfig | None, inherited: GenerationConfig | None = None) -> DemaskGenerationConfig:
     if config is None:
         return DemaskGenerationConfig()
     if isinstance(config, DemaskGenerationConfig):
@@ -145,6 +146,8 @@ def _as_ours(config: GenerationConfig | None) -> DemaskGenerationConfig:
         # A user may have assigned a name or an object to the attribute.
         config.set_strategy(config.strategy, {})
         return config
+    if hasattr(config, CANVAS_FIELDS[0]):
+        return of_canvases(config, inherited)
     return DemaskGenerationConfig.from_dict(config.to_dict())
 
 

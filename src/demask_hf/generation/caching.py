@@ -3,6 +3,7 @@
 import dataclasses
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -153,6 +154,8 @@ class CachedForward:
     first_real: list[int]
     length: int
     entered: list[int] = field(init=False, default_factory=list)
+    #: These models have none.
+    canvas: ClassVar[None] = None
 
     @classmethod
     def of(cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState) -> "CachedForward | None":

@@ -58,6 +58,9 @@ class StepStreamer:
             self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
             self.num_sent = finished
         rest = draft[0, finished : self.loop.kept_lengths(state)[0]]
+        if self.loop.backbone.quirks.noise != "mask":
+            # No token stands for a position of a later canvas.
+            rest = rest[rest != self.loop.backbone.mask_token_id]
         if hasattr(self.streamer, "put_draft") and rest.numel():
             self.streamer.put_draft(rest.cpu())
 

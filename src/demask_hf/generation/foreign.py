@@ -48,6 +48,7 @@ _RENAMED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "logits_eos_inf": ("`suppress_tokens` with the ids of the end", (False,)),
     "confidence_eos_eot_inf": ("`eos_penalty=float('inf')`, whose tokens are `eos_token_id`", (False,)),
     "cfg_scale": (f"nothing, as {_NO_GUIDANCE}", (0,)),
+    "sampler_config": ("`strategy='renoise'` with `entropy_bound`", ()),
     "threshold": ("`strategy='threshold'` with `confidence_threshold`", ()),
     "generation_tokens_hook_func": ("`streamer`", ()),
     "generation_logits_hook_func": ("`logits_processor`", ()),

@@ -11,6 +11,7 @@ from ..functional.candidates import CandidateIndex
 from ..functional.masking import steps_of_blocks
 from ..strategies import Decision, DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
 from .caching import CachedForward
+from .canvases import DecodingCanvas
 from .constrained import ConstrainedPredictor, Constraint
 from .drafting import in_block_of_row, moved, versions_of
 from .ending import EosPenalty
@@ -60,7 +61,9 @@ class DenoisingLoop:
         Raises:
             ValueError: if the model's logits hold NaN.
         """
-        cached = CachedForward.of(self.backbone, self.settings, state)
+        cached = CachedForward.of(self.backbone, self.settings, state) or DecodingCanvas.of(
+            self.backbone, self.strategy, self.settings, state, self.kept_lengths
+        )
         predictor = self._predictor(state, cached)
         max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
         drafts: Drafts | None = None
@@ -101,7 +104,7 @@ class DenoisingLoop:
             for callback in on_step:
                 callback(state, torch.where(drafted, tokens, before))
 
-    def _predictor(self, state: DecodingState, cached: CachedForward | None) -> Predictor:
+    def _predictor(self, state: DecodingState, cached: CachedForward | DecodingCanvas | None) -> Predictor:
         """Return what does steps 3 and 4."""
         mask_token_id = self.backbone.mask_token_id
         given = (
@@ -137,13 +140,17 @@ class DenoisingLoop:
         columns = torch.arange(is_open.shape[1], device=is_open.device)
         blocks = ((columns - self.settings.prompt_length) // self.settings.block_length).clamp(min=0)
         current = torch.where(is_open, blocks, self.settings.num_blocks).min(dim=-1).values
-        candidates = is_open & (blocks == current[:, None])
+        # The rows of canvases share a cache: none moves on before all do.
+        has_canvas = self.backbone.quirks.noise == "uniform"
+        candidates = is_open & (blocks == (current.min() if has_canvas else current[:, None]))
         is_new = is_open.any(dim=-1) & (current != state.block)
         state.block = torch.where(is_new, current, state.block)
         state.block_start = torch.where(is_new, state.num_steps, state.block_start)
         state.num_block_steps = torch.where(is_new, self._planned(candidates, current), state.num_block_steps)
         is_last = torch.zeros_like(is_new)[:, None]
-        if self.settings.max_steps is not None:
+        if self.settings.max_steps is not None and has_canvas:
+            is_last = (state.num_steps - state.block_start == self.settings.max_steps - 1)[:, None]
+        elif self.settings.max_steps is not None:
             is_last = (state.num_steps == self.settings.max_steps - 1)[:, None]
             candidates = torch.where(is_last, is_open, candidates)
         return candidates, is_last

@@ -200,7 +200,7 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             generation_config, streamer, logits_processor, stopping_criteria, generator, tokenizer, token_type_ids
         )
         config, rule = resolve_config(self, generation_config, strategy, overrides)
-        check_processors(logits_processor)
+        check_processors(logits_processor, rule)
         criteria = criteria_of(config, stopping_criteria, tokenizer)
         watching = WatchingStrategy.of(trace, rule, config.return_dict_in_generate)
         loop, state = prepare(

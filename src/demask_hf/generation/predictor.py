@@ -15,6 +15,7 @@ from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep, Review
 from ..strategies.needs import LastLayers, Need, Shadows
 from .caching import CachedForward
+from .canvases import CanvasForward
 from .ending import EosPenalty
 from .observing import OtherPositions
 from .review import own_masked, processed_logits, review_of, shadowed, written_in_block
@@ -45,7 +46,7 @@ class Predictor:
             0 at left padding.
         token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
             Segment ids, for models that use them.
-        cached ([`CachedForward`], *optional*):
+        cached ([`CachedForward`] or [`CanvasForward`], *optional*):
             Runs the model if keys and values are kept.
         ending ([`EosPenalty`], *optional*):
             Makes candidates that would end the answer wait.
@@ -60,7 +61,7 @@ class Predictor:
     needs: frozenset[Need] = frozenset()
     attention_mask: torch.Tensor | None = None
     token_type_ids: torch.Tensor | None = None
-    cached: CachedForward | None = None
+    cached: CachedForward | CanvasForward | None = None
     ending: EosPenalty | None = None
     excludes_mask: bool = False
 
@@ -194,8 +195,7 @@ class Predictor:
         """Predict the candidates; return also other inputs that the strategy needs, and logits of `written`."""
         active, places, asked = index.active, index.places, candidates
         others = OtherPositions.of(self.needs, state, self.backbone.mask_token_id)
-        if others is not None:
-            asked = asked | others.asked
+        asked = asked if others is None else asked | others.asked
         shadows = next((need for need in self.needs if isinstance(need, Shadows)), None)
         if written is not None and shadows is None:
             asked = asked | written
@@ -219,7 +219,7 @@ class Predictor:
             states = None if found.hidden_states is None else found.hidden_states[:count]
             return Prediction(found.logits[:count], states), {}, found.logits[count:]
         if self.cached is not None:
-            return self.cached.predict(request, index.host_active), {}, None
+            return self.cached.predict(request, index.host_active), {"canvas": self.cached.canvas}, None
         prediction, reviewed = self.backbone.predict(request), None
         observed: dict[str, Any] = {}
         attentions = prediction.attentions

@@ -17,6 +17,7 @@ from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, as_it_is, check_needs
 from ..strategies.needs import Shadows
 from .caching import check_can_cache
+from .canvases import check_canvas, check_canvas_length
 from .combinations import check_drafts, check_every_position_is_seen
 from .configuration import DemaskGenerationConfig
 from .constraint import automaton_of, check_fits
@@ -68,6 +69,7 @@ def prepare(
     """
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
+    check_canvas(backbone, rule, config)
     check_every_position_is_seen(rule, config)
     check_can_cache(backbone, config.block_cache or "none")
     check_drafts(rule, config)
@@ -83,7 +85,11 @@ def prepare(
     settings = _resolved_settings(backbone, rule, config, input_ids)
     check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1) * rule.num_versions)
     automaton = _automaton(backbone, config, settings, tokenizer)
-    seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
+    num_answers = config.num_return_sequences or 1
+    if "canvas" in rule.needs and config.seed is None and generator is None:
+        settings, seeds = replace(settings, draws_from_torch=True), torch.zeros(len(input_ids) * num_answers).long()
+    else:
+        seeds = row_seeds(config.seed, generator, len(input_ids), num_answers)
     _hint_at_equal_answers(config, input_ids, attention_mask)
     repeats = len(seeds) // len(input_ids)
     input_ids = input_ids.repeat_interleave(repeats, dim=0)
@@ -160,6 +166,7 @@ def _resolved_settings(
     """Return the settings of a call, including defaults."""
     prompt_length = prompts.shape[1]
     num_new = _num_new_tokens(config, prompt_length)
+    check_canvas_length(backbone, num_new)
     num_closing = _num_closing_tokens(backbone, prompts) if num_new else 0
     block_length = config.block_length or _default_block_length(backbone, num_new)
     if num_new % block_length:
@@ -167,7 +174,7 @@ def _resolved_settings(
     num_blocks = max(num_new // block_length, 1)
     steps = config.max_denoising_steps
     if steps is not None and rule.follows_schedule:
-        steps = _planned_steps(backbone, config, prompts, num_new)
+        steps = _planned_steps(backbone, config, prompts, num_new, num_blocks)
         if steps < num_blocks:
             raise ValueError(f"`max_denoising_steps` must be at least one per block ({num_blocks}), got {steps}.")
     eos_token_ids = _eos_token_ids(backbone, config)
@@ -202,9 +209,13 @@ def _resolved_settings(
     )
 
 
-def _planned_steps(backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor, num_new: int) -> int:
+def _planned_steps(
+    backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor, num_new: int, num_blocks: int
+) -> int:
     """Return the steps of a schedule: those that the caller asks for, or a checkpoint's, at most one for each mask."""
     steps: int = config.max_denoising_steps  # type: ignore[assignment]
+    # As in transformers, the steps of a model with canvases are those of one canvas.
+    steps *= num_blocks if backbone.quirks.noise == "uniform" else 1
     num_masks = max(num_new + int((prompts == backbone.mask_token_id).sum(dim=-1).max()), 1)
     if "max_denoising_steps" not in config._asked:
         # A checkpoint's plan is for answers of its own length: more steps than masks would unmask nothing.

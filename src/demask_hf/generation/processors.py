@@ -12,6 +12,8 @@ from transformers.generation.logits_process import (
     SuppressTokensLogitsProcessor,
 )
 
+from ..strategies import UnmaskingStrategy
+
 
 # Processors of transformers that read the length of the text, its last tokens, or the rows of a batch.
 _FROM_THE_LEFT = frozenset(
@@ -73,12 +75,17 @@ def processors_of(
     return processors
 
 
-def check_processors(processors: Iterable[Any] | None) -> None:
-    """Refuse processors that assume that text grows from the left.
+def check_processors(processors: Iterable[Any] | None, rule: UnmaskingStrategy) -> None:
+    """Refuse processors that assume that text grows from the left, and all for a strategy that draws tokens itself.
 
     Raises:
-        ValueError: if one of them does.
+        ValueError: if one of them does, or the strategy does.
     """
+    if processors and "canvas" in rule.needs:
+        raise ValueError(
+            f"`logits_processor` must be None for strategy {rule.name!r}, which draws the tokens itself, got "
+            f"{', '.join(type(each).__name__ for each in processors)}."
+        )
     for processor in processors or ():
         classes = [each for each in type(processor).__mro__ if each.__module__.startswith("transformers.")]
         is_longer = isinstance(processor, SequenceBiasLogitsProcessor) and any(

@@ -15,6 +15,7 @@ from ..generation.adapters import check_method
 from ..generation.configuration import DemaskGenerationConfig
 from ..generation.mixin import DemaskGenerationMixin
 from ..head.modeling_demask import DemaskHead
+from .diffusion_gemma.quirks import canvas_quirks
 from .probing import BLOCKWISE_TYPES, causal_block_length, holds, is_causal
 
 
@@ -76,10 +77,12 @@ def attach(
     """
     inner = _unwrapped(model)
     quirks = quirks_of(inner)
-    if logits_shift is not None:
-        quirks = replace(quirks, logits_shift=logits_shift)
-    quirks = _with_tokens(quirks, inner, mask_token_id, tokenizer)
-    if isinstance(inner, PreTrainedModel) and not isinstance(inner, DemaskGenerationMixin):
+    if quirks.noise == "uniform":
+        quirks = canvas_quirks(inner, quirks, mask_token_id, logits_shift)
+    else:
+        quirks = replace(quirks, logits_shift=quirks.logits_shift if logits_shift is None else logits_shift)
+        quirks = _with_tokens(quirks, inner, mask_token_id, tokenizer)
+    if quirks.noise == "mask" and isinstance(inner, PreTrainedModel) and not isinstance(inner, DemaskGenerationMixin):
         quirks = _examined(inner, quirks)
     inner.__dict__["_demask_quirks"] = quirks
     Backbone.of(inner, getattr(getattr(inner, "generation_config", None), "mask_token_id", None))

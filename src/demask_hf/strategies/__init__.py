@@ -13,6 +13,7 @@ from .base import (
     strategy_fields,
     strategy_names,
 )
+from .canvas import Canvas
 from .dapd import DapdStrategy
 from .dawn import DawnStrategy
 from .decision import Decision, Review
@@ -30,6 +31,7 @@ from .lossless import LosslessStrategy
 from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
 from .punt import PuntStrategy
+from .renoise import RenoiseStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
@@ -42,6 +44,7 @@ from .wino import WinoStrategy
 
 __all__ = [
     "AnswerGaps",
+    "Canvas",
     "DapdStrategy",
     "DawnStrategy",
     "Decision",
@@ -62,6 +65,7 @@ __all__ = [
     "ProbeLedger",
     "ProphetStrategy",
     "PuntStrategy",
+    "RenoiseStrategy",
     "Review",
     "ScheduleStrategy",
     "SequentialStrategy",

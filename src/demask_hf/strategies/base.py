@@ -34,6 +34,8 @@ class UnmaskingStrategy(ABC):
     """
 
     name: ClassVar[str]
+    #: Whether the strategy runs on models with canvases only, and is then no name of `strategy_names`.
+    runs_on_canvases: ClassVar[bool] = False
     # The members below are class attributes in most strategies, and properties where they depend on fields.
 
     @property
@@ -247,8 +249,8 @@ def register_strategy(name: str) -> Callable[[type[UnmaskingStrategy]], type[Unm
 
 
 def strategy_names() -> list[str]:
-    """Return the names of all registered strategies, sorted."""
-    return sorted(_REGISTRY)
+    """Return the names of all registered strategies that run on models with a mask token, sorted."""
+    return sorted(name for name, known in _REGISTRY.items() if not known.runs_on_canvases)
 
 
 def strategy_fields(name: str) -> dict[str, Any]:

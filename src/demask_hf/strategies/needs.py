@@ -13,6 +13,7 @@ NEEDS = (
     "hidden_states",
     "context_confidence",
     "review",
+    "canvas",
 )
 
 

@@ -26,6 +26,7 @@ class DecodingSettings(Sampling):
         cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
         cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
         batch_invariant (`bool`): Compute every row in the shapes that it has alone.
+        draws_from_torch (`bool`): Draw from torch's own generator instead of the seeds of the rows, which are 0.
     """
 
     prompt_length: int
@@ -44,6 +45,7 @@ class DecodingSettings(Sampling):
     cache_refresh_interval: int | None = None
     cache_commits_first: bool = False
     batch_invariant: bool = False
+    draws_from_torch: bool = False
 
     @property
     def scored(self) -> Sampling:

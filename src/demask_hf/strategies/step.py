@@ -11,6 +11,7 @@ from ..functional.dependency import ranks
 from ..functional.distributions import certainty_of, score_of
 from ..functional.probes import Predict
 from ..functional.sampling import uniform_noise
+from .canvas import Canvas
 from .decision import Review
 
 
@@ -84,6 +85,9 @@ class DenoisingStep:
             What the model predicts now at the positions that are written; for strategies that need "review".
         logit_gaps (`torch.Tensor` of shape `(batch, length)`, *optional*):
             Largest logit minus the second largest one where a strategy needs it, see [`AnswerGaps`]; 0 elsewhere.
+        canvas ([`Canvas`], *optional*):
+            The current block as the model sees it, noise included; for strategies that need "canvas", which also say
+            what the next step sees. Not for `of_rows` and `among`, which leave it whole.
         in_block (`torch.BoolTensor` of shape `(batch, length)`, *optional*):
             The row's current block, for strategies that select in all blocks; the candidates are those of all.
         postponed (`torch.BoolTensor` of shape `(num_candidates,)`, *optional*):
@@ -117,6 +121,7 @@ class DenoisingStep:
     written: torch.Tensor | None = None
     review: Review | None = None
     logit_gaps: torch.Tensor | None = None
+    canvas: Canvas | None = None
     in_block: torch.Tensor | None = None
     postponed: torch.Tensor | None = None
     model_certainty: torch.Tensor | None = None
@@ -178,8 +183,8 @@ class DenoisingStep:
 
         Args:
             name (`str`):
-                "probabilities", "hidden_states", "attentions", "context_confidence", "review", "logit_gaps", or
-                "written".
+                "probabilities", "hidden_states", "attentions", "context_confidence", "review", "logit_gaps",
+                "canvas", or "written".
 
         Raises:
             KeyError: if the strategy's `needs` do not name it.

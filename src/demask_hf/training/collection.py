@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..backbones.backbone import backbone_facts
+from ..backbones.backbone import backbone_facts, text_config
 from ..files import keep_facts, write_text
 from ..generation.mixin import DemaskGenerationMixin
 from ..models.fingerprints import model_facts
@@ -67,7 +67,7 @@ def collect(
     if state.is_main_process:
         keep_facts(out / COLLECTION_FILE, facts, "collection", [SHARDS])
         missing = [index for index in range(settings.num_shards) if not shard_path(out, index).exists()]
-        message = check_room(out, model.config.hidden_size, settings, len(missing))
+        message = check_room(out, text_config(model).hidden_size, settings, len(missing))
         if is_verbose:
             tqdm.write(message)
     state.wait_for_everyone()

@@ -12,6 +12,7 @@ from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
 from ..functional.sampling import Sampling
+from ..generation.canvases import CanvasForward
 from ..generation.predictor import Predictor
 
 
@@ -76,6 +77,7 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     estimator: str = "expectation",
     min_probability: float = 1e-3,
     sampling: Sampling | None = None,
+    noise: torch.Tensor | None = None,
 ) -> list[DependencyExample]:
     """Measure the dependency rows of a few random sources in every state.
 
@@ -99,13 +101,17 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
         sampling ([`Sampling`], *optional*):
             Temperature and filters of the distributions whose dependencies are measured; by default none.
             Confidence and entropy are always the model's own, as in decoding.
+        noise (`torch.LongTensor` of shape `(2, batch, canvas_length)`, *optional*):
+            For models with canvases: random tokens of the step before and of this one.
 
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
     sampling = sampling or Sampling()
-    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask)
-    prediction = backbone.predict(PredictionRequest(sequences, candidates, attention_mask))
+    canvas = None if noise is None else CanvasForward.at(backbone, sequences, attention_mask, noise)
+    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask, cached=canvas)
+    request = PredictionRequest(sequences, candidates, attention_mask)
+    prediction = backbone.predict(request) if canvas is None else canvas.predict(request, list(range(len(sequences))))
     probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ..backbones.backbone import Backbone
+from ..backbones.backbone import Backbone, text_config
 from ..functional.masking import random_mask
 from ..functional.probes import TARGET_ESTIMATORS
 from ..functional.sampling import Sampling
+from ..generation.canvases import check_canvas_length
 from ..generation.encoding import left_padded
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import make_strategy
@@ -105,9 +106,10 @@ class MeasuredStates(Dataset):
         self.model, self.prompts, self.settings = model, prompts, settings
         self.backbone = Backbone.of(model, getattr(model.generation_config, "mask_token_id", None))
         eos = model.generation_config.eos_token_id
-        eos = model.config.eos_token_id if eos is None else eos
+        eos = text_config(model).eos_token_id if eos is None else eos
         if eos is None:
             raise ValueError("`model` must have an `eos_token_id` in its config, got None.")
+        check_canvas_length(self.backbone, settings.answer_length, "answer_length", is_single=True)
         self._eos = torch.tensor(eos if isinstance(eos, list) else [eos])
         self._orders: dict[int, list[int]] = {}
 
@@ -142,6 +144,7 @@ class MeasuredStates(Dataset):
             generator,
             self.settings.estimator,
             sampling=Sampling(temperature=self.settings.temperature or 1.0, top_p=self.settings.top_p),
+            noise=self._noise(masked, generator),
         )
         for example, record in zip(examples, records, strict=True):
             example.record = record
@@ -192,6 +195,13 @@ class MeasuredStates(Dataset):
         is_chosen = noise == noise.min(dim=-1, keepdim=True).values
         is_empty = ~self._candidates(masked).any(dim=-1, keepdim=True)
         return masked.masked_fill(is_chosen & is_empty, mask_token_id)
+
+    def _noise(self, answers: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+        """Return random tokens for two steps, `(2, batch, answer_length)`; `None` for models with a mask token."""
+        if self.backbone.quirks.noise != "uniform":
+            return None
+        noise = torch.randint(self.backbone.mask_token_id, (2, *answers.shape), generator=generator)
+        return noise.to(self.backbone.device or "cpu")
 
     def _visited(self, prompts: torch.Tensor, attention_mask: torch.Tensor, random: Random) -> torch.Tensor:
         """Decode the prompts and return the answers before a random step, `(batch, answer_length)`."""

@@ -1,0 +1,3 @@
+"""DiffusionGemma of transformers, decoded by our loop; see `docs/backbones.md`."""
+
+__all__: list[str] = []
