@@ -69,4 +69,4 @@ def test_only_the_file_of_the_command_is_imported():
     script = "import sys, demask_hf.cli as cli; cli.main(['strategies']); print(*sorted(sys.modules), file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     imported = {name for name in result.stderr.split() if name.startswith("demask_hf.cli.")}
-    assert imported == {f"demask_hf.cli.{name}" for name in ("limits", "main", "parser", "strategies")}
+    assert imported == {f"demask_hf.cli.{name}" for name in ("documented", "limits", "main", "parser", "strategies")}

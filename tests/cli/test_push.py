@@ -10,7 +10,7 @@ def test_push_uploads_an_exported_head(run, head, monkeypatch):
         calls.append(({file.name for file in Path(folder).iterdir()}, *arguments))
         return "address"
 
-    monkeypatch.setattr("demask_hf.cli.push.push_head", upload)
+    monkeypatch.setattr("demask_hf.head.publishing.push_head", upload)
     code, out, err = run("push", "org/name", "--head", head, "--private", "--token", "secret")
     assert (code, out) == (0, "address\n"), err
     ((files, *arguments),) = calls

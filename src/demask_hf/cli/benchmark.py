@@ -1,30 +1,25 @@
 """`demask-hf benchmark`: compare strategies on tasks, each at its best limit."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase
-
-from ..bound.figures import dependency_figure
-from ..bound.verification import dependencies_before
-from ..evaluation.archive import ARCHIVE_FILE, Archive
-from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
-from ..evaluation.figures import frontier_figure, order_figure
-from ..evaluation.records import Record
-from ..evaluation.report import environment, write_report
-from ..evaluation.runs import Run
-from ..evaluation.specs import parse_settings
 from ..files import write_text
-from ..generation.mixin import DemaskGenerationMixin
-from ..locking import locked
-from ..strategies.demask import DemaskStrategy
 from .evaluate import keep_run_facts, run_facts
 from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as, switch
 from .prompts import TaskOptions, load_tasks
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..evaluation.benchmark import Report
+    from ..evaluation.records import Record
+    from ..evaluation.runs import Run
+    from ..generation.mixin import DemaskGenerationMixin
 
 EXAMPLES = """examples:
   demask-hf benchmark --out runs/t0
@@ -60,10 +55,10 @@ class BenchmarkOptions:
     out: str = field(metadata={"metavar": "DIR"})
     compare: list[str] | None = option(metavar="SPEC")
     num_validation: int = 60
-    margin: float = same_as(run_benchmark, "margin")
+    margin: float = same_as("evaluation.benchmark.run_benchmark", "margin")
     chosen_only: bool = switch()
     whole_length: bool = switch()
-    batch_size: int = same_as(Run, "batch_size")
+    batch_size: int = same_as("evaluation.runs.Run", "batch_size")
 
 
 def make_parser() -> CommandParser:
@@ -79,6 +74,15 @@ def run(
     options: BenchmarkOptions, tasks: TaskOptions, decoding: SampledDecodingOptions, model_options: ModelOptions
 ) -> None:
     """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
+    from accelerate import PartialState
+
+    from ..evaluation.archive import ARCHIVE_FILE, Archive
+    from ..evaluation.benchmark import run_benchmark
+    from ..evaluation.report import environment
+    from ..evaluation.runs import Run
+    from ..evaluation.specs import parse_settings
+    from ..locking import locked
+
     head = model_options.head_or_shipped
     settings = decoding.settings()
     specs = options.compare or _default_grid(has_head=head is not None, is_sampled=bool(decoding.temperature))
@@ -129,6 +133,8 @@ def run(
 
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
     """Return the grid of all strategies that the model can run."""
+    from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID
+
     grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
     return [spec for spec in grid if has_head or not spec.startswith("demask")]
 
@@ -142,6 +148,13 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Write the files of a benchmark and print its table."""
+    from ..bound.figures import dependency_figure
+    from ..bound.verification import dependencies_before
+    from ..evaluation.benchmark import markdown_table, text_table
+    from ..evaluation.figures import frontier_figure, order_figure
+    from ..evaluation.report import write_report
+    from ..strategies.demask import DemaskStrategy
+
     rows = report.rows()
     chosen = [row for row in rows if row["is_chosen"]]
     write_text(out / "table.md", markdown_table(chosen))

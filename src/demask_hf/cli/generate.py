@@ -1,20 +1,24 @@
 """`demask-hf generate`: decode prompts with one strategy or several."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
-
-from ..evaluation.decoding import Decoding, decode_prompts
-from ..strategies import UnmaskingStrategy
 from ..tables import MAX_WIDTH, Column, text_lines
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
-from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts, warn_of_missing_space
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
+
+    from ..evaluation.decoding import Decoding
+    from ..strategies import UnmaskingStrategy
 
 EXAMPLES = r"""examples:
   demask-hf generate "pairs: =07, =12, =05, =18, =03, =11 -> "
@@ -83,10 +87,13 @@ def run(
     prompts: Sequence[str],
 ) -> None:
     """Decode the prompts and print answers, a table for each, or JSON lines."""
+    from ..evaluation.decoding import decode_prompts
+
     is_comparison = output.compare is not None
     if output.stream and (output.json or is_comparison):
         raise ValueError("`--stream` must be used without --json and --compare.")
     prompts = read_texts(prompts, source)
+    warn_of_missing_space(prompts, model_options)
     head = model_options.head_or_shipped
     strategies = chosen_strategies(strategy, output.compare, head, model_options)
     model, tokenizer = model_options.load(head)
@@ -116,6 +123,8 @@ def run(
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, delay: float) -> TextDiffusionStreamer:
+    from transformers import TextDiffusionStreamer
+
     return TextDiffusionStreamer(tokenizer, skip_prompt=True, sleep_time=delay, skip_special_tokens=True)
 
 

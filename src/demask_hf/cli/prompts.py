@@ -1,24 +1,30 @@
 """What commands read: prompts, examples of task families, tasks, and prompts with answers to train on."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
+from ..assets import TINY_DREAM
 from ..files import read_text
-from ..generation.encoding import Prompt
-from ..generation.mixin import DemaskGenerationMixin
-from ..tasks import FAMILIES, Task, TaskExample, load_task
-from ..training.prompts import TokenizedPrompt, read_prompts
 from .options import ModelOptions
 from .parser import CommandParser, Switch, option, same_as, switch
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..generation.encoding import Prompt
+    from ..generation.mixin import DemaskGenerationMixin
+    from ..tasks import Task, TaskExample
+    from ..training.prompts import TokenizedPrompt
+
+_READ_PROMPTS = "training.prompts.read_prompts"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
@@ -100,10 +106,10 @@ class DataOptions:
 
     _argument_group_name = "data"
 
-    split: str = same_as(read_prompts, "split")
-    data_revision: str | None = same_as(read_prompts, "revision")
+    split: str = same_as(_READ_PROMPTS, "split")
+    data_revision: str | None = same_as(_READ_PROMPTS, "revision")
     chat_template: bool | None = same_as(
-        read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
+        _READ_PROMPTS, "use_chat_template", action=Switch, aliases="--no-chat-template"
     )
     limit: int | None = option()
 
@@ -157,6 +163,15 @@ def model_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, op
     return [[{"role": "user", "content": prompt}] for prompt in prompts]
 
 
+def warn_of_missing_space(texts: Sequence[str], options: ModelOptions) -> None:
+    """Say so if prompts of the shipped checkpoint lack the space at their end, without which it answers badly."""
+    if options.model_or_shipped == TINY_DREAM and any(text.endswith("->") for text in texts):
+        print(
+            "demask-hf: warning: prompts of the shipped checkpoint end with '-> ', and the last space is missing.",
+            file=sys.stderr,
+        )
+
+
 def family_examples(options: ExampleOptions) -> list[TaskExample]:
     """Return the examples of the chosen families; none where the prompts come from a file.
 
@@ -167,6 +182,8 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
         if options.task is not None:
             raise ValueError("`--file` must be used without --task.")
         return []
+    from ..tasks import FAMILIES
+
     names = options.task or list(FAMILIES)
     for name in names:
         if name not in FAMILIES:
@@ -205,6 +222,8 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
     Raises:
         ValueError: if a task is unknown or needs an argument, or `num_prompts` is below 1.
     """
+    from ..tasks import FAMILIES, load_task
+
     _check_num_prompts(num_prompts)
     tasks = []
     word = options.allow_code_execution
@@ -221,6 +240,8 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
 
 def training_prompts(source: str, options: DataOptions, tokenizer: PreTrainedTokenizerBase) -> list[TokenizedPrompt]:
     """Return prompts with answers of a file, folder or dataset."""
+    from ..training.prompts import read_prompts
+
     prompts = read_prompts(source, tokenizer, options.split, options.data_revision, options.chat_template)
     return prompts[: options.limit]
 

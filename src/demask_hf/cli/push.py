@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import dataclass
 
-from ..head.publishing import export_head, push_head
 from .export import PublishingOptions, trained_head
 from .parser import CommandParser, Switch, same_as
 
@@ -17,8 +16,8 @@ EXAMPLES = """examples:
 class PushOptions:
     """How the repository is written to, as in [`push_head`]."""
 
-    private: bool = same_as(push_head, "is_private", action=Switch)
-    token: str | None = same_as(push_head, "token")
+    private: bool = same_as("head.publishing.push_head", "is_private", action=Switch)
+    token: str | None = same_as("head.publishing.push_head", "token")
 
 
 def make_parser() -> CommandParser:
@@ -30,6 +29,8 @@ def make_parser() -> CommandParser:
 
 def run(options: PublishingOptions, push: PushOptions, repo: str) -> None:
     """Export a trained head to a temporary folder and upload that."""
+    from ..head.publishing import export_head, push_head
+
     head, record = trained_head(options.head)
     with tempfile.TemporaryDirectory() as folder:
         export_head(head, folder, record, repo_id=repo, license=options.license)
