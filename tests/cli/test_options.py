@@ -88,9 +88,11 @@ def test_the_shipped_checkpoint_stands_in_for_a_model_that_is_not_named():
 def test_model_options_reach_load_model(monkeypatch):
     given = []
     monkeypatch.setattr("demask_hf.models.loading.load_model", lambda *arguments: given.append(arguments))
-    options = ModelOptions("org/name", "head", device_map="auto", dtype="bfloat16", revision="main")
+    options = ModelOptions(
+        "org/name", "head", device_map="auto", dtype="bfloat16", revision="main", quantization="int8"
+    )
     options.load(options.head_or_shipped, is_shared=True)
-    assert given == [("org/name", "head", None, "auto", "bfloat16", "main")]
+    assert given == [("org/name", "head", None, "auto", "bfloat16", "main", "int8")]
 
 
 def test_every_process_of_several_has_a_device_of_its_own(monkeypatch):

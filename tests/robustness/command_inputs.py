@@ -39,7 +39,7 @@ def _minimal(command: str, folder: Path) -> list[str]:
         "benchmark": ["--out", str(folder / "new")],
         "calibrate": ["--out", str(folder / "new"), "--work", str(folder / "work")],
         "export": ["--head", str(folder / "none"), str(folder / "new")],
-        "push": ["org/name", "--head", str(folder / "none")],
+        "push": ["org/name", "--license", "mit", "--head", str(folder / "none")],
     }
     return given.get(command, [])
 

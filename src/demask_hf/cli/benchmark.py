@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..evaluation.benchmark import Report
     from ..evaluation.records import Record
     from ..evaluation.runs import Run
+    from ..evaluation.specs import Setting
     from ..generation.mixin import DemaskGenerationMixin
 
 EXAMPLES = """examples:
@@ -75,6 +77,7 @@ def run(
 ) -> None:
     """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
     from accelerate import PartialState
+    from tqdm import tqdm
 
     from ..evaluation.archive import ARCHIVE_FILE, Archive
     from ..evaluation.benchmark import run_benchmark
@@ -100,15 +103,21 @@ def run(
         runs = {
             split: Run(loaded[split], seeds[split], out / split, options.batch_size, decoding.seed) for split in loaded
         }
-        report = run_benchmark(
-            grid,
-            runs.get("validation"),
-            runs["test"],
-            lambda run, setting: run.decode(model, tokenizer, setting),
-            options.margin,
-            options.whole_length,
-            not options.chosen_only,
-        )
+        with tqdm(total=_most_settings(grid, options), unit="setting", desc="at most", disable=None) as bar:
+
+            def decode(run: Run, setting: Setting) -> None:
+                run.decode(model, tokenizer, setting)
+                bar.update()
+
+            report = run_benchmark(
+                grid,
+                runs.get("validation"),
+                runs["test"],
+                decode,
+                options.margin,
+                options.whole_length,
+                not options.chosen_only,
+            )
         if PartialState().is_main_process:
             facts |= {
                 "model": model_options.public_model,
@@ -129,6 +138,16 @@ def run(
             }
             Archive(facts, grid, choosing, report.outcomes).write(out / ARCHIVE_FILE)
             _write(report, out, facts, runs["test"], model, tokenizer)
+
+
+def _most_settings(grid: Sequence[Sequence[Setting]], options: BenchmarkOptions) -> int:
+    """Return how many settings are decoded at most, on both splits; which ones depends on what is chosen."""
+    of_row = 1 if options.chosen_only else 3
+    num_all, num_chosen = sum(map(len, grid)), sum(min(len(row), of_row) for row in grid)
+    references = len({setting.reference().key for row in grid for setting in row})
+    if not options.num_validation:
+        return references + num_all * (2 if options.whole_length else 1)
+    return num_all + num_chosen + 2 * references + (len(grid) if options.whole_length else 0)
 
 
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:

@@ -137,4 +137,4 @@ def run(options: CollectOptions, data: DataOptions, states: StateOptions, model_
         origin = {**provenance(options.data, data, model_options, model), "head": model_options.head}
         collection = collect(model, prompts, options.out, settings, origin)
     if collection is not None:
-        print(f"{len(collection)} states of {len(prompts)} prompts in {options.out}")
+        print(f"complete: {len(collection)} states of {len(prompts)} prompts in {options.out}")

@@ -70,16 +70,21 @@ def run_demo(
         seed (`int`, *optional*, defaults to 0):
             Seed of the prompts and of the sampling.
     """
+    from tqdm import tqdm
+
     from ..evaluation.records import evaluate
 
     examples = sample_examples(num_examples, seed)
     print(f"{num_examples} prompts of each task family that the model has not seen, temperature {temperature:g}.")
     print("Right answers, mean forward passes per answer, tokens per forward pass:")
     print(flush=True)
-    records = {
-        label: evaluate(model, tokenizer, examples, strategy, temperature=temperature, seed=seed)
-        for label, strategy in STRATEGIES.items()
-    }
+    records: dict[str, list[Record]] = {label: [] for label in STRATEGIES}
+    with tqdm(total=len(STRATEGIES) * len(examples), unit="prompt", disable=None, leave=False) as bar:
+        for label, strategy in STRATEGIES.items():
+            for start in range(0, len(examples), num_examples):
+                part, number = examples[start : start + num_examples], seed + start
+                records[label] += evaluate(model, tokenizer, part, strategy, temperature=temperature, seed=number)
+                bar.update(len(part))
     print("\n".join(table(records)))
     print()
     print("\n".join(comparison(records)))

@@ -27,7 +27,7 @@ class PublishingOptions:
     """
 
     head: str = field(metadata={"metavar": "PATH"})
-    license: str = same_as("head.publishing.export_head", "license")
+    license: str | None = same_as("head.publishing.export_head", "license")
 
 
 @dataclass(frozen=True)

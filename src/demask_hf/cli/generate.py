@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..tables import MAX_WIDTH, Column, text_lines
+from ..tables import Column, terminal_width, text_lines
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
 from .prompts import PromptOptions, add_prompts, model_prompts, read_texts, warn_of_missing_space
@@ -87,6 +87,8 @@ def run(
     prompts: Sequence[str],
 ) -> None:
     """Decode the prompts and print answers, a table for each, or JSON lines."""
+    from tqdm import tqdm
+
     from ..evaluation.decoding import decode_prompts
 
     is_comparison = output.compare is not None
@@ -106,7 +108,9 @@ def run(
     if output.stream:
         settings["streamer"] = _streamer(tokenizer, output.delay)
     batch_size = 1 if output.stream else output.batch_size
-    for start in range(0, len(prompts), max(batch_size, 1)):
+    # Where answers go to a terminal, they show the progress themselves.
+    starts = range(0, len(prompts), max(batch_size, 1))
+    for start in tqdm(starts, unit="batch", disable=True if sys.stdout.isatty() or len(starts) == 1 else None):
         batch, seed = texts[start : start + batch_size], decoding.seed + start
         columns = [
             decode_prompts(model, tokenizer, batch, rule, batch_size, seed=seed, **settings)
@@ -148,5 +152,5 @@ def _print_json(prompt: str, strategies: dict[str, UnmaskingStrategy], decodings
 def _print_table(prompt: str, decodings: dict[str, Decoding]) -> None:
     rows = [{**vars(decoding), "strategy": spec, "row": decoding} for spec, decoding in decodings.items()]
     print(prompt.replace("\n", "\\n"))
-    for line in text_lines(_COLUMNS, rows, MAX_WIDTH - 2):
+    for line in text_lines(_COLUMNS, rows, terminal_width() - 2):
         print(f"  {line}", flush=True)

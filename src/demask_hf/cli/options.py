@@ -41,6 +41,9 @@ class ModelOptions:
     device_map: str | None = same_as(_LOAD_MODEL, "device_map", metavar="MAP")
     dtype: str = same_as(_LOAD_MODEL, "dtype", choices=("auto", "float32", "bfloat16", "float16"))
     revision: str | None = same_as(_LOAD_MODEL, "revision")
+    quantization: str | None = same_as(
+        _LOAD_MODEL, "quantization", choices=constant("models.quantization.QUANTIZATIONS")
+    )
 
     @property
     def model_or_shipped(self) -> str:
@@ -105,7 +108,9 @@ class ModelOptions:
             from accelerate import PartialState
 
             device = str(PartialState().device)
-        return load_model(self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision)
+        return load_model(
+            self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision, self.quantization
+        )
 
 
 @dataclass(frozen=True)

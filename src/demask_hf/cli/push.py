@@ -8,7 +8,7 @@ from .parser import CommandParser, Switch, same_as
 
 
 EXAMPLES = """examples:
-  demask-hf push ORG/NAME --head head --private
+  demask-hf push ORG/NAME --head head --license apache-2.0 --private
 """
 
 
@@ -29,6 +29,10 @@ def make_parser() -> CommandParser:
 
 def run(options: PublishingOptions, push: PushOptions, repo: str) -> None:
     """Export a trained head to a temporary folder and upload that."""
+    if options.license is None:
+        raise ValueError(
+            "`--license` must be given to publish a head, such as apache-2.0; see those of the backbone and the data."
+        )
     from ..head.publishing import export_head, push_head
 
     head, record = trained_head(options.head)

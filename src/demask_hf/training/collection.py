@@ -125,6 +125,8 @@ def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_mi
     positions = settings.answer_length / 2
     bytes_per_state = positions * (2 * hidden_size + 16 + 4 * settings.num_sources) + 4 * settings.num_sources + 20
     num_states = min(num_missing * settings.states_per_shard, settings.num_states)
+    if num_missing == 0:
+        return f"all {settings.num_shards} shards are in {out} already"
     size, free = num_states * bytes_per_state, shutil.disk_usage(out).free
     if size > free:
         raise OSError(
