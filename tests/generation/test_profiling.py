@@ -89,7 +89,7 @@ def test_the_command_prints_a_table(capsys):
         main(["profile", "pairs: =07, =12, =05, =18, =03, =11 -> ", "--num-runs", "1", "--block-cache", "dual"]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["part", *PARTS, "step"]
+    assert [line.split()[0] for line in lines] == ["part", *PARTS, "sum"]
     assert lines[-1].endswith("100.0%")
 
 

@@ -66,7 +66,18 @@ def _wrong(name: str, kind: Any, folder: Path, command: str) -> tuple[str, ...]:
         return (str(folder / "none"), str(folder / "binary"), str(folder / "empty"))
     if name == "file":
         return files
-    if name in ("device", "dtype", "split", "estimator", "risk", "test", "scores", "block_cache", "peft"):
+    if name in (
+        "device",
+        "dtype",
+        "split",
+        "estimator",
+        "risk",
+        "test",
+        "scores",
+        "block_cache",
+        "peft",
+        "quantization",
+    ):
         return ("", "x", "0", "nan") if name != "device" else ("", "x", "cuda:99", "nan", "cpu:x")
     if name in ("model", "head"):
         return (str(folder / "none"), str(folder / "binary"), "", "a/b/c/d", "../none")
