@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..tables import Column, text_lines
+from ..tables import Column, terminal_width, text_lines
 from ..validation import check_count
 from .options import ModelOptions
 from .parser import CommandParser, same_as
@@ -28,7 +28,6 @@ EXCEPTION = "parity"
 SHOWN_FAMILIES = ("shuffle", "bill", "pairs")
 # Prompts of each task family: enough to tell the strategies apart in about half a minute.
 NUM_EXAMPLES = 20
-_TEXT_WIDTH = 96
 
 
 def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
@@ -184,7 +183,7 @@ def answer_by_steps(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[
     tops, bottoms = ["  "], ["  "]
     for piece, step in zip(map(_visible, pieces), record.unmask_steps, strict=True):
         width = max(len(piece), len(str(step)))
-        if len(tops[-1]) + width + 1 > _TEXT_WIDTH:
+        if len(tops[-1]) + width + 1 > terminal_width() - 4:
             tops, bottoms = [*tops, "  "], [*bottoms, "  "]
         tops[-1] += f"{piece:<{width}} "
         bottoms[-1] += f"{step:<{width}} "
