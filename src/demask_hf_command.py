@@ -1,20 +1,22 @@
-"""Where the command `demask-hf` starts: help, version and unknown commands, without importing torch.
+"""Where the command `demask-hf` starts: help, version and wrong arguments, without importing torch.
 
-Importing any module of demask_hf takes seconds, since the package registers its models with transformers. The console
-script therefore starts in this module beside the package, and goes to `demask_hf.cli` only to run a command.
+Importing demask_hf takes seconds, since the package registers its models with transformers. The console script
+therefore starts in this module beside the package, reads the arguments, and imports the rest only to run a command.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import NoReturn
+from importlib.util import find_spec, module_from_spec
+from typing import Any, NoReturn
 
 
 #: What each command does, in one line. The file of a command in `demask_hf/cli` has its name,
 #: with underscores.
 COMMANDS = {
     "generate": "decode prompts",
+    "chat": "talk to a model in a terminal, and see it write",
     "serve": "answer requests over HTTP, with the interface of OpenAI",
     "watch": "write a page that shows how a prompt is decoded, pass by pass",
     "strategies": "list the strategies with their fields and defaults",
@@ -80,16 +82,31 @@ def refuse(message: str) -> int:
     return 2
 
 
+def package_without_its_imports() -> Callable[[], Any]:
+    """Let `demask_hf.cli` be imported without the package around it, and return the function that imports that.
+
+    Only what such a module imports itself is imported then: parsers, but no torch.
+    """
+    spec = find_spec("demask_hf")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("No module named 'demask_hf'", name="demask_hf")
+    package = sys.modules["demask_hf"] = module_from_spec(spec)
+    loader = spec.loader
+    return lambda: loader.exec_module(package)
+
+
 def main() -> int:
     """Run the console script.
 
     Returns:
         `int`: the exit code, as of `demask_hf.cli.main`.
     """
+    arguments = sys.argv[1:]
     try:
-        read_command(sys.argv[1:], metadata.version("demask-hf"))
+        command = read_command(arguments, metadata.version("demask-hf"))
     except ValueError as error:
         return refuse(str(error))
-    from demask_hf.cli import main as run_command
+    prepare = package_without_its_imports()
+    from demask_hf.cli.main import run_command
 
-    return run_command()
+    return run_command(command, arguments[1:], prepare)

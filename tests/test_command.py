@@ -23,7 +23,7 @@ try:
     code = demask_hf_command.main()
 except SystemExit as stopped:
     code = stopped.code
-print("torch" in sys.modules, code)
+print("torch" in sys.modules or "transformers" in sys.modules, code)
 """
 
 
@@ -68,6 +68,46 @@ def test_a_command_is_handed_on():
     assert "threshold" in lines
 
 
+@pytest.mark.parametrize("command", ["generate", "train"])
+def test_help_of_a_command_needs_no_torch(command):
+    lines, facts, _ = _run(command, "--help")
+    assert facts == "False 0"
+    assert lines[0].startswith(f"usage: demask-hf {command} [-h]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "a", "--nonsense"], "unrecognized arguments: --nonsense (see demask-hf generate --help)"),
+        (["verify", "--num-draws", "0"], "`--num-draws` must be an integer of at least 1, got 0."),
+        (["push", "org/name"], "the following arguments are required: --head"),
+    ],
+)
+def test_wrong_arguments_of_a_command_are_one_sentence_without_torch(arguments, message):
+    lines, facts, err = _run(*arguments)
+    assert (lines, facts) == ([], "False 2")
+    assert err.startswith(f"demask-hf: error: {message}")
+    assert err.endswith(f"(see demask-hf {arguments[0]} --help)\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_no_command_needs_torch_to_parse():
+    code = "import sys, demask_hf_command as command; from importlib import import_module\n"
+    code += "command.package_without_its_imports()\n"
+    code += "files = [name.replace('-', '_') for name in command.COMMANDS]\n"
+    code += "for name in files: import_module(f'demask_hf.cli.{name}').make_parser().format_help()\n"
+    code += "print(*(name for name in ('torch', 'transformers', 'numpy') if name in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
+def test_names_that_need_imports_are_refused_after_parsing():
+    lines, facts, err = _run("generate", "a", "--strategy", "demsk")
+    assert (lines, facts) == ([], "True 2")
+    assert err.startswith("demask-hf: error: `strategy` must be a registered name, got 'demsk'")
+    assert err.endswith("(see demask-hf generate --help)\n")
+
+
 def test_what_follows_the_command_is_not_read():
     assert read_command(["generate", "--help", "--nonsense"], "") == "generate"
 
@@ -80,6 +120,6 @@ def test_the_module_of_the_package_prints_the_same_help(capsys):
 
 
 def test_every_command_has_its_file():
-    shared = {"__init__", "limits", "main", "parser", "options", "prompts"}
+    shared = {"__init__", "documented", "engines", "limits", "main", "parser", "options", "prompts", "terminal"}
     files = Path(demask_hf.__file__).parent.glob("cli/*.py")
     assert {path.stem.replace("_", "-") for path in files if path.stem not in shared} == set(COMMANDS)

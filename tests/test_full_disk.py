@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from demask_hf import files
-from demask_hf.cli import benchmark as command
 from demask_hf.cli.evaluate import keep_run_facts
 from demask_hf.cli.main import main
 from demask_hf.evaluation.runs import Run
@@ -123,8 +122,8 @@ def test_a_benchmark_resumes_after_any_failed_write(tmp_path, disk, capsys, monk
         *_, file = arguments
         files.write_text(file, "a figure")
 
-    for figure in ("frontier_figure", "order_figure", "dependency_figure"):
-        monkeypatch.setattr(command, figure, draw)
+    for figure in ("evaluation.figures.frontier", "evaluation.figures.order", "bound.figures.dependency"):
+        monkeypatch.setattr(f"demask_hf.{figure}_figure", draw)
     arguments = ["--task", "pairs", "--num-prompts", "2", "--num-validation", "1", "--compare", "threshold"]
     arguments += ["--device", "cpu", "--max-new-tokens", "3"]
 

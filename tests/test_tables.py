@@ -45,8 +45,25 @@ def test_a_wrapped_cell_goes_on_below_with_an_indent():
 
 
 def test_without_a_limit_nothing_is_wrapped():
-    lines = text_lines([Column("text", "text", is_text=True)], [{"text": "word " * 50}], max_width=None)
+    lines = text_lines([Column("text", "text", is_text=True)], [{"text": "word " * 50}], max_width=math.inf)
     assert len(lines) == 2
+
+
+def test_columns_without_room_follow_below():
+    columns = [Column("rule", "rule", is_text=True), *(Column(name, name, ".2f") for name in ("passes", "tokens"))]
+    rows = [{"rule": "demask", "passes": 3, "tokens": 8.25}]
+    both = ["rule    passes", "demask    3.00", "", "rule    tokens", "demask    8.25"]
+    assert text_lines(columns, rows, 16) == both
+    # Less than the first column and one more cannot be.
+    assert len(text_lines(columns, rows, 3)) == len(both)
+
+
+def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
+    texts = [{"text": "word " * 50}]
+    for width in ("60", "90"):
+        monkeypatch.setenv("COLUMNS", width)
+        lines = text_lines([Column("text", "text", is_text=True)], texts)
+        assert int(width) - 5 <= max(map(len, lines)) <= int(width)
 
 
 def test_a_title_may_have_two_lines():

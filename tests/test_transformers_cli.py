@@ -43,7 +43,7 @@ def served(tmp_path_factory):
     command += ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         try:
-            for _ in range(240):
+            for _ in range(1200):
                 assert server.poll() is None, log.read_text()
                 try:
                     _answer(f"http://127.0.0.1:{port}", "/health")
@@ -71,6 +71,15 @@ def test_completions_and_chat_are_those_of_generate(served, expected):
     messages = [{"role": "user", "content": PROMPT}]
     chat = json.loads(_answer(address, "/v1/chat/completions", model=model, messages=messages, max_tokens=32))
     assert chat["choices"][0]["message"]["content"] == expected
+
+
+def test_the_chat_of_transformers_is_a_client(served, expected):
+    address, model = served
+    command = [sys.executable, "-m", "demask_hf.transformers", "chat", model, address]
+    command += ["max_new_tokens=32", "do_sample=False", "--user", "me"]
+    talk = subprocess.run(command, input=f"{PROMPT}\n!exit\n", capture_output=True, text=True, timeout=300)
+    assert talk.returncode == 0, talk.stderr
+    assert expected in " ".join(talk.stdout.split()), talk.stdout
 
 
 def test_a_streamed_chat_ends_with_the_same_text(served, expected):

@@ -1,6 +1,7 @@
 """Tables: one list of columns gives lines of text, Markdown or HTML."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,7 +10,7 @@ from typing import Any
 
 
 Row = Mapping[str, Any]
-#: Columns of a terminal that a table of text may take.
+#: Width of a table of text that goes elsewhere than to a terminal.
 MAX_WIDTH = 100
 _UNKNOWN = "-"
 _GAP = "  "
@@ -43,19 +44,24 @@ class Column:
         return _UNKNOWN if value is None or value != value else format(value, self.form)
 
 
-def text_lines(columns: Sequence[Column], rows: Sequence[Row], max_width: int | None = MAX_WIDTH) -> list[str]:
+def terminal_width() -> int:
+    """Return the width of the terminal, or 100 where there is none."""
+    return shutil.get_terminal_size((MAX_WIDTH, 24)).columns
+
+
+def text_lines(columns: Sequence[Column], rows: Sequence[Row], max_width: float | None = None) -> list[str]:
     """Return a table as lines of text, for a terminal.
 
-    Where it would be too wide, titles are wrapped first, then the cells of text columns. A table of wide numbers can
-    stay too wide: no number is wrapped.
+    Where it would be too wide, titles are wrapped first, then the cells of text columns; then columns that have no
+    room follow below, beside the first one again. No number is wrapped.
 
     Args:
         columns (`Sequence[Column]`):
             The columns.
         rows (`Sequence[Row]`):
             The rows.
-        max_width (`int`, *optional*, defaults to 100):
-            Characters in a line; `None` for no limit.
+        max_width (`float`, *optional*):
+            Characters in a line, by default [`terminal_width`]; `inf` for no limit.
 
     Example:
 
@@ -72,8 +78,13 @@ def text_lines(columns: Sequence[Column], rows: Sequence[Row], max_width: int | 
     cells = [[column.cell(row).replace("\n", "\\n") for column in columns] for row in rows]
     titles = [column.title.split("\n") for column in columns]
     widths = [max(map(len, [*title, *own])) for title, own in zip(titles, _transposed(cells, columns), strict=True)]
-    if max_width is not None and _width_of(widths) > max_width:
-        widths = _fitted(columns, cells, max_width)
+    max_width = terminal_width() if max_width is None else max_width
+    if _width_of(widths) > max_width:
+        widths = _fitted(columns, cells, int(max_width))
+        kept = _num_fitting(widths, max_width)
+        if kept < len(columns):
+            first = text_lines(columns[:kept], rows, max_width)
+            return [*first, "", *text_lines([columns[0], *columns[kept:]], rows, max_width)]
     heads = [
         [line for part in title for line in _wrapped(part, width)] for title, width in zip(titles, widths, strict=True)
     ]
@@ -141,6 +152,12 @@ def _fitted(columns: Sequence[Column], cells: Sequence[Sequence[str]], max_width
             narrowest = max([titles[index], *(len(_INDENT) + _longest(_pieces(text)) for text in own[index])])
             widths[index] = max(narrowest, widths[index] - excess)
     return widths
+
+
+def _num_fitting(widths: Sequence[int], max_width: float) -> int:
+    """Return how many columns from the left fit, at least the first one and one more."""
+    fitting = [number for number in range(2, len(widths) + 1) if _width_of(widths[:number]) <= max_width]
+    return max(fitting, default=min(2, len(widths)))
 
 
 def _transposed(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[list[str]]:

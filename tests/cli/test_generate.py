@@ -92,7 +92,7 @@ def test_demask_without_a_head_says_how_to_get_one(generate):
         (["w3", "--strategy", "threshold", "--set", "rule=max"], "`rule` must be a field of strategy 'threshold'"),
         (["w3", "--set", "dependency_bound"], "`FIELD=VALUE` must be the form of a field"),
         (["w3", "--set", "dependency_bound=-1"], "`dependency_bound` must be a number in [0, inf], got -1."),
-        (["w3", "--temperature", "-1"], "`temperature` must be a number in [0, inf), got -1.0."),
+        (["w3", "--temperature", "-1"], "`--temperature` must be a number in [0, inf), got -1.0."),
         (["w3", "--max-new-tokens", "0"], "`max_new_tokens` must be at least 1 for a prompt without mask tokens"),
         (["w3", "--block-length", "3"], "`block_length` must divide `max_new_tokens` (8), got 3."),
         (["w3", "--batch-size", "0"], "`--batch-size` must be an integer of at least 1, got 0."),

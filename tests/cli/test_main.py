@@ -32,6 +32,27 @@ def test_interruption_exits_with_130(monkeypatch):
     assert main(["strategies"]) == 130
 
 
+def test_interruption_says_how_to_resume(capsys, monkeypatch):
+    def interrupt(*options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("demask_hf.cli.collect.run", interrupt)
+    assert main(["collect", "--data", "x", "--out", "y"]) == 130
+    assert capsys.readouterr().err == (
+        "\ndemask-hf: interrupted. To resume an interrupted collection, run the same command again: files of states "
+        "that are complete are kept.\n"
+    )
+
+
+def test_errors_of_a_command_name_its_help(capsys, monkeypatch):
+    def fail(options):
+        raise ValueError("`x` must be y, got z.\nAnd more.")
+
+    monkeypatch.setattr("demask_hf.cli.strategies.run", fail)
+    assert main(["strategies"]) == 2
+    assert capsys.readouterr().err == "demask-hf: error: `x` must be y, got z. (see demask-hf strategies --help)\n"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
 def test_help_and_version_exit_with_0(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
@@ -69,4 +90,4 @@ def test_only_the_file_of_the_command_is_imported():
     script = "import sys, demask_hf.cli as cli; cli.main(['strategies']); print(*sorted(sys.modules), file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     imported = {name for name in result.stderr.split() if name.startswith("demask_hf.cli.")}
-    assert imported == {f"demask_hf.cli.{name}" for name in ("limits", "main", "parser", "strategies")}
+    assert imported == {f"demask_hf.cli.{name}" for name in ("documented", "limits", "main", "parser", "strategies")}

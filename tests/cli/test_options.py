@@ -87,15 +87,17 @@ def test_the_shipped_checkpoint_stands_in_for_a_model_that_is_not_named():
 
 def test_model_options_reach_load_model(monkeypatch):
     given = []
-    monkeypatch.setattr("demask_hf.cli.options.load_model", lambda *arguments: given.append(arguments))
-    options = ModelOptions("org/name", "head", device_map="auto", dtype="bfloat16", revision="main")
+    monkeypatch.setattr("demask_hf.models.loading.load_model", lambda *arguments: given.append(arguments))
+    options = ModelOptions(
+        "org/name", "head", device_map="auto", dtype="bfloat16", revision="main", quantization="int8"
+    )
     options.load(options.head_or_shipped, is_shared=True)
-    assert given == [("org/name", "head", None, "auto", "bfloat16", "main")]
+    assert given == [("org/name", "head", None, "auto", "bfloat16", "main", "int8")]
 
 
 def test_every_process_of_several_has_a_device_of_its_own(monkeypatch):
     given = []
-    monkeypatch.setattr("demask_hf.cli.options.load_model", lambda name, head, device, *rest: given.append(device))
+    monkeypatch.setattr("demask_hf.models.loading.load_model", lambda name, head, device, *rest: given.append(device))
     ModelOptions().load(None)
     ModelOptions(device="cpu").load(None, is_shared=True)
     ModelOptions().load(None, is_shared=True)

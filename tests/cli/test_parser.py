@@ -5,11 +5,16 @@ from importlib import import_module
 
 import pytest
 
-from demask_hf.cli.parser import AnyNumber, CommandParser, Switch, descriptions, option, repeated, same_as, switch
+from demask_hf.cli.documented import constant, descriptions, documented
+from demask_hf.cli.parser import AnyNumber, CommandParser, Switch, option, repeated, same_as, switch
 from demask_hf_command import COMMANDS
 
 
-def measure(num_draws: int = 7, share: float = 0.5, folder: str = "", **rest) -> None:
+SOURCE = '''
+KINDS = ("a", "b")
+ALL_KINDS = (*KINDS, "c")
+
+def measure(model, num_draws: int = 7, *, share: float = 0.5, kinds: tuple = ALL_KINDS, **rest) -> None:
     """Measure something.
 
     Args:
@@ -19,12 +24,38 @@ def measure(num_draws: int = 7, share: float = 0.5, folder: str = "", **rest) ->
         share (`float`): Up to 100 % of `all`.
         first, second (`int`):
             Both.
+        kinds (`tuple`):
+            Kinds.
         rest:
             What is left.
 
     Returns:
         `None`: nothing.
     """
+
+class Measured:
+    """What was measured.
+
+    Args:
+        seed (`int`): Seed.
+        name (`str`): Name.
+    """
+
+    name: str
+    seed: int = -3
+
+class Built:
+    """What was built.
+
+    Args:
+        size (`int`): Size.
+    """
+
+    name: str = "x"
+
+    def __init__(self, size: int = 4):
+        pass
+'''
 
 
 @dataclass(frozen=True)
@@ -51,9 +82,9 @@ class Options:
     _argument_group_name = "things"
 
     folder: str = field(metadata={"metavar": "DIR"})
-    num_draws: int = same_as(measure, "num_draws")
-    share: float = same_as(measure, "share")
-    rest: int | None = same_as(measure, "rest")
+    num_draws: int = same_as("bound.measurement.VerificationSettings", "num_draws")
+    share: float = same_as("bound.calibration.calibrate", "epsilon")
+    rest: int | None = same_as("models.loading.load_model", "name")
     dry_run: bool = switch(aliases="-d")
     names: list[str] | None = option(action=AnyNumber, metavar="NAME")
     sizes: list[float] = field(default_factory=lambda: [0.5, 2.0])
@@ -75,19 +106,53 @@ def parse():
     return run
 
 
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A package with one file."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "measuring.py").write_text(SOURCE)
+    monkeypatch.setattr("demask_hf.cli.documented._PACKAGE", tmp_path)
+
+
 def test_descriptions_are_read_from_a_docstring_as_plain_text():
-    assert descriptions(measure) == {
+    docstring = SOURCE.split('"""')[1]
+    assert descriptions(docstring) == {
         "num_draws": "Draws of a set, see draw; at least 2.",
         "share": "Up to 100 % of all.",
         "first": "Both.",
         "second": "Both.",
+        "kinds": "Kinds.",
         "rest": "What is left.",
     }
-    assert descriptions(len) == {}
+    assert descriptions("Nothing.") == {}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "expected"),
+    [
+        ("measure", "num_draws", (7, "Draws of a set, see draw; at least 2.")),
+        ("measure", "share", (0.5, "Up to 100 % of all.")),
+        ("measure", "rest", (None, "What is left.")),
+        ("measure", "kinds", (("a", "b", "c"), "Kinds.")),
+        ("Measured", "seed", (-3, "Seed.")),
+        ("Measured", "name", (None, "Name.")),
+        ("Built", "size", (4, "Size.")),
+    ],
+)
+def test_defaults_and_descriptions_are_read_from_the_source(source, place, name, expected):
+    assert documented(f"room.measuring.{place}", name) == expected
+
+
+def test_what_is_not_in_the_source_is_an_error_of_the_programmer(source):
+    assert constant("room.measuring.ALL_KINDS") == ("a", "b", "c")
+    with pytest.raises(LookupError, match=r"there is no function or class room\.measuring\.nothing"):
+        documented("room.measuring.nothing", "name")
+    with pytest.raises(LookupError, match="model"):
+        documented("room.measuring.measure", "model")
 
 
 def test_defaults_are_those_of_the_function(parse):
-    assert parse() == (Options("x", 7, 0.5, None, False, None, [0.5, 2.0], [], None, None), [])
+    assert parse() == (Options("x", 256, 0.05, None, False, None, [0.5, 2.0], [], None, None), [])
 
 
 def test_options_without_a_value_leave_prompts_alone(parse):
@@ -126,8 +191,8 @@ def test_help_has_titles_descriptions_and_defaults():
     for part in (
         "things:",
         "--folder DIR Where to write",
-        "--num-draws N Draws of a set, see draw; at least 2 (default: 7)",
-        "--share X Up to 100 % of all (default: 0.5)",
+        "--share X Limit of the expected loss, in (0, 1) (default: 0.05)",
+        "comparing orders; at least 2 (default: 256)",
         "--dry-run, -d Write nothing",
         "--sizes X [X ...] Some sizes (default: 0.5 2.0)",
         "--stop-early, --no-stop-early Stop",

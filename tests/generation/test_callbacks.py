@@ -27,7 +27,7 @@ class RecordingStreamer:
     """A streamer that keeps what it is given."""
 
     def __init__(self):
-        self.texts, self.drafts, self.is_ended = [], [], False
+        self.texts, self.drafts, self.steps, self.is_ended = [], [], [], False
 
     def put(self, tokens):
         assert not self.is_ended
@@ -36,6 +36,10 @@ class RecordingStreamer:
     def put_draft(self, tokens):
         assert not self.is_ended
         self.drafts.append(tokens.tolist())
+
+    def put_step(self, tokens, unmask_step, num_forward_passes):
+        assert not self.is_ended
+        self.steps.append((tokens.tolist(), unmask_step.tolist(), num_forward_passes))
 
     def end(self):
         self.is_ended = True
@@ -62,6 +66,16 @@ def test_text_is_sent_as_soon_as_everything_before_it_is_written(scripted):
 def test_drafts_show_the_rest_with_the_likeliest_tokens(scripted):
     streamer, _ = _stream(scripted(_ordered([1, 0, 3, 2], [5, 6, 7, 8])))
     assert streamer.drafts == [[5, 6, 7, 8], [7, 8], [7, 8]]
+
+
+def test_steps_show_the_answer_with_its_masks(scripted):
+    streamer, _ = _stream(scripted(_ordered([1, 0, 3, 2], [5, 6, 7, 8])))
+    assert streamer.steps == [
+        ([MASK, 6, MASK, MASK], [-1, 0, -1, -1], 1),
+        ([5, 6, MASK, MASK], [1, 0, -1, -1], 2),
+        ([5, 6, MASK, 8], [1, 0, -1, 2], 3),
+        ([5, 6, 7, 8], [1, 0, 3, 2], 4),
+    ]
 
 
 def test_drafts_change_with_the_predictions(scripted):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -217,12 +218,13 @@ def test_the_model_card_has_valid_front_matter_and_the_numbers(make_head, make_d
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.library_name == "transformers"
     assert card.data.base_model == "org/backbone"
-    assert card.data.license == "apache-2.0"
+    assert card.data.license is None
+    assert "The license of this head is not chosen yet" in card.text
     assert "custom_generate" in card.data.tags
     assert "revision `abc123`" in card.text
     assert "| estimator | sample |" in card.text
     assert "| this head | 0.5000 | 0.5000 | 0.5000 |" in card.text
-    assert 'load_demask_head("org/head")' in card.text
+    assert 'head="org/head")' in card.text
     head.config.base_model_name_or_path = "/some/folder"
     export_head(head, tmp_path)
     assert ModelCard.load(tmp_path / "README.md").data.base_model is None
@@ -230,7 +232,32 @@ def test_the_model_card_has_valid_front_matter_and_the_numbers(make_head, make_d
 
 def test_the_model_card_keeps_bars_within_their_cell(make_head, make_dream):
     record = {**RECORD, "data": {"data": "a|b.jsonl"}}
-    assert r"| data | a\|b.jsonl |" in model_card(make_head(make_dream()), record, None, "mit")
+    assert r"| data | a\|b.jsonl |" in model_card(make_head(make_dream()), record, "org/head", "mit")
+
+
+def test_the_model_card_names_the_license_that_was_chosen(make_head, make_dream, tmp_path):
+    export_head(make_head(make_dream()), tmp_path, license="mit")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.license == "mit"
+    assert "not chosen yet" not in card.text
+
+
+def test_the_code_of_the_model_card_runs(tmp_path, capsys):
+    head = load_head(demask_hf.TINY_DEMASK)
+    head.config.base_model_name_or_path = "demask_hf.TINY_DREAM"
+    export_head(head, tmp_path / "head")
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "head" / "README.md").read_text(), flags=re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(exported, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        OSError, match="`repo_id` must be a repository that can be reached, got 'org/head': "
+    ) as raised:
+        push_head(exported, "org/head", token=TOKEN)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_a_training_record_is_read_under_its_present_names(tmp_path):

@@ -5,6 +5,7 @@ import torch
 
 import demask_hf
 from demask_hf.models.loading import checked_device, load_model
+from demask_hf.models.quantization import check_quantized, quantized
 
 
 PROMPT = torch.tensor([[5, 6, 7]])
@@ -68,3 +69,41 @@ def test_two_names_of_the_mask_token_are_said_once(make_dream, tokenizer, tmp_pa
     load_model(str(tmp_path), device="cpu")
     assert len(said) == 1
     assert said[0].startswith("The config says that the mask token is 3, the tokenizer that it is 1; 3 is used.")
+
+
+def test_a_model_is_quantised_while_it_is_loaded(folders):
+    pytest.importorskip("torchao.quantization", reason="needs torchao")
+    model, _ = load_model(*folders, device="cpu", quantization="int8")
+    assert type(model.model.layers[0].mlp.up_proj.weight).__name__ == "Int8Tensor"
+    assert type(model.demask_head.scorer.weight) is torch.nn.Parameter
+    assert model.generate(PROMPT, max_new_tokens=4).shape == (1, 7)
+
+
+def test_quantisation_needs_a_recent_torchao(folders, monkeypatch):
+    monkeypatch.setattr("demask_hf.models.quantization.is_torchao_available", lambda: False)
+    with pytest.raises(ImportError, match=r"`torchao` 0\.\d+\.0 or newer must be installed for a `quantization`"):
+        load_model(folders[0], device="cpu", quantization="int8")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("int2", None, "auto"), "`quantization` must be one of int8, int4, got 'int2'"),
+        (
+            ("int4", torch.device("cpu"), "auto"),
+            "`device` must be a GPU for the quantization 'int4' of torchao, got 'cpu'",
+        ),
+        (
+            ("int4", torch.device("cuda"), torch.float16),
+            "`dtype` must be 'auto' or 'bfloat16' for the quantization 'int4'",
+        ),
+    ],
+)
+def test_a_quantisation_that_does_not_fit_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        quantized(*given)
+
+
+def test_a_quantisation_that_changes_no_weight_is_refused(dream):
+    with pytest.raises(ValueError, match="`quantization` must fit the sizes of the model's layers, got 'int4'"):
+        check_quantized(dream, "int4")

@@ -44,7 +44,7 @@ def _minimal(command: str, folder: Path) -> list[str]:
         "calibrate": ["--out", str(folder / "new"), "--work", str(folder / "work")],
         "import-head": [str(folder / "none.pt"), "--model", "model", "--out", str(folder / "new")],
         "export": ["--head", str(folder / "none"), str(folder / "new")],
-        "push": ["org/name", "--head", str(folder / "none")],
+        "push": ["org/name", "--license", "mit", "--head", str(folder / "none")],
     }
     return given.get(command, [])
 
@@ -71,7 +71,19 @@ def _wrong(name: str, kind: Any, folder: Path, command: str) -> tuple[str, ...]:
         return (str(folder / "none"), str(folder / "binary"), str(folder / "empty"))
     if name == "file":
         return files
-    if name in ("device", "dtype", "split", "estimator", "risk", "test", "scores", "block_cache", "peft", "recipe"):
+    if name in (
+        "device",
+        "dtype",
+        "split",
+        "estimator",
+        "risk",
+        "test",
+        "scores",
+        "block_cache",
+        "peft",
+        "recipe",
+        "quantization",
+    ):
         return ("", "x", "0", "nan") if name != "device" else ("", "x", "cuda:99", "nan", "cpu:x")
     if name in ("model", "head", "push"):
         return (str(folder / "none"), str(folder / "binary"), "", "a/b/c/d", "../none")

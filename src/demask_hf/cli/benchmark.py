@@ -1,30 +1,27 @@
 """`demask-hf benchmark`: compare strategies on tasks, each at its best limit."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase
-
-from ..bound.figures import dependency_figure
-from ..bound.verification import dependencies_before
-from ..evaluation.archive import ARCHIVE_FILE, Archive
-from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
-from ..evaluation.figures import frontier_figure, order_figure
-from ..evaluation.records import Record
-from ..evaluation.report import environment, write_report
-from ..evaluation.runs import Run
-from ..evaluation.specs import parse_settings
 from ..files import write_text
-from ..generation.mixin import DemaskGenerationMixin
-from ..locking import locked
-from ..strategies.demask import DemaskStrategy
 from .evaluate import keep_run_facts, run_facts
 from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as, switch
 from .prompts import TaskOptions, load_tasks
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..evaluation.benchmark import Report
+    from ..evaluation.records import Record
+    from ..evaluation.runs import Run
+    from ..evaluation.specs import Setting
+    from ..generation.mixin import DemaskGenerationMixin
 
 EXAMPLES = """examples:
   demask-hf benchmark --out runs/t0
@@ -60,10 +57,10 @@ class BenchmarkOptions:
     out: str = field(metadata={"metavar": "DIR"})
     compare: list[str] | None = option(metavar="SPEC")
     num_validation: int = 60
-    margin: float = same_as(run_benchmark, "margin")
+    margin: float = same_as("evaluation.benchmark.run_benchmark", "margin")
     chosen_only: bool = switch()
     whole_length: bool = switch()
-    batch_size: int = same_as(Run, "batch_size")
+    batch_size: int = same_as("evaluation.runs.Run", "batch_size")
 
 
 def make_parser() -> CommandParser:
@@ -79,6 +76,16 @@ def run(
     options: BenchmarkOptions, tasks: TaskOptions, decoding: SampledDecodingOptions, model_options: ModelOptions
 ) -> None:
     """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
+    from accelerate import PartialState
+    from tqdm import tqdm
+
+    from ..evaluation.archive import ARCHIVE_FILE, Archive
+    from ..evaluation.benchmark import run_benchmark
+    from ..evaluation.report import environment
+    from ..evaluation.runs import Run
+    from ..evaluation.specs import parse_settings
+    from ..locking import locked
+
     head = model_options.head_or_shipped
     settings = decoding.settings()
     specs = options.compare or _default_grid(has_head=head is not None, is_sampled=bool(decoding.temperature))
@@ -96,15 +103,21 @@ def run(
         runs = {
             split: Run(loaded[split], seeds[split], out / split, options.batch_size, decoding.seed) for split in loaded
         }
-        report = run_benchmark(
-            grid,
-            runs.get("validation"),
-            runs["test"],
-            lambda run, setting: run.decode(model, tokenizer, setting),
-            options.margin,
-            options.whole_length,
-            not options.chosen_only,
-        )
+        with tqdm(total=_most_settings(grid, options), unit="setting", desc="at most", disable=None) as bar:
+
+            def decode(run: Run, setting: Setting) -> None:
+                run.decode(model, tokenizer, setting)
+                bar.update()
+
+            report = run_benchmark(
+                grid,
+                runs.get("validation"),
+                runs["test"],
+                decode,
+                options.margin,
+                options.whole_length,
+                not options.chosen_only,
+            )
         if PartialState().is_main_process:
             facts |= {
                 "model": model_options.public_model,
@@ -127,8 +140,20 @@ def run(
             _write(report, out, facts, runs["test"], model, tokenizer)
 
 
+def _most_settings(grid: Sequence[Sequence[Setting]], options: BenchmarkOptions) -> int:
+    """Return how many settings are decoded at most, on both splits; which ones depends on what is chosen."""
+    of_row = 1 if options.chosen_only else 3
+    num_all, num_chosen = sum(map(len, grid)), sum(min(len(row), of_row) for row in grid)
+    references = len({setting.reference().key for row in grid for setting in row})
+    if not options.num_validation:
+        return references + num_all * (2 if options.whole_length else 1)
+    return num_all + num_chosen + 2 * references + (len(grid) if options.whole_length else 0)
+
+
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
     """Return the grid of all strategies that the model can run."""
+    from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID
+
     grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
     return [spec for spec in grid if has_head or not spec.startswith("demask")]
 
@@ -142,6 +167,13 @@ def _write(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Write the files of a benchmark and print its table."""
+    from ..bound.figures import dependency_figure
+    from ..bound.verification import dependencies_before
+    from ..evaluation.benchmark import markdown_table, text_table
+    from ..evaluation.figures import frontier_figure, order_figure
+    from ..evaluation.report import write_report
+    from ..strategies.demask import DemaskStrategy
+
     rows = report.rows()
     chosen = [row for row in rows if row["is_chosen"]]
     write_text(out / "table.md", markdown_table(chosen))

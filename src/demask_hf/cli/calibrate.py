@@ -1,20 +1,22 @@
 """`demask-hf calibrate`: choose the dependency bound with a guarantee on a loss."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..assets import TINY_DEMASK
-from ..bound.calibration import Calibration, calibrate, check_calibration
-from ..bound.certification import certificate_of, check_destination, store_certificate
-from ..bound.risks import RISKS, Rollouts
-from ..head.certificate import uncertify
-from ..locking import locked
 from ..validation import check_choice
 from .options import DecodingOptions, ModelOptions, RuleOptions
 from .parser import CommandParser, option, same_as
 from .prompts import ExampleOptions, family_examples, file_texts, grouped_prompts
 
+
+if TYPE_CHECKING:
+    from ..bound.calibration import Calibration
+
+_CALIBRATE, _ROLLOUTS = "bound.calibration.calibrate", "bound.risks.Rollouts"
 
 EXAMPLES = """examples:
   demask-hf calibrate --model MODEL --head HEAD --file prompts.txt --risk tv --epsilon 0.05 --delta 0.1
@@ -47,12 +49,12 @@ class CalibrateOptions:
     _argument_group_name = "guarantee"
 
     risk: str = "tv"
-    epsilon: float = same_as(calibrate, "epsilon")
-    delta: float = same_as(calibrate, "delta")
+    epsilon: float = same_as(_CALIBRATE, "epsilon")
+    delta: float = same_as(_CALIBRATE, "delta")
     bounds: list[float] = field(default_factory=lambda: list(_BOUNDS))
-    test: str = same_as(calibrate, "test")
-    num_draws: int = same_as(Rollouts, "num_draws")
-    seed: int = same_as(Rollouts, "seed")
+    test: str = same_as(_CALIBRATE, "test")
+    num_draws: int = same_as(_ROLLOUTS, "num_draws")
+    seed: int = same_as(_ROLLOUTS, "seed")
     work: str = option("calibration", metavar="DIR")
     out: str | None = option(metavar="DIR")
 
@@ -73,6 +75,12 @@ def run(
     model_options: ModelOptions,
 ) -> None:
     """Roll out the candidates, print them, and store the certified bound with its certificate."""
+    from ..bound.calibration import calibrate, check_calibration
+    from ..bound.certification import certificate_of, check_destination, store_certificate
+    from ..bound.risks import RISKS, Rollouts
+    from ..head.certificate import uncertify
+    from ..locking import locked
+
     check_choice("risk", options.risk, RISKS)
     check_calibration(options.bounds, options.epsilon, options.delta, options.test)
     head = model_options.head_or_shipped

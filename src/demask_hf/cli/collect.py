@@ -1,23 +1,26 @@
 """`demask-hf collect`: measure dependencies in states of a model, for a head to be trained on."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..evaluation.specs import strategy_of
-from ..functional.probes import TARGET_ESTIMATORS
-from ..generation.mixin import DemaskGenerationMixin
-from ..locking import locked
-from ..strategies import make_strategy
-from ..training.collection import collect
-from ..training.prompts import TokenizedPrompt, check_source
-from ..training.states import CollectionSettings
-from .options import EngineOptions, ModelOptions
-from .parser import CommandParser, same_as
+from .documented import constant, documented
+from .engines import EngineOptions
+from .options import ModelOptions
+from .parser import CommandParser, option, same_as
 from .prompts import DataOptions, provenance, training_prompts
 
 
+if TYPE_CHECKING:
+    from ..generation.mixin import DemaskGenerationMixin
+    from ..training.prompts import TokenizedPrompt
+    from ..training.states import CollectionSettings
+
+_SETTINGS = "training.states.CollectionSettings"
 EXAMPLES = """examples:
   demask-hf collect --data answers.jsonl --out states --num-states 2000 --estimator expectation
   demask-hf collect --model MODEL --data ORG/DATASET --out states --trajectory-ratio 0.3 --strategy threshold
@@ -44,7 +47,7 @@ class CollectOptions:
 
     data: str = field(metadata={"metavar": "DATA"})
     out: str = field(metadata={"metavar": "DIR"})
-    seed: int = CollectionSettings.seed
+    seed: int = documented(_SETTINGS, "seed")[0]
 
 
 @dataclass(frozen=True)
@@ -64,16 +67,20 @@ class StateOptions:
 
     num_states: int | None = None
     answer_length: int | None = None
-    num_sources: int = same_as(CollectionSettings, "num_sources")
-    estimator: str = same_as(CollectionSettings, "estimator", choices=TARGET_ESTIMATORS)
-    trajectory_ratio: float = same_as(CollectionSettings, "trajectory_ratio")
-    strategy: str = field(default=str(CollectionSettings.strategy), metadata={"metavar": "SPEC"})
-    temperature: float = same_as(CollectionSettings, "temperature")
-    top_p: float | None = same_as(CollectionSettings, "top_p")
-    state_batch_size: int = same_as(CollectionSettings, "batch_size")
-    states_per_shard: int = same_as(CollectionSettings, "states_per_shard")
+    num_sources: int = same_as(_SETTINGS, "num_sources")
+    estimator: str = same_as(_SETTINGS, "estimator", choices=constant("functional.probes.TARGET_ESTIMATORS"))
+    trajectory_ratio: float = same_as(_SETTINGS, "trajectory_ratio")
+    strategy: str = option(documented(_SETTINGS, "strategy")[0], metavar="SPEC")
+    temperature: float = same_as(_SETTINGS, "temperature")
+    top_p: float | None = same_as(_SETTINGS, "top_p")
+    state_batch_size: int = same_as(_SETTINGS, "batch_size")
+    states_per_shard: int = same_as(_SETTINGS, "states_per_shard")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if the strategy or a field is unknown, or a value is wrong."""
+        from ..evaluation.specs import strategy_of
+        from ..strategies import make_strategy
+
         make_strategy(**strategy_of(self.strategy))
 
     def settings(
@@ -92,6 +99,9 @@ class StateOptions:
         Raises:
             ValueError: if a setting is outside its range.
         """
+        from ..evaluation.specs import strategy_of
+        from ..training.states import CollectionSettings
+
         length = self.answer_length or model.generation_config.max_new_tokens
         length = length or max(len(prompt.answer) for prompt in prompts) + 1
         num_cut = sum(len(prompt.answer) > length for prompt in prompts)
@@ -124,6 +134,10 @@ def run(
     model_options: ModelOptions,
 ) -> None:
     """Measure dependencies in states of a backbone and write them to a folder."""
+    from ..locking import locked
+    from ..training.collection import collect
+    from ..training.prompts import check_source
+
     check_source(options.data, data.split)
     with locked(Path(options.out), is_shared=True):
         model, tokenizer = engine.load(model_options, model_options.head)
@@ -137,4 +151,4 @@ def run(
         origin = {**provenance(options.data, data, model_options, model), "head": model_options.head}
         collection = collect(model, prompts, options.out, settings, origin, measure=measure)
     if collection is not None:
-        print(f"{len(collection)} states of {len(prompts)} prompts in {options.out}")
+        print(f"complete: {len(collection)} states of {len(prompts)} prompts in {options.out}")

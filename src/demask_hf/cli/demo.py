@@ -1,19 +1,22 @@
 """The demonstration: the shipped checkpoint decodes unseen prompts with three strategies, side by side."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedTokenizerBase
-
-from ..evaluation.comparison import Outcome
-from ..evaluation.records import Record, evaluate
-from ..evaluation.statistics import paired_difference, ratio_of_means
-from ..generation.mixin import DemaskGenerationMixin
-from ..tables import Column, text_lines
-from ..tasks import FAMILIES, TaskExample
+from ..tables import Column, terminal_width, text_lines
 from ..validation import check_count
 from .options import ModelOptions
 from .parser import CommandParser, same_as
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..evaluation.records import Record
+    from ..generation.mixin import DemaskGenerationMixin
+    from ..tasks import TaskExample
 
 STRATEGIES: dict[str, dict] = {
     "one token": {"name": "sequential", "order": "entropy"},
@@ -25,7 +28,6 @@ EXCEPTION = "parity"
 SHOWN_FAMILIES = ("shuffle", "bill", "pairs")
 # Prompts of each task family: enough to tell the strategies apart in about half a minute.
 NUM_EXAMPLES = 20
-_TEXT_WIDTH = 96
 
 
 def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
@@ -40,6 +42,8 @@ def sample_examples(num_examples: int, seed: int = 0) -> list[TaskExample]:
     Raises:
         ValueError: if `num_examples` is below 1.
     """
+    from ..tasks import FAMILIES
+
     check_count("num_examples", num_examples)
     return [example for family in FAMILIES.values() for example in family.distinct("test", num_examples, seed)]
 
@@ -65,14 +69,21 @@ def run_demo(
         seed (`int`, *optional*, defaults to 0):
             Seed of the prompts and of the sampling.
     """
+    from tqdm import tqdm
+
+    from ..evaluation.records import evaluate
+
     examples = sample_examples(num_examples, seed)
     print(f"{num_examples} prompts of each task family that the model has not seen, temperature {temperature:g}.")
     print("Right answers, mean forward passes per answer, tokens per forward pass:")
     print(flush=True)
-    records = {
-        label: evaluate(model, tokenizer, examples, strategy, temperature=temperature, seed=seed)
-        for label, strategy in STRATEGIES.items()
-    }
+    records: dict[str, list[Record]] = {label: [] for label in STRATEGIES}
+    with tqdm(total=len(STRATEGIES) * len(examples), unit="prompt", disable=None, leave=False) as bar:
+        for label, strategy in STRATEGIES.items():
+            for start in range(0, len(examples), num_examples):
+                part, number = examples[start : start + num_examples], seed + start
+                records[label] += evaluate(model, tokenizer, part, strategy, temperature=temperature, seed=number)
+                bar.update(len(part))
     print("\n".join(table(records)))
     print()
     print("\n".join(comparison(records)))
@@ -91,6 +102,9 @@ def table(records: dict[str, list[Record]]) -> list[str]:
         records (`dict[str, list[Record]]`):
             Records of each strategy by its label; all of the same examples.
     """
+    from ..evaluation.comparison import Outcome
+    from ..tasks import FAMILIES
+
     outcomes = {label: Outcome.of_records(of_one) for label, of_one in records.items()}
     families = list(dict.fromkeys(record.family for of_one in records.values() for record in of_one))
     regular = [family for family in families if family != EXCEPTION]
@@ -130,6 +144,10 @@ def comparison(records: dict[str, list[Record]]) -> list[str]:
         records (`dict[str, list[Record]]`):
             Records of each strategy by its label; all of the same examples, at least two.
     """
+    from ..evaluation.comparison import Outcome
+    from ..evaluation.statistics import paired_difference, ratio_of_means
+    from ..tasks import FAMILIES
+
     regular = [family for family in FAMILIES if family != EXCEPTION]
     outcomes = {label: Outcome.of_records(of_one).only(regular) for label, of_one in records.items()}
     last, ours = outcomes.popitem()
@@ -165,7 +183,7 @@ def answer_by_steps(tokenizer: PreTrainedTokenizerBase, record: Record) -> list[
     tops, bottoms = ["  "], ["  "]
     for piece, step in zip(map(_visible, pieces), record.unmask_steps, strict=True):
         width = max(len(piece), len(str(step)))
-        if len(tops[-1]) + width + 1 > _TEXT_WIDTH:
+        if len(tops[-1]) + width + 1 > terminal_width() - 4:
             tops, bottoms = [*tops, "  "], [*bottoms, "  "]
         tops[-1] += f"{piece:<{width}} "
         bottoms[-1] += f"{step:<{width}} "
@@ -181,9 +199,9 @@ def _visible(text: str) -> str:
 class DemoOptions:
     """The arguments of [`run_demo`]."""
 
-    num_examples: int = same_as(run_demo, "num_examples")
-    temperature: float = same_as(run_demo, "temperature")
-    seed: int = same_as(run_demo, "seed")
+    num_examples: int = same_as("cli.demo.run_demo", "num_examples")
+    temperature: float = same_as("cli.demo.run_demo", "temperature")
+    seed: int = same_as("cli.demo.run_demo", "seed")
 
 
 def make_parser() -> CommandParser:

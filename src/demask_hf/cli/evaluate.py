@@ -1,28 +1,26 @@
 """`demask-hf evaluate`: decode task prompts with one strategy and check the answers."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import PartialState
-from transformers import PreTrainedTokenizerBase
-
-from ..evaluation.benchmark import SUMMARY_COLUMNS
-from ..evaluation.comparison import Outcome
-from ..evaluation.runs import FACTS_FILE, RECORDS, Run
-from ..evaluation.specs import parse_settings
 from ..files import keep_facts
-from ..generation.mixin import DemaskGenerationMixin
-from ..locking import locked
-from ..models.fingerprints import model_facts
 from ..tables import text_lines
-from .options import EngineOptions, ModelOptions, SampledDecodingOptions
+from .engines import EngineOptions
+from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as
 from .prompts import TaskOptions, load_tasks
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..evaluation.comparison import Outcome
+    from ..generation.mixin import DemaskGenerationMixin
 
 EXAMPLES = """examples:
   demask-hf evaluate --strategy demask:dependency_bound=0.06 --num-prompts 100
@@ -51,7 +49,7 @@ class EvaluateOptions:
     strategy: str | None = option(metavar="SPEC")
     split: str = "test"
     out: str | None = option(metavar="DIR")
-    batch_size: int = same_as(Run, "batch_size")
+    batch_size: int = same_as("evaluation.runs.Run", "batch_size")
 
 
 def make_parser() -> CommandParser:
@@ -68,6 +66,13 @@ def run(
     model_options: ModelOptions,
 ) -> None:
     """Decode task prompts with one strategy and print the results by task."""
+    from accelerate import PartialState
+
+    from ..evaluation.comparison import Outcome
+    from ..evaluation.runs import Run
+    from ..evaluation.specs import parse_settings
+    from ..locking import locked
+
     head = model_options.head_or_shipped
     spec = options.strategy or model_options.default_strategy(head)
     settings = parse_settings(spec, decoding.settings())
@@ -104,6 +109,8 @@ def run_facts(
     options: ModelOptions, seed: int, model: DemaskGenerationMixin, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """Return the facts that records depend on, apart from settings and prompts."""
+    from ..models.fingerprints import model_facts
+
     names = {"model": options.model_or_shipped, "head": options.head_or_shipped}
     return {**names, "seed": seed, **model_facts(model, tokenizer)}
 
@@ -114,12 +121,18 @@ def keep_run_facts(folder: Path, facts: dict[str, Any], model: DemaskGenerationM
     Raises:
         ValueError: if the folder holds other facts, or records without facts.
     """
+    from accelerate import PartialState
+
+    from ..evaluation.runs import FACTS_FILE, RECORDS
+
     with PartialState(cpu=model.device.type == "cpu").main_process_first():
         keep_facts(folder / FACTS_FILE, facts, "run", RECORDS)
 
 
 def _print_table(outcome: Outcome) -> None:
     """Print a row for each task and for all of them."""
+    from ..evaluation.benchmark import SUMMARY_COLUMNS
+
     families = sorted(set(outcome.family.tolist()))
     parts = {**{family: [family] for family in families}, "all": families}
     rows = [{"task": label, **outcome.only(kept).summary()} for label, kept in parts.items()]
@@ -128,6 +141,8 @@ def _print_table(outcome: Outcome) -> None:
 
 def _peak_memory(model: DemaskGenerationMixin) -> str:
     if model.device.type == "cuda":
+        import torch
+
         return f"{torch.cuda.max_memory_allocated(model.device) / 1e9:.2f} GB on the device"
     import resource
 

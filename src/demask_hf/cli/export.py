@@ -1,13 +1,15 @@
 """`demask-hf export`: write a head as the folder of a Hub repository."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from __future__ import annotations
 
-from ..head.loading import is_adapter, load_head
-from ..head.modeling_demask import DemaskHead
-from ..head.publishing import export_head, read_training_record
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
 from .parser import CommandParser, same_as
 
+
+if TYPE_CHECKING:
+    from ..head.modeling_demask import DemaskHead
 
 EXAMPLES = """examples:
   demask-hf export exported --head head
@@ -25,14 +27,14 @@ class PublishingOptions:
     """
 
     head: str = field(metadata={"metavar": "PATH"})
-    license: str = same_as(export_head, "license")
+    license: str | None = same_as("head.publishing.export_head", "license")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """Where the head goes later."""
 
-    repo: str | None = same_as(export_head, "repo_id", metavar="ORG/NAME")
+    repo: str | None = same_as("head.publishing.export_head", "repo_id", metavar="ORG/NAME")
 
 
 def make_parser() -> CommandParser:
@@ -44,12 +46,17 @@ def make_parser() -> CommandParser:
 
 def run(options: PublishingOptions, destination: ExportOptions, out: str) -> None:
     """Write a trained head, with its adapter merged, as the folder of a repository."""
+    from ..head.publishing import export_head
+
     head, record = trained_head(options.head)
     print("wrote", export_head(head, out, record, repo_id=destination.repo, license=options.license))
 
 
 def trained_head(path: str) -> tuple[DemaskHead, dict[str, Any]]:
     """Return a head, with its adapter merged, and its training record, empty if there is none."""
+    from ..head.loading import is_adapter, load_head
+    from ..head.publishing import read_training_record
+
     try:
         has_adapter = is_adapter(path, {})
     except OSError:

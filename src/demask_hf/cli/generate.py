@@ -1,20 +1,25 @@
 """`demask-hf generate`: decode prompts with one strategy or several."""
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TextDiffusionStreamer
-
-from ..evaluation.decoding import Decoding, decode_prompts
-from ..strategies import UnmaskingStrategy
-from ..tables import MAX_WIDTH, Column, text_lines
-from .options import EngineOptions, ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
+from ..tables import Column, terminal_width, text_lines
+from .engines import EngineOptions
+from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option, switch
-from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts, warn_of_missing_space
 
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TextDiffusionStreamer
+
+    from ..evaluation.decoding import Decoding
+    from ..strategies import UnmaskingStrategy
 
 EXAMPLES = r"""examples:
   demask-hf generate "pairs: =07, =12, =05, =18, =03, =11 -> "
@@ -88,6 +93,7 @@ def run(
     if output.stream and (output.json or is_comparison):
         raise ValueError("`--stream` must be used without --json and --compare.")
     prompts = read_texts(prompts, source)
+    warn_of_missing_space(prompts, model_options)
     head = model_options.head_or_shipped
     strategies = chosen_strategies(strategy, output.compare, head, model_options)
     if engine.is_ray:
@@ -115,6 +121,10 @@ def _decoded_here(
     model_options: ModelOptions,
 ) -> Iterator[Sequence[Decoding]]:
     """Yield the decodings of each prompt, one for each strategy."""
+    from tqdm import tqdm
+
+    from ..evaluation.decoding import decode_prompts
+
     model, tokenizer = model_options.load(model_options.head_or_shipped)
     texts = model_prompts(prompts, tokenizer, source)
     settings: dict[str, Any] = decoding.settings()
@@ -125,7 +135,9 @@ def _decoded_here(
     if output.stream:
         settings["streamer"] = _streamer(tokenizer, output.delay)
     batch_size = 1 if output.stream else output.batch_size
-    for start in range(0, len(prompts), max(batch_size, 1)):
+    # Where answers go to a terminal, they show the progress themselves.
+    starts = range(0, len(prompts), max(batch_size, 1))
+    for start in tqdm(starts, unit="batch", disable=True if sys.stdout.isatty() or len(starts) == 1 else None):
         batch, seed = texts[start : start + batch_size], decoding.seed + start
         columns = [
             decode_prompts(model, tokenizer, batch, rule, batch_size, seed=seed, **settings)
@@ -144,6 +156,8 @@ def _decoded_by_ray(
     engine: EngineOptions,
 ) -> Iterator[Sequence[Decoding]]:
     """Yield the decoding of each prompt, which the one strategy made in the same batches as it would here."""
+    from transformers import AutoTokenizer
+
     from ..ray import decode_batches
 
     tokenizer = AutoTokenizer.from_pretrained(
@@ -160,6 +174,8 @@ def _decoded_by_ray(
 
 
 def _streamer(tokenizer: PreTrainedTokenizerBase, delay: float) -> TextDiffusionStreamer:
+    from transformers import TextDiffusionStreamer
+
     return TextDiffusionStreamer(tokenizer, skip_prompt=True, sleep_time=delay, skip_special_tokens=True)
 
 
@@ -183,5 +199,5 @@ def _print_json(prompt: str, strategies: dict[str, UnmaskingStrategy], decodings
 def _print_table(prompt: str, decodings: dict[str, Decoding]) -> None:
     rows = [{**vars(decoding), "strategy": spec, "row": decoding} for spec, decoding in decodings.items()]
     print(prompt.replace("\n", "\\n"))
-    for line in text_lines(_COLUMNS, rows, MAX_WIDTH - 2):
+    for line in text_lines(_COLUMNS, rows, terminal_width() - 2):
         print(f"  {line}", flush=True)

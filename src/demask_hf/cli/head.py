@@ -1,31 +1,27 @@
 """`demask-hf head`: from a bare backbone to a verified, calibrated and exported head, a command for each stage."""
 
+from __future__ import annotations
+
 import gc
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from ..files import keep_facts, read_json, write_json
-from ..head.publishing import check_repo_id, export_head
-from ..locking import locked
 from ..tables import Column, text_lines
-from ..training.collection import size_text
-from ..training.prompts import check_source, read_records
-from ..training.recipes import PARTS, RECIPES, Estimate, Recipe, chosen_records, estimate, write_parts
-from ..training.states import CollectionSettings
 from ..validation import check_choice
-from .main import run_command
 from .options import ModelOptions
 from .parser import CommandParser, option, same_as, switch
 from .prompts import DataOptions, training_prompts
 
+
+if TYPE_CHECKING:
+    from ..training.recipes import Estimate, Recipe
 
 EXAMPLES = """examples:
   demask-hf head MODEL --data answers.jsonl --out head --dry-run
@@ -73,7 +69,7 @@ class HeadOptions:
             Seed of everything.
     """
 
-    out: str = option(metavar="DIR")
+    out: str = field(metadata={"metavar": "DIR"})
     data: str | None = option(metavar="DATA")
     recipe: str = "quick"
     temperature: float = 1.0
@@ -86,18 +82,26 @@ class HeadOptions:
     push: str | None = option(metavar="ORG/NAME")
     dry_run: bool = switch()
     seed: int = 0
-    license: str = same_as(export_head, "license")
+    license: str | None = same_as("head.publishing.export_head", "license")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if the recipe, the data or the repository cannot be used."""
+        from ..head.publishing import check_repo_id
+        from ..training.recipes import RECIPES
+
         check_choice("recipe", self.recipe, RECIPES)
         if self.push is not None:
             check_repo_id("push", self.push)
+            if self.license is None:
+                raise ValueError("`--license` must be given to publish a head with --push, such as apache-2.0.")
         if self.source is None:
             raise ValueError(f"`--data` must be given for the recipe {self.recipe!r}, which names no dataset.")
 
     @property
     def chosen_recipe(self) -> Recipe:
         """The recipe with the numbers that were given; a given number of states is not reduced."""
+        from ..training.recipes import RECIPES
+
         recipe = RECIPES[self.recipe]
         if self.num_states is not None:
             recipe = replace(recipe, minutes=None)
@@ -107,6 +111,8 @@ class HeadOptions:
     @property
     def source(self) -> str | None:
         """The prompts: the given ones, else those of the recipe."""
+        from ..training.recipes import RECIPES
+
         return self.data or RECIPES[self.recipe].data
 
 
@@ -119,6 +125,10 @@ def make_parser() -> CommandParser:
 
 def run(options: HeadOptions, data: DataOptions, model_options: ModelOptions, path: str) -> None:
     """Estimate the cost, then run one stage after the other."""
+    from ..locking import locked
+    from ..training.prompts import check_source, read_records
+    from ..training.recipes import PARTS, chosen_records, write_parts
+
     if model_options.model is not None or model_options.head is not None:
         raise ValueError("`MODEL` must be given alone, got --model or --head with it.")
     source, out, recipe = str(options.source), Path(options.out), options.chosen_recipe
@@ -148,6 +158,9 @@ def run(options: HeadOptions, data: DataOptions, model_options: ModelOptions, pa
 
 def _estimate(options: HeadOptions, data: DataOptions, models: ModelOptions, recipe: Recipe) -> Estimate:
     """Return what the stages will cost: measured now, or by an earlier run of the same command."""
+    from ..training.recipes import Estimate, estimate
+    from ..training.states import CollectionSettings
+
     file = Path(options.out) / "estimate.json"
     if file.exists():
         return Estimate(**read_json(file))
@@ -175,6 +188,8 @@ def _of_parts(data: DataOptions) -> DataOptions:
 
 def _estimate_lines(cost: Estimate) -> list[str]:
     """Return the table of the estimated cost."""
+    from ..training.collection import size_text
+
     rows = [{"stage": name, "hours": hours} for name, hours in cost.hours.items()]
     rows.append({"stage": "together", "hours": sum(cost.hours.values())})
     columns = (Column("stage", "stage", is_text=True), Column("hours, about", "hours", ".2f"))
@@ -206,6 +221,7 @@ def stage_commands(
     template = {None: [], True: ["--chat-template"], False: ["--no-chat-template"]}[data.chat_template]
     # The calibration writes its certificate into the trained head.
     states, head = str(out / "states"), str(out / "trained")
+    license = [] if options.license is None else ["--license", options.license]
 
     def prompts(part: str) -> list[str]:
         return ["--data", str(out / "data" / f"{part}.jsonl"), *template]
@@ -233,19 +249,19 @@ def stage_commands(
             *("--temperature", f"{options.temperature:g}", *drawn[2:], *seed, *model),
         ],
         "export": [
-            *("export", str(out / "exported"), "--head", head, "--license", options.license),
+            *("export", str(out / "exported"), "--head", head, *license),
             *([] if options.push is None else ["--repo", options.push]),
         ],
-        **({} if options.push is None else {"push": ["push", options.push, "--head", head]}),
+        **({} if options.push is None else {"push": ["push", options.push, "--head", head, *license]}),
     }
 
 
 def _given(options: ModelOptions) -> Iterator[tuple[str, Any]]:
     """Yield the options of the model that are not the defaults."""
-    for field in fields(ModelOptions):
-        value = getattr(options, field.name)
-        if value != field.default:
-            yield f"--{field.name.replace('_', '-')}", value
+    for each in fields(ModelOptions):
+        value = getattr(options, each.name)
+        if value != each.default:
+            yield f"--{each.name.replace('_', '-')}", value
 
 
 def _run_stages(stages: dict[str, list[str]], out: Path, num_processes: int) -> None:
@@ -254,6 +270,8 @@ def _run_stages(stages: dict[str, list[str]], out: Path, num_processes: int) -> 
     Raises:
         ValueError: if a stage refuses.
     """
+    from tqdm import tqdm
+
     file = out / "stages.json"
     done = read_json(file) if file.exists() else {}
     for number, (name, command) in enumerate(stages.items(), start=1):
@@ -285,7 +303,9 @@ def _run_stage(command: list[str], num_processes: int) -> None:
         ValueError: if the command refuses.
     """
     if num_processes == 1:
-        run_command(command[0], command[1:])
+        from .main import carry_out
+
+        carry_out(command[0], command[1:])
         return
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(num_processes)]
     if subprocess.run([*launch, "-m", "demask_hf", *command], check=False).returncode:

@@ -1,17 +1,18 @@
 """`demask-hf import-head`: take in a head that somebody else trained."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-import torch
-from transformers import AutoConfig, AutoModel
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ..backbones.backbone import backbone_facts
-from ..head.importing import import_head, projections_of, read_tensors
-from ..head.loading import check_finite
 from ..tables import Column, text_lines
-from .parser import CommandParser, option, same_as, switch
+from .parser import CommandParser, same_as, switch
 
+
+if TYPE_CHECKING:
+    import torch
+
+_IMPORT_HEAD = "head.importing.import_head"
 
 EXAMPLES = """examples:
   demask-hf import-head theirs.safetensors --model Dream-org/Dream-v0-Instruct-7B --out head
@@ -37,12 +38,12 @@ class ImportOptions:
             The query belongs to the position that is changed, and the key to the one that is revealed.
     """
 
-    model: str = option(metavar="PATH")
-    out: str = option(metavar="DIR")
+    model: str = field(metadata={"metavar": "PATH"})
+    out: str = field(metadata={"metavar": "DIR"})
     revision: str | None = None
-    query: str | None = same_as(import_head, "query", metavar="NAME")
-    key: str | None = same_as(import_head, "key", metavar="NAME")
-    scale: float | None = same_as(import_head, "scale")
+    query: str | None = same_as(_IMPORT_HEAD, "query", metavar="NAME")
+    key: str | None = same_as(_IMPORT_HEAD, "key", metavar="NAME")
+    scale: float | None = same_as(_IMPORT_HEAD, "scale")
     swap: bool = switch()
 
 
@@ -62,6 +63,13 @@ def make_parser() -> CommandParser:
 
 def run(options: ImportOptions, source: str) -> None:
     """List the tensors, and write the head if they are those of a dot product."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from ..backbones.backbone import backbone_facts
+    from ..head.importing import import_head, read_tensors
+    from ..head.loading import check_finite
+
     tensors = read_tensors(source)
     names = {"query": options.query, "key": options.key}
     print("\n".join(text_lines(_COLUMNS, _rows(tensors, names))))
@@ -77,6 +85,8 @@ def run(options: ImportOptions, source: str) -> None:
 
 def _rows(tensors: dict[str, torch.Tensor], given: dict[str, str | None]) -> list[dict[str, Any]]:
     """Return a row for each tensor, with the projection that it belongs to."""
+    from ..head.importing import projections_of
+
     try:
         places = {module: kind for kind, module in projections_of(tensors, given).items()}
     except ValueError:

@@ -1,29 +1,25 @@
-"""Options that several commands share: model, machines, strategy and decoding."""
+"""Options that several commands share: model, strategy and decoding."""
 
-import os
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
-
-from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging
+from typing import TYPE_CHECKING, Any, cast
 
 from ..assets import TINY_DEMASK, TINY_DREAM
-from ..evaluation.specs import field_of, spec_of, strategy_of
-from ..generation.arguments import default_strategy
-from ..generation.checkpoint import load_settings
-from ..generation.configuration import CACHES, SCORES, DemaskGenerationConfig
-from ..generation.mixin import DemaskGenerationMixin
-from ..models.loading import load_model
-from ..strategies import (
-    DemaskStrategy,
-    UnmaskingStrategy,
-    WrappingStrategy,
-    make_strategy,
-    strategy_fields,
-    strategy_names,
-)
-from .parser import Switch, option, repeated, same_as
+from .documented import constant
+from .parser import CommandParser, Switch, option, repeated, same_as
+
+
+# Whatever imports torch is imported on use, so that parsing takes a moment.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..generation.mixin import DemaskGenerationMixin
+    from ..strategies import DemaskStrategy, UnmaskingStrategy
+
+_LOAD_MODEL = "models.loading.load_model"
+_SETTINGS = "generation.configuration.DemaskGenerationConfig"
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,13 @@ class ModelOptions:
 
     model: str | None = option(metavar="PATH")
     head: str | None = option(metavar="PATH")
-    device: str | None = same_as(load_model, "device")
-    device_map: str | None = same_as(load_model, "device_map", metavar="MAP")
-    dtype: str = same_as(load_model, "dtype", choices=("auto", "float32", "bfloat16", "float16"))
-    revision: str | None = same_as(load_model, "revision")
+    device: str | None = same_as(_LOAD_MODEL, "device")
+    device_map: str | None = same_as(_LOAD_MODEL, "device_map", metavar="MAP")
+    dtype: str = same_as(_LOAD_MODEL, "dtype", choices=("auto", "float32", "bfloat16", "float16"))
+    revision: str | None = same_as(_LOAD_MODEL, "revision")
+    quantization: str | None = same_as(
+        _LOAD_MODEL, "quantization", choices=constant("models.quantization.QUANTIZATIONS")
+    )
 
     @property
     def model_or_shipped(self) -> str:
@@ -66,6 +65,16 @@ class ModelOptions:
         """The same of the head."""
         return "demask_hf.TINY_DEMASK" if self.head_or_shipped == TINY_DEMASK else self.head_or_shipped
 
+    def named(self, path: str | None) -> ModelOptions:
+        """Return the options with the model that is named without `--model`, see [`add_model`].
+
+        Raises:
+            ValueError: if there are two models.
+        """
+        if path is not None and self.model is not None:
+            raise ValueError(f"`model` must be named once, got {path!r} and {self.model!r}.")
+        return self if path is None else replace(self, model=path)
+
     def default_strategy(self, head: str | None) -> str:
         """Return the strategy that `generate` takes where none is named; the settings of the model are read for it.
 
@@ -73,6 +82,10 @@ class ModelOptions:
             head (`str`, *optional*):
                 The head that the model will have: `head` or `head_or_shipped`.
         """
+        from ..evaluation.specs import spec_of
+        from ..generation.arguments import default_strategy
+        from ..generation.checkpoint import load_settings
+
         settings = load_settings(self.model_or_shipped, revision=self.revision or "main")
         return spec_of(default_strategy(None if settings is None else settings.strategy, head is not None))
 
@@ -85,6 +98,10 @@ class ModelOptions:
             is_shared (`bool`, *optional*, defaults to `False`):
                 Whether several processes share the work, each on its own device unless one is named.
         """
+        from transformers.utils import logging
+
+        from ..models.loading import load_model
+
         logging.disable_progress_bar()
         loading = self.arguments(head)["loading"]
         if is_shared and self.device is None and self.device_map is None:
@@ -95,53 +112,9 @@ class ModelOptions:
 
     def arguments(self, head: str | None) -> dict[str, Any]:
         """Return `model` and `head`, and as `loading` the other arguments of [`load_model`]."""
-        names = ("device", "device_map", "dtype", "revision")
+        names = ("device", "device_map", "dtype", "revision", "quantization")
         loading = {name: getattr(self, name) for name in names}
         return {"model": self.model_or_shipped, "head": head, "loading": loading}
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """Where the work is done.
-
-    Args:
-        engine (`str`, *optional*, defaults to "local"):
-            local is this process, or those of accelerate or torchrun; ray is workers of Ray on one machine or many.
-        workers (`int`, *optional*):
-            Workers of Ray at most; by default one for each GPU, or one.
-    """
-
-    _argument_group_name = "machines"
-
-    engine: str = option("local", choices=("local", "ray"))
-    workers: int | None = option()
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and not self.is_ray:
-            raise ValueError(f"`--workers` must be used with --engine ray, got {self.workers} with {self.engine}.")
-        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.is_ray and num_processes > 1:
-            raise ValueError(
-                f"`--engine` must be local in a launch of several processes, got ray in one of {num_processes}."
-            )
-
-    @property
-    def is_ray(self) -> bool:
-        """Whether workers of Ray do the work."""
-        return self.engine == "ray"
-
-    def load(self, options: ModelOptions, head: str | None) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
-        """Load the model: with Ray on the CPU, only to record what the results depend on.
-
-        Args:
-            options ([`ModelOptions`]):
-                The model.
-            head (`str`, *optional*):
-                The head: `head` or `head_or_shipped`.
-        """
-        if self.is_ray:
-            options = replace(options, device="cpu", device_map=None)
-        return options.load(head, is_shared=True)
 
 
 @dataclass(frozen=True)
@@ -150,23 +123,24 @@ class DecodingOptions:
 
     _argument_group_name = "decoding (default: settings of the checkpoint)"
 
-    max_new_tokens: int | None = same_as(DemaskGenerationConfig, "max_new_tokens")
-    block_length: int | None = same_as(DemaskGenerationConfig, "block_length")
-    max_denoising_steps: int | None = same_as(DemaskGenerationConfig, "max_denoising_steps")
-    temperature: float | None = same_as(DemaskGenerationConfig, "temperature")
-    top_p: float | None = same_as(DemaskGenerationConfig, "top_p")
-    top_k: int | None = same_as(DemaskGenerationConfig, "top_k")
-    scores: str | None = same_as(DemaskGenerationConfig, "scores", choices=SCORES)
-    eos_penalty: float | None = same_as(DemaskGenerationConfig, "eos_penalty")
-    stop_at_eos: bool | None = same_as(
-        DemaskGenerationConfig, "stop_at_eos", action=Switch, aliases="--no-stop-at-eos"
-    )
-    block_cache: str | None = same_as(DemaskGenerationConfig, "block_cache", choices=CACHES)
-    cache_refresh_interval: int | None = same_as(DemaskGenerationConfig, "cache_refresh_interval")
-    batch_invariant: bool | None = same_as(DemaskGenerationConfig, "batch_invariant", action=Switch)
-    compile: str | None = same_as(DemaskGenerationConfig, "compile", nargs="?", const="default", metavar="MODE")
+    max_new_tokens: int | None = same_as(_SETTINGS, "max_new_tokens")
+    block_length: int | None = same_as(_SETTINGS, "block_length")
+    max_denoising_steps: int | None = same_as(_SETTINGS, "max_denoising_steps")
+    temperature: float | None = same_as(_SETTINGS, "temperature")
+    top_p: float | None = same_as(_SETTINGS, "top_p")
+    top_k: int | None = same_as(_SETTINGS, "top_k")
+    scores: str | None = same_as(_SETTINGS, "scores", choices=constant("generation.configuration.SCORES"))
+    eos_penalty: float | None = same_as(_SETTINGS, "eos_penalty")
+    stop_at_eos: bool | None = same_as(_SETTINGS, "stop_at_eos", action=Switch, aliases="--no-stop-at-eos")
+    block_cache: str | None = same_as(_SETTINGS, "block_cache", choices=constant("generation.configuration.CACHES"))
+    cache_refresh_interval: int | None = same_as(_SETTINGS, "cache_refresh_interval")
+    batch_invariant: bool | None = same_as(_SETTINGS, "batch_invariant", action=Switch)
+    compile: str | None = same_as(_SETTINGS, "compile", nargs="?", const="default", metavar="MODE")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if a setting is outside its range."""
+        from ..generation.configuration import DemaskGenerationConfig
+
         DemaskGenerationConfig(**self.settings())
 
     def settings(self) -> dict[str, Any]:
@@ -215,7 +189,11 @@ class StrategyOptions:
     strategy: str | None = option(metavar="SPEC")
     set: list[str] = repeated("FIELD=VALUE")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if the strategy or a field is unknown, or a value is wrong."""
+        from ..evaluation.specs import field_of, strategy_of
+        from ..strategies import make_strategy
+
         if self.strategy is not None:
             make_strategy(**strategy_of(self.strategy))
         dict(map(field_of, self.set))
@@ -234,7 +212,8 @@ class RuleOptions:
 
     set: list[str] = repeated("FIELD=VALUE")
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` as [`rule`] does."""
         self.rule()
 
     def rule(self) -> DemaskStrategy:
@@ -243,11 +222,23 @@ class RuleOptions:
         Raises:
             ValueError: if a field is unknown or a value is wrong.
         """
-        return cast(DemaskStrategy, make_strategy("demask", **dict(map(field_of, self.set))))
+        from ..evaluation.specs import field_of
+        from ..strategies import make_strategy
+
+        return cast("DemaskStrategy", make_strategy("demask", **dict(map(field_of, self.set))))
+
+
+def add_model(parser: CommandParser) -> None:
+    """Let a command take its model as an argument, see [`ModelOptions.named`]."""
+    parser.add_argument(
+        "path", metavar="MODEL", nargs="?", help="folder or Hub repository; another way to say --model"
+    )
 
 
 def _reads_head(strategy: UnmaskingStrategy) -> bool:
     """Whether a strategy, or one within it, needs a head."""
+    from ..strategies import DemaskStrategy, WrappingStrategy
+
     if isinstance(strategy, WrappingStrategy):
         return any(map(_reads_head, strategy.wrapped))
     return isinstance(strategy, DemaskStrategy) and strategy.dependencies == "head"
@@ -271,6 +262,9 @@ def chosen_strategies(
     Raises:
         ValueError: if a strategy or a field is unknown, or a value is wrong.
     """
+    from ..evaluation.specs import field_of, strategy_of
+    from ..strategies import make_strategy, strategy_fields, strategy_names
+
     if compare is None:
         specs = [options.strategy or models.default_strategy(head)]
     else:

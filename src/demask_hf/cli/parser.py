@@ -1,20 +1,18 @@
 """From dataclasses of options to the parser of a command.
 
-The dataclasses are read by `transformers.HfArgumentParser`, which users of transformers know and which is based on
-argparse: unlike tyro or typer it adds no dependency, and importing it does not import torch.
+The dataclasses are read as by `transformers.HfArgumentParser`, which cannot be imported in less than half a second.
 """
 
 import argparse
 import dataclasses
-import inspect
-import re
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import HfArgumentParser
-
 from demask_hf_command import COMMANDS, RaisingParser
 
+from .documented import descriptions, documented
 from .limits import check_options
 
 
@@ -34,43 +32,19 @@ def option(default: Any = None, **arguments: Any) -> Any:
     return dataclasses.field(default=default, metadata=arguments)
 
 
-def same_as(documented: Any, name: str, **arguments: Any) -> Any:
+def same_as(place: str, name: str, **arguments: Any) -> Any:
     """Return a field with the default and the description of an argument of a function or class.
 
     Args:
-        documented (`Callable`):
-            The function or class; its docstring describes its arguments.
+        place (`str`):
+            The function or class, as in [`documented`]; its docstring describes its arguments.
         name (`str`):
             The argument; if it has no default, the option's default is `None`.
         arguments:
             As in [`option`].
     """
-    parameter = inspect.signature(documented).parameters.get(name)
-    has_default = parameter is not None and parameter.default is not parameter.empty
-    help_text = descriptions(documented)[name]
-    return option(parameter.default if parameter and has_default else None, help=help_text, **arguments)
-
-
-def descriptions(documented: Any) -> dict[str, str]:
-    """Return the description of each argument in a docstring, as plain text.
-
-    Args:
-        documented (`Callable`):
-            A function or class whose docstring has a section `Args` in the form of this package.
-    """
-    _, _, section = (inspect.getdoc(documented) or "").partition("\nArgs:\n")
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in section.split("\n"):
-        if line and not line.startswith(" "):
-            break
-        header = re.match(r" {4}(\w+(?:, \w+)*)(?: \(.*?\))?:(.*)", line)
-        if header is not None:
-            names, line = header[1].split(", "), header[2]
-        for name in names:
-            found[name] = f"{found.get(name, '')} {line.strip()}".strip()
-    # Marks for code and links are removed for a terminal.
-    return {name: re.sub(r"\[?`([^`]*)`\]?", r"\1", text) for name, text in found.items()}
+    default, help_text = documented(place, name)
+    return option(default, help=help_text, **arguments)
 
 
 class Switch(argparse.Action):
@@ -119,7 +93,7 @@ def repeated(metavar: str) -> Any:
     return dataclasses.field(default_factory=list, metadata={"action": Repeated, "metavar": metavar})
 
 
-class CommandParser(RaisingParser, HfArgumentParser):
+class CommandParser(RaisingParser):
     """The parser of one command.
 
     Options are named after the fields of the dataclasses, have their types and defaults, and are explained by their
@@ -137,22 +111,20 @@ class CommandParser(RaisingParser, HfArgumentParser):
     def __init__(self, command: str, *options: Any, epilog: str | None = None):
         line = COMMANDS[command]
         super().__init__(
-            options,
             prog=f"demask-hf {command}",
             description=f"{line[0].upper()}{line[1:]}.",
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        texts: dict[str, str] = {}
-        for base in (base for cls in options for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)):
-            texts |= descriptions(base)
-        for action in self._actions:
-            # The parser also accepts --like_this, which would only lengthen help and messages.
-            action.option_strings = [name for name in action.option_strings if "_" not in name]
-            text = action.help or texts.get(action.dest, "")
-            action.help = text.rstrip(".").replace("%", "%%") + _shown_default(action.default)
-            if action.metavar is None and action.type in _METAVARS:
-                action.metavar = _METAVARS[action.type]
+        self.dataclass_types = options
+        for cls in options:
+            title = getattr(cls, "_argument_group_name", None)
+            group = self if title is None else self.add_argument_group(title)
+            described = [base.__doc__ or "" for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base)]
+            texts = {name: text for one in described for name, text in descriptions(one).items()}
+            kinds = typing.get_type_hints(cls)
+            for field in dataclasses.fields(cls):
+                _add(group, field, kinds[field.name], texts.get(field.name, ""))
 
     def parse(self, arguments: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
         """Return an instance of each dataclass, and the positional arguments by name.
@@ -160,15 +132,51 @@ class CommandParser(RaisingParser, HfArgumentParser):
         Raises:
             ValueError: if an argument is unknown or wrong, or a number outside its limits.
         """
-        *found, unknown = self.parse_args_into_dataclasses(
-            list(arguments), return_remaining_strings=True, look_for_args_file=False
-        )
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        positionals = dict(vars(found.pop())) if len(found) > len(list(self.dataclass_types)) else {}
+        values = vars(self.parse_args(list(arguments)))
+        found = [
+            cls(**{field.name: values.pop(field.name) for field in dataclasses.fields(cls)})
+            for cls in self.dataclass_types
+        ]
         for options in found:
             check_options(options)
-        return found, positionals
+        return found, values
+
+
+def _add(group: Any, field: dataclasses.Field, kind: Any, text: str) -> None:
+    """Add the option of a field."""
+    arguments = dict(field.metadata)
+    aliases = arguments.pop("aliases", ())
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if default is dataclasses.MISSING:
+        default, arguments["required"] = None, True
+    of_one, is_list = _kind_of(kind)
+    arguments.setdefault("type", of_one)
+    if arguments.get("action") is None and is_list:
+        arguments.setdefault("nargs", "+")
+    if of_one in _METAVARS:
+        arguments.setdefault("metavar", _METAVARS[of_one])
+    text = arguments.pop("help", text)
+    added = group.add_argument(
+        *dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}")),
+        *([aliases] if isinstance(aliases, str) else aliases),
+        dest=field.name,
+        default=default,
+        help=text.rstrip(".").replace("%", "%%") + _shown_default(default),
+        **arguments,
+    )
+    # As with transformers, --like_this is right as well, which would only lengthen help and messages.
+    added.option_strings = [name for name in added.option_strings if "_" not in name]
+
+
+def _kind_of(kind: Any) -> tuple[Any, bool]:
+    """Return the type of a field without `None`, for a list that of its members, and whether it is a list."""
+    if isinstance(kind, types.UnionType):
+        (kind,) = (each for each in typing.get_args(kind) if each is not type(None))
+    if typing.get_origin(kind) is list:
+        return typing.get_args(kind)[0], True
+    return kind, False
 
 
 def _shown_default(default: Any) -> str:

@@ -4,11 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..generation.encoding import encode_batch
-from ..generation.profiling import profile_steps
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import CommandParser, same_as, switch
-from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts, warn_of_missing_space
 
 
 FACTS = """The prompts are decoded as one batch. What is printed is the time of a step in the backbone, its output
@@ -25,7 +23,7 @@ class ProfileOptions:
             Print one JSON list with the seconds of every step.
     """
 
-    num_runs: int = same_as(profile_steps, "num_runs")
+    num_runs: int = same_as("generation.profiling.profile_steps", "num_runs")
     json: bool = switch()
 
 
@@ -46,7 +44,11 @@ def run(
     prompts: Sequence[str],
 ) -> None:
     """Decode the prompts several times and print the time of each part of a step."""
+    from ..generation.encoding import encode_batch
+    from ..generation.profiling import profile_steps
+
     prompts = read_texts(prompts, source)
+    warn_of_missing_space(prompts, model_options)
     head = model_options.head_or_shipped
     (rule,) = chosen_strategies(strategy, None, head, model_options).values()
     model, tokenizer = model_options.load(head)

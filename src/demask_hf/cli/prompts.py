@@ -1,24 +1,30 @@
 """What commands read: prompts, examples of task families, tasks, and prompts with answers to train on."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
+from ..assets import TINY_DREAM
 from ..files import read_text
-from ..generation.encoding import Prompt
-from ..generation.mixin import DemaskGenerationMixin
-from ..tasks import FAMILIES, Task, TaskExample, load_task
-from ..training.prompts import TokenizedPrompt, prompt_of, read_prompts, read_records, templated
 from .options import ModelOptions
 from .parser import CommandParser, Switch, option, same_as, switch
 
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..generation.encoding import Prompt
+    from ..generation.mixin import DemaskGenerationMixin
+    from ..tasks import Task, TaskExample
+    from ..training.prompts import TokenizedPrompt
+
+_READ_PROMPTS = "training.prompts.read_prompts"
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
 
 
@@ -62,13 +68,14 @@ class ExampleOptions(PromptOptions):
 
     data: str | None = option(metavar="DATA")
     chat_template: bool | None = same_as(
-        read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
+        _READ_PROMPTS, "use_chat_template", action=Switch, aliases="--no-chat-template"
     )
     task: list[str] | None = option(metavar="NAME")
     split: str = "test"
     num_prompts: int = 20
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if prompts have two sources."""
         if self.data is not None and (self.file is not None or self.task is not None):
             raise ValueError("`--data` must be used without --file and --task.")
         if self.data is None and self.chat_template is not None:
@@ -115,10 +122,10 @@ class DataOptions:
 
     _argument_group_name = "data"
 
-    split: str = same_as(read_prompts, "split")
-    data_revision: str | None = same_as(read_prompts, "revision")
+    split: str = same_as(_READ_PROMPTS, "split")
+    data_revision: str | None = same_as(_READ_PROMPTS, "revision")
     chat_template: bool | None = same_as(
-        read_prompts, "use_chat_template", action=Switch, aliases="--no-chat-template"
+        _READ_PROMPTS, "use_chat_template", action=Switch, aliases="--no-chat-template"
     )
     limit: int | None = option()
 
@@ -172,6 +179,15 @@ def model_prompts(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, op
     return [[{"role": "user", "content": prompt}] for prompt in prompts]
 
 
+def warn_of_missing_space(texts: Sequence[str], options: ModelOptions) -> None:
+    """Say so if prompts of the shipped checkpoint lack the space at their end, without which it answers badly."""
+    if options.model_or_shipped == TINY_DREAM and any(text.endswith("->") for text in texts):
+        print(
+            "demask-hf: warning: prompts of the shipped checkpoint end with '-> ', and the last space is missing.",
+            file=sys.stderr,
+        )
+
+
 def family_examples(options: ExampleOptions) -> list[TaskExample]:
     """Return the examples of the chosen families; none where the prompts come from a file.
 
@@ -184,6 +200,8 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
         if options.task is not None:
             raise ValueError("`--file` must be used without --task.")
         return []
+    from ..tasks import FAMILIES
+
     names = options.task or list(FAMILIES)
     for name in names:
         if name not in FAMILIES:
@@ -195,6 +213,8 @@ def family_examples(options: ExampleOptions) -> list[TaskExample]:
 def file_texts(options: ExampleOptions) -> list[Prompt]:
     """Return the prompts of the file, see [`read_texts`], or of the data; none where they come from families."""
     if options.data is not None:
+        from ..training.prompts import prompt_of, read_records
+
         return [prompt_of(record) for record in read_records(options.data)]
     return [] if options.file is None else list(read_texts([], options))
 
@@ -211,6 +231,8 @@ def grouped_prompts(
         ValueError: if a chat template is needed and there is none, or messages are given where none is used.
     """
     if options.data is not None:
+        from ..training.prompts import templated
+
         name = Path(options.data).name
         return [(name, templated(prompt, options.chat_template, tokenizer)) for prompt in texts]
     if options.file is None:
@@ -235,6 +257,8 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
     Raises:
         ValueError: if a task is unknown or needs an argument, or `num_prompts` is below 1.
     """
+    from ..tasks import FAMILIES, load_task
+
     _check_num_prompts(num_prompts)
     tasks = []
     word = options.allow_code_execution
@@ -251,6 +275,8 @@ def load_tasks(options: TaskOptions, split: str, num_prompts: int, start: int = 
 
 def training_prompts(source: str, options: DataOptions, tokenizer: PreTrainedTokenizerBase) -> list[TokenizedPrompt]:
     """Return prompts with answers of a file, folder or dataset."""
+    from ..training.prompts import read_prompts
+
     prompts = read_prompts(source, tokenizer, options.split, options.data_revision, options.chat_template)
     return prompts[: options.limit]
 

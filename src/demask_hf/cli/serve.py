@@ -1,18 +1,22 @@
 """`demask-hf serve`: answer requests over HTTP, with the interface of OpenAI."""
 
+from __future__ import annotations
+
 import ipaddress
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..serve import Scheduler, ServedModel
-from ..strategies import UnmaskingStrategy
 from ..validation import check_count
-from .options import DecodingOptions, ModelOptions, StrategyOptions, chosen_strategies
+from .options import DecodingOptions, ModelOptions, StrategyOptions, add_model, chosen_strategies
 from .parser import CommandParser, option
 
+
+if TYPE_CHECKING:
+    from ..serve import ServedModel
+    from ..strategies import UnmaskingStrategy
 
 EXAMPLES = """examples:
   demask-hf serve
@@ -86,9 +90,7 @@ class ServerOptions:
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
     parser = CommandParser("serve", ServerOptions, StrategyOptions, DecodingOptions, ModelOptions, epilog=EXAMPLES)
-    parser.add_argument(
-        "path", metavar="MODEL", nargs="?", help="folder or Hub repository; another way to say --model"
-    )
+    add_model(parser)
     return parser
 
 
@@ -103,6 +105,7 @@ def run(
     # Both belong to the extra, which the error of a missing package names.
     import uvicorn
 
+    from ..serve import Scheduler
     from ..serve.app import Server, create_app
 
     if decoding.compile:
@@ -110,7 +113,7 @@ def run(
             "`compile` must be left out of a server, whose passes change their shape all the time, got "
             f"{decoding.compile!r}."
         )
-    model_options = _with_model(model_options, path)
+    model_options = model_options.named(path)
     key = server_options.api_key()
     served = served_model(server_options, strategy, decoding, model_options)
     scheduler = Scheduler(server_options.max_rows, server_options.max_waiting)
@@ -128,6 +131,8 @@ def served_model(
     server: ServerOptions, strategy: StrategyOptions, decoding: DecodingOptions, model_options: ModelOptions
 ) -> ServedModel:
     """Load the model and return it with the defaults of requests."""
+    from ..serve import ServedModel
+
     head = model_options.head_or_shipped
     chosen: UnmaskingStrategy | None = None
     if strategy.strategy is not None or strategy.set:
@@ -140,15 +145,6 @@ def served_model(
     length = server.max_length or min(positions, DEFAULT_LENGTH)
     name = server.name or _name_of(model_options)
     return ServedModel(model, tokenizer, name, chosen, settings, length)
-
-
-def _with_model(options: ModelOptions, path: str | None) -> ModelOptions:
-    """Return the options with the model that is named without `--model`."""
-    if path is None:
-        return options
-    if options.model is not None:
-        raise ValueError(f"`model` must be named once, got {path!r} and {options.model!r}.")
-    return ModelOptions(**{**vars(options), "model": path})
 
 
 def _name_of(options: ModelOptions) -> str:

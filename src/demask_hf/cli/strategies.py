@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 
-from ..strategies import make_strategy, strategy_fields, strategy_names
 from .parser import CommandParser, switch
 
 
@@ -26,6 +25,8 @@ def make_parser() -> CommandParser:
 
 def run(options: ListOptions) -> None:
     """Print every registered strategy with its fields and their defaults."""
+    from ..strategies import make_strategy, strategy_fields, strategy_names
+
     for name in strategy_names():
         description = (type(make_strategy(name)).__doc__ or "").strip().split("\n")[0]
         fields = strategy_fields(name)

@@ -1,42 +1,22 @@
 """`demask-hf train`: train a head, or an adapter of one."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import PartialState
-from transformers import TrainingArguments
-
-from ..backbones.backbone import backbone_facts, check_head_facts
-from ..evaluation.specs import field_of
-from ..head.configuration_demask import DemaskConfig
-from ..head.loading import load_head
-from ..head.modeling_demask import DemaskHead
-from ..head.publishing import FIT_COLUMNS, fit_rows
-from ..locking import locked
 from ..tables import text_lines
-from ..training.checkpoints import last_checkpoint
-from ..training.metrics import LARGE_DEPENDENCY
-from ..training.prompts import check_source, prompts_digest
-from ..training.states import MeasuredStates
-from ..training.store import StoredExamples
-from ..training.trainer import (
-    best_kept,
-    identity_of,
-    new_head,
-    split_by_prompt,
-    train_head,
-    write_training_record,
-    writing_weights,
-)
 from ..validation import nearest
 from .collect import StateOptions
 from .options import ModelOptions
 from .parser import AnyNumber, CommandParser, option, repeated, same_as, switch
 from .prompts import DataOptions, provenance, training_prompts
 
+
+if TYPE_CHECKING:
+    from ..head.modeling_demask import DemaskHead
 
 EXAMPLES = """examples:
   demask-hf train --data states --out head --steps 2000
@@ -105,20 +85,25 @@ class OptimizerOptions:
 
     _argument_group_name = "training"
 
-    width: int = same_as(DemaskConfig, "width")
-    mixing_layers: int = same_as(DemaskConfig, "num_mixing_layers")
+    width: int = same_as("head.configuration_demask.DemaskConfig", "width")
+    mixing_layers: int = same_as("head.configuration_demask.DemaskConfig", "num_mixing_layers")
     steps: int = 2000
     batch_size: int = 32
     gradient_accumulation: int = 1
     learning_rate: float = 1e-3
     eval_every: int = 200
-    patience: int | None = same_as(train_head, "patience")
+    patience: int | None = same_as("training.trainer.train_head", "patience")
     bf16: bool = switch()
     report_to: str | None = None
     set: list[str] = repeated("FIELD=VALUE")
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise a `ValueError` if a field to set is unknown."""
+        from transformers import TrainingArguments
+
+        from ..evaluation.specs import field_of
+
         known = [each.name for each in fields(TrainingArguments) if each.init]
         for name in dict(map(field_of, self.set)):
             if name not in known:
@@ -128,6 +113,9 @@ class OptimizerOptions:
 
     def training_arguments(self) -> dict[str, Any]:
         """Return arguments of `TrainingArguments`; those of --set come last."""
+        from ..evaluation.specs import field_of
+        from ..training.trainer import best_kept
+
         return {
             "max_steps": self.steps,
             "per_device_train_batch_size": self.batch_size,
@@ -197,6 +185,12 @@ def run(
     model_options: ModelOptions,
 ) -> None:
     """Train and write the head, or the adapter, with its training record and figure."""
+    import torch
+    from accelerate import PartialState
+
+    from ..locking import locked
+    from ..training.trainer import identity_of, train_head, write_training_record, writing_weights
+
     if adapter.peft and model_options.head is None:
         raise ValueError("`--peft` must be used with --head, the head to adapt.")
     out = Path(options.out)
@@ -226,6 +220,8 @@ def run(
 
 def _check_out(out: Path) -> None:
     """Refuse a folder with a head whose training cannot be compared, before anything is loaded."""
+    from ..training.checkpoints import last_checkpoint
+
     found = next(out.glob("*.safetensors"), None)
     if found is not None and last_checkpoint(out / "checkpoints") is None:
         raise ValueError(
@@ -236,6 +232,9 @@ def _check_out(out: Path) -> None:
 
 def _stored(options: TrainOptions, seed: int) -> _Data:
     """Return states of a stored collection, with others of it or of another collection held out."""
+    from ..training.store import StoredExamples
+    from ..training.trainer import split_by_prompt
+
     collection = StoredExamples(options.data)
     if options.eval_data is None:
         return *split_by_prompt(collection, options.eval_share, seed), collection.facts
@@ -257,6 +256,10 @@ def _measured(
     model_options: ModelOptions,
 ) -> _Data:
     """Return training states that are measured on access, and held-out states that are measured now."""
+    from ..backbones.backbone import backbone_facts
+    from ..training.prompts import check_source, prompts_digest
+    from ..training.states import MeasuredStates
+
     if options.eval_data is None:
         raise ValueError("`--on-the-fly` must be used with --eval-data, prompts that are not trained on.")
     for source in (options.data, options.eval_data):
@@ -280,6 +283,10 @@ def _measured(
 
 def _head(training: OptimizerOptions, head: str | None, facts: dict[str, Any]) -> DemaskHead:
     """Return a new head for the backbone that the facts describe, or the head that is there already."""
+    from ..backbones.backbone import check_head_facts
+    from ..head.loading import load_head
+    from ..training.trainer import new_head
+
     backbone = facts["backbone"]
     if head is None:
         fields = {"width": training.width, "num_mixing_layers": training.mixing_layers}
@@ -291,6 +298,9 @@ def _head(training: OptimizerOptions, head: str | None, facts: dict[str, Any]) -
 
 
 def _print_fit(fit: dict[str, float]) -> None:
+    from ..head.publishing import FIT_COLUMNS, fit_rows
+    from ..training.metrics import LARGE_DEPENDENCY
+
     print(f"{fit['num_pairs']} held-out pairs, mean dependency {fit['mean']:.4f}")
     print("\n".join(text_lines(FIT_COLUMNS, fit_rows(fit))))
     print(f"AUC: of telling dependencies above {LARGE_DEPENDENCY} from others")

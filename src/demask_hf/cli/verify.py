@@ -1,26 +1,26 @@
 """`demask-hf verify`: measure the error of unmasking positions together, and its bound."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..bound.measurement import VerificationSettings
-from ..bound.summary import paired_errors, summaries_of, summary_table
-from ..bound.verification import StateDependencies, VerifiedState, dependencies_before
-from ..bound.verification import verify as verify_sets
-from ..evaluation.runs import FACTS_FILE, RECORDS
-from ..evaluation.specs import strategy_of
 from ..files import keep_facts, write_json, writing
-from ..locking import locked
-from ..models.fingerprints import model_facts
-from ..strategies import make_strategy
 from .options import DecodingOptions, ModelOptions, RuleOptions
-from .parser import CommandParser, option
+from .parser import CommandParser, option, same_as
 from .prompts import ExampleOptions, family_examples, file_texts, grouped_prompts
 
+
+if TYPE_CHECKING:
+    from ..bound.verification import StateDependencies, VerifiedState
+    from ..strategies import UnmaskingStrategy
+
+_SETTINGS = "bound.measurement.VerificationSettings"
 
 EXAMPLES = """examples:
   demask-hf verify --num-prompts 20 --out verification.json --figures figures
@@ -49,10 +49,35 @@ class VerifyOptions:
     out: str | None = option(metavar="FILE")
     figures: str | None = option(metavar="DIR")
 
+    def walker(self) -> UnmaskingStrategy | None:
+        """Return the strategy that decodes to the states, if one is named."""
+        from ..evaluation.specs import strategy_of
+        from ..strategies import make_strategy
+
+        return None if self.walk is None else make_strategy(**strategy_of(self.walk))
+
+
+@dataclass(frozen=True)
+class MeasurementOptions:
+    """Fields of [`VerificationSettings`]."""
+
+    num_draws: int = same_as(_SETTINGS, "num_draws")
+    max_continuations: int = same_as(_SETTINGS, "max_continuations")
+    num_orders: int = same_as(_SETTINGS, "num_orders")
+    min_probability: float = same_as(_SETTINGS, "min_probability")
+    confidence: float = same_as(_SETTINGS, "confidence")
+    seed: int = same_as(_SETTINGS, "seed")
+
+    def check(self) -> None:
+        """Raise a `ValueError` if a setting is outside its range."""
+        from ..bound.measurement import VerificationSettings
+
+        VerificationSettings(**asdict(self))
+
 
 def make_parser() -> CommandParser:
     """Return the parser of the command."""
-    options = (VerifyOptions, VerificationSettings, ExampleOptions, RuleOptions, DecodingOptions, ModelOptions)
+    options = (VerifyOptions, MeasurementOptions, ExampleOptions, RuleOptions, DecodingOptions, ModelOptions)
     parser = CommandParser("verify", *options, epilog=EXAMPLES)
     # At temperature 0 all distributions are points, and the bound is void.
     parser.set_defaults(temperature=1.0)
@@ -61,18 +86,27 @@ def make_parser() -> CommandParser:
 
 def run(
     options: VerifyOptions,
-    settings: VerificationSettings,
+    measurement: MeasurementOptions,
     source: ExampleOptions,
     rule_options: RuleOptions,
     decoding: DecodingOptions,
     model_options: ModelOptions,
 ) -> None:
     """Measure selected sets and others of the same states, print a table, and write measurements and figures."""
+    from ..bound.measurement import VerificationSettings
+    from ..bound.summary import paired_errors, summaries_of, summary_table
+    from ..bound.verification import dependencies_before
+    from ..bound.verification import verify as verify_sets
+    from ..evaluation.runs import FACTS_FILE, RECORDS
+    from ..locking import locked
+    from ..models.fingerprints import model_facts
+
+    settings = VerificationSettings(**asdict(measurement))
     if options.figures is not None:
         _need_matplotlib()
         _make_folder(Path(options.figures))
     rule = rule_options.rule()
-    walker = None if options.walk is None else make_strategy(**strategy_of(options.walk))
+    walker = options.walker()
     examples, texts = family_examples(source), file_texts(source)
     head = model_options.head_or_shipped
     work = None if options.out is None else _work_of(Path(options.out))
@@ -106,12 +140,15 @@ def run(
         if options.out is not None:
             facts["summaries"] = {name: asdict(summary) for name, summary in summaries.items()}
             facts["paired"] = {name: asdict(difference) for name, difference in paired.items()}
-            facts["states"] = [asdict(state) for state in states]
-            write_json(Path(options.out), facts)
-            print(f"wrote {options.out}")
+            _write(Path(options.out), facts, states)
         if options.figures is not None:
             example = dependencies_before(model, tokenizer, states[0].prompt, rule, settings, **chosen)
             _draw(Path(options.figures), states, example)
+
+
+def _write(out: Path, facts: dict[str, Any], states: Sequence[VerifiedState]) -> None:
+    write_json(out, {**facts, "states": [asdict(state) for state in states]})
+    print(f"wrote {out}")
 
 
 def _work_of(out: Path) -> Path:

@@ -1,16 +1,20 @@
 """`demask-hf watch`: a page, or a trace in JSON, that shows how a prompt is decoded."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files import write_text
-from ..generation.encoding import encode_batch
-from ..watching import Trace, write_page
 from .options import ModelOptions, SeededDecodingOptions, StrategyOptions, chosen_strategies
 from .parser import AnyNumber, CommandParser, option
-from .prompts import PromptOptions, add_prompts, model_prompts, read_texts
+from .prompts import PromptOptions, add_prompts, model_prompts, read_texts, warn_of_missing_space
 
+
+if TYPE_CHECKING:
+    from ..watching import Trace
 
 EXAMPLES = r"""examples:
   demask-hf watch "pairs: =07, =12, =05, =18, =03, =11 -> " --out page.html
@@ -57,9 +61,13 @@ def run(
     prompts: Sequence[str],
 ) -> None:
     """Decode the prompt with each strategy, write the file, and print what each of them cost."""
+    from ..generation.encoding import encode_batch
+    from ..watching import write_page
+
     prompts = read_texts(prompts, source)
     if len(prompts) != 1:
         raise ValueError(f"`prompt` must be a single one to watch, got {len(prompts)}.")
+    warn_of_missing_space(prompts, model_options)
     head = model_options.head_or_shipped
     strategies = chosen_strategies(strategy, output.compare, head, model_options)
     file = _checked(output.out, len(strategies))

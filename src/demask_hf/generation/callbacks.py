@@ -33,7 +33,9 @@ class StepStreamer:
 
     Args:
         streamer (`BaseStreamer`):
-            A transformers streamer; `put_draft` is used if it has one.
+            A transformers streamer; `put_draft` is used if it has one. So is `put_step(tokens, unmask_step,
+            num_forward_passes)`, after every step: the answer of shape `(answer,)` with its masks, the step that wrote
+            each position, else -1, and the passes so far.
         loop ([`DenoisingLoop`]):
             The loop, which knows where the row ends.
         state ([`DecodingState`]):
@@ -57,7 +59,11 @@ class StepStreamer:
         if finished > self.num_sent:
             self.streamer.put(state.sequences[0, self.num_sent : finished].cpu())
             self.num_sent = finished
-        rest = draft[0, finished : self.loop.kept_lengths(state)[0]]
+        kept = slice(self.loop.settings.prompt_length, self.loop.kept_lengths(state)[0])
+        if hasattr(self.streamer, "put_step"):
+            row = state.sequences[0, kept].cpu(), state.unmask_step[0, kept].cpu()
+            self.streamer.put_step(*row, state.num_forward_passes[0].item())
+        rest = draft[0, finished : kept.stop]
         if self.loop.backbone.quirks.noise != "mask":
             # No token stands for a position of a later canvas.
             rest = rest[rest != self.loop.backbone.mask_token_id]

@@ -152,7 +152,8 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
             stopping_criteria (`StoppingCriteriaList`, *optional*):
                 Applied to the finished text of each row, from the left; a stopped row is padded after that text.
             streamer (`BaseStreamer`, *optional*):
-                Receives the finished text as it grows, and drafts if it has `put_draft`; for a single prompt only.
+                Receives the finished text as it grows, drafts if it has `put_draft`, and the answer with its masks
+                after each step if it has `put_step`; for a single prompt only.
             overrides:
                 Any field of [`DemaskGenerationConfig`] or of the strategy; `generator`, a `torch.Generator` that draws
                 the seeds of the rows; `token_type_ids` for models that take them; `tokenizer` for `stop_strings` and

@@ -55,9 +55,10 @@ class StepProfile:
         return sum(step[part] for step in self.steps) / sum(sum(step.values()) for step in self.steps)
 
     def table(self) -> str:
-        """Return median milliseconds and share of each part as lines of text."""
-        rows = [{"part": part, "ms": 1e3 * self.median_seconds(part), "share": self.share(part)} for part in PARTS]
-        rows.append({"part": "step", "ms": 1e3 * self.median_step_seconds, "share": 1.0})
+        """Return median milliseconds of each part as lines of text, with their shares in the sum of these medians."""
+        medians = {part: self.median_seconds(part) for part in PARTS}
+        medians["sum"] = sum(medians.values())
+        rows = [{"part": part, "ms": 1e3 * each, "share": each / medians["sum"]} for part, each in medians.items()]
         return "\n".join(text_lines(_COLUMNS, rows))
 
 

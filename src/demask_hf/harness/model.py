@@ -43,6 +43,8 @@ class DemaskLM(LM):
             Type of the weights, by default as stored.
         revision (`str`, *optional*):
             Revision of the model's repository.
+        device_map, quantization (`str`, *optional*):
+            As in [`load_model`].
         settings:
             Fields of the strategy and settings of `generate`, such as `max_new_tokens`, `block_length`,
             `temperature` and `seed`; request `i` among those with the same settings is decoded with `seed + i`.
@@ -61,6 +63,8 @@ class DemaskLM(LM):
         device: str | None = None,
         dtype: str = "auto",
         revision: str | None = None,
+        device_map: str | None = None,
+        quantization: str | None = None,
         **settings: Any,
     ):
         super().__init__()
@@ -74,7 +78,7 @@ class DemaskLM(LM):
             self.strategy = default_strategy(None if known is None else known.strategy, head is not None)
         # Builds nothing that is kept: it refuses what is wrong before the model is loaded.
         DemaskGenerationConfig(strategy=self.strategy, **settings)
-        self.model, self.tokenizer = load_model(pretrained, head, device, dtype=dtype, revision=revision)
+        self.model, self.tokenizer = load_model(pretrained, head, device, device_map, dtype, revision, quantization)
         if peft is not None:
             self.model.load_adapter(peft)
         self.batch_size, self.settings = int(batch_size), settings

@@ -37,7 +37,7 @@ def export_head(
     folder: str | Path,
     record: dict[str, Any] | None = None,
     repo_id: str | None = None,
-    license: str = "apache-2.0",
+    license: str | None = None,
 ) -> Path:
     """Write a head as the folder of a Hub repository.
 
@@ -50,8 +50,8 @@ def export_head(
             What `demask-hf train` wrote about the training, for the model card.
         repo_id (`str`, *optional*):
             The repository that the folder will be pushed to; its `custom_generate` then finds the head.
-        license (`str`, *optional*, defaults to `"apache-2.0"`):
-            License of the head.
+        license (`str`, *optional*):
+            License of the head, such as apache-2.0; without it the model card asks for one.
 
     Returns:
         `Path`: the folder.
@@ -77,7 +77,9 @@ def export_head(
     code = code.replace("HEAD_REPOSITORY = None", f"HEAD_REPOSITORY = {json.dumps(repo_id) if repo_id else None}")
     (custom / "generate.py").write_text(code, encoding="utf-8")
     (custom / "requirements.txt").write_text("demask-hf\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(head, record or {}, repo_id, license), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(head, record or {}, repo_id or folder.as_posix(), license), encoding="utf-8"
+    )
     if record:
         write_json(folder / TRAINING_RECORD, record)
     return folder
@@ -101,12 +103,17 @@ def push_head(folder: str | Path, repo_id: str, is_private: bool = False, token:
         OSError: if the Hub refuses.
     """
     check_repo_id("repo_id", repo_id)
-    api = HfApi(token=token)
     try:
+        api = HfApi(token=token)
         api.create_repo(repo_id, private=is_private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload the dependency head")
     except HfHubHTTPError as error:
         raise OSError(f"`repo_id` must be a repository you may write to, got {repo_id!r} ({error}).") from error
+    except Exception as error:
+        if not _is_unreachable(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"`repo_id` must be a repository that can be reached, got {repo_id!r}: {reason}") from error
     return str(commit.commit_url)
 
 
@@ -135,7 +142,7 @@ def read_training_record(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, license: str) -> str:
+def model_card(head: DemaskHead, record: dict[str, Any], name: str, license: str | None) -> str:
     """Return the model card of a head as Markdown with front matter.
 
     Args:
@@ -143,12 +150,12 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
             The head.
         record (`dict`):
             What `demask-hf train` wrote; may be empty.
-        repo_id (`str`, *optional*):
-            The repository, for the code that loads it.
-        license (`str`):
-            License of the head.
+        name (`str`):
+            Its repository or folder, for the code that loads it.
+        license (`str`, *optional*):
+            License of the head; without one the card asks for it.
     """
-    config, name = head.config, repo_id or "FOLDER_OR_REPOSITORY"
+    config = head.config
     base = config.base_model_name_or_path
     front = ModelCardData(
         library_name="transformers",
@@ -157,17 +164,22 @@ def model_card(head: DemaskHead, record: dict[str, Any], repo_id: str | None, li
         tags=["custom_generate", "demask", "masked-diffusion", "dependency-head"],
     )
     revision = f" at revision `{config.base_model_revision}`" if config.base_model_revision else ""
+    missing = None
+    if license is None:
+        missing = (
+            "> The license of this head is not chosen yet: put `license: ...` into the head of this file, or export "
+            "it again with `--license`. Look at the licenses of the backbone and of the data."
+        )
     parts = [
         f"---\n{front.to_yaml().strip()}\n---",
         "# A dependency head for masked diffusion decoding",
+        missing,
         f"{head.num_parameters():,} parameters for the backbone `{base or 'not recorded'}`{revision} "
         f"({config.backbone_model_type}, hidden size {config.backbone_hidden_size}). It predicts, for every ordered "
         "pair of masked positions, by how much revealing one changes the prediction of the other (total variation), "
         "so that decoding can unmask positions together that do not depend on each other. The idea is that of DEMASK "
         "(arXiv 2604.02560).",
-        f"## Use\n\n```python\nimport demask_hf\nfrom transformers import AutoModel\n\n"
-        f'model = AutoModel.from_pretrained("{base or "BACKBONE"}")\nmodel.load_demask_head("{name}")\n'
-        'model.generate(**inputs, strategy="demask")\n```\n\n'
+        f"## Use\n\n```python\n{_code(base, name)}\n```\n\n"
         f'Or `model.generate(**inputs, custom_generate="{name}", trust_remote_code=True)`. Without demask_hf, '
         f'`AutoModel.from_pretrained("{name}", trust_remote_code=True)` loads the head alone.',
         _training_part(record),
@@ -195,6 +207,23 @@ def fit_rows(metrics: Mapping[str, float], name: str = "head") -> list[Row]:
         {"predictor": predictor, **{key: metrics[key + suffix] for key in ("mae", "r2", "auc")}}
         for predictor, suffix in predictors
     ]
+
+
+def _code(base: str | None, name: str) -> str:
+    """Return the code that decodes with a head; for the shipped backbone by its public name."""
+    backbone = base if base == "demask_hf.TINY_DREAM" else json.dumps(base or "BACKBONE")
+    return f"""import demask_hf
+
+model, tokenizer = demask_hf.load_model({backbone}, head={json.dumps(name)})
+inputs = tokenizer("Write a haiku about rain.", return_tensors="pt").to(model.device)
+sequences = model.generate(**inputs, strategy="demask")
+print(tokenizer.batch_decode(sequences, skip_special_tokens=True)[0])"""
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether a request got no answer; the package of requests differs between versions of huggingface_hub."""
+    names = {base.__name__ for base in type(error).__mro__}
+    return not names.isdisjoint({"TransportError", "ConnectionError", "TimeoutError"})
 
 
 def _training_part(record: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from transformers.utils import is_accelerate_available
 from ..generation.mixin import DemaskGenerationMixin
 from ..head.weights import BUILDING, find, read_object, stored_files
 from .attach import attach, warn_of_another_mask
+from .quantization import check_quantized, quantized
 
 
 # What conversions of autoregressive models call it.
@@ -25,6 +26,7 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
+    quantization: str | None = None,
 ) -> tuple[DemaskGenerationMixin, PreTrainedTokenizerBase]:
     """Load a masked diffusion model, or a masked language model, ready for `generate(strategy=...)`.
 
@@ -42,14 +44,18 @@ def load_model(
             Number format of the weights; "auto" keeps that of the file.
         revision (`str`, *optional*):
             Revision of the model's repository.
+        quantization (`str`, *optional*):
+            Weights of "int8" or "int4", made by torchao while the model is loaded; "int4" needs a GPU. The head stays
+            as it is.
 
     Returns:
         `tuple`: the model, with the `generate` of this package, and its tokenizer.
 
     Raises:
         ValueError: if a path does not exist, weights are not in safetensors files, the device is unknown, or the head
-            was made for another model. OSError: if a repository, revision or file cannot be found. ImportError: if
-            `device_map` is given and accelerate is not installed.
+            was made for another model, or the quantization does not fit. OSError: if a repository, revision or file
+            cannot be found. ImportError: if `device_map` is given and accelerate is not installed, or `quantization`
+            and torchao is missing or too old.
 
     Example:
 
@@ -66,18 +72,22 @@ def load_model(
     for argument, path in (("model", name), ("head", head)):
         if path is not None and not os.path.isdir(path):
             _check_repository(argument, path)
-    if device is not None and device_map is not None:
-        raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
-    if device_map is not None and not is_accelerate_available():
-        raise ImportError("`accelerate` must be installed for a `device_map`: pip install accelerate.")
-    place = None if device_map is not None else checked_device(device)
+    place = _place(device, device_map)
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        options["quantization_config"], dtype = quantized(quantization, place, dtype)
+        if place is not None and place.type != "cpu":
+            # Quantised where it stays: some formats cannot be moved.
+            device_map, place = {"": place}, None
     revision = revision or "main"
     _check_files(name, revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     with BUILDING:
         model = AutoModelForMaskedLM.from_pretrained(
-            name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True
+            name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True, **options
         )
+    if quantization is not None:
+        check_quantized(model, quantization)
     if place is not None:
         model.to(place)
     if not isinstance(model, DemaskGenerationMixin):
@@ -88,6 +98,17 @@ def load_model(
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer
+
+
+def _place(device: str | torch.device | None, device_map: str | dict[str, Any] | None) -> torch.device | None:
+    """Return the device of the whole model; `None` if a `device_map` says where its parts are."""
+    if device_map is None:
+        return checked_device(device)
+    if device is not None:
+        raise ValueError(f"`device` must be None with a `device_map`, got {device!r} and {device_map!r}.")
+    if not is_accelerate_available():
+        raise ImportError("`accelerate` must be installed for a `device_map`: pip install accelerate.")
+    return None
 
 
 def _check_repository(argument: str, name: str) -> None:

@@ -17,6 +17,7 @@ from .replies import ReplyForm
 from .rows import ServedModel
 from .scheduler import Scheduler
 from .schema import read_object, read_request
+from .transformers_chat import LOADED
 
 
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
@@ -162,6 +163,12 @@ def create_app(server: Server) -> FastAPI:
     async def health() -> Response:
         is_alive = server.scheduler.is_alive
         return JSONResponse({"status": "ok" if is_alive else "closed"}, 200 if is_alive else 503)
+
+    @app.post("/load_model")
+    async def load_model(request: Request) -> Response:
+        # `transformers chat` asks before it begins; nothing is loaded because of it.
+        server.check_key(request)
+        return Response(LOADED, media_type="text/event-stream")
 
     return app
 

@@ -9,6 +9,7 @@ from ..generation.configuration import setting_names
 from ..strategies import strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
 from .errors import RequestError, one_line
+from .transformers_chat import in_our_words
 
 
 # Settings of `generate` that a request may change under `demask`; the others belong to the server.
@@ -99,7 +100,7 @@ def read_request(body: dict[str, Any], is_chat: bool, model: str) -> CompletionR
         RequestError: if a field is unknown, missing or wrong, or asks for what is not supported.
     """
     try:
-        return _read(body, is_chat, model)
+        return _read(in_our_words(body), is_chat, model)
     except ValueError as error:
         raise RequestError(one_line(error)) from None
 

@@ -140,6 +140,8 @@ def check_room(out: Path, hidden_size: int, settings: CollectionSettings, num_mi
         OSError: if the disk of `out` has less free space.
     """
     num_states = min(num_missing * settings.states_per_shard, settings.num_states)
+    if num_missing == 0:
+        return f"all {settings.num_shards} shards are in {out} already"
     size, free = num_states * bytes_per_state(hidden_size, settings), shutil.disk_usage(out).free
     if size > free:
         raise OSError(
