@@ -1,7 +1,6 @@
 """A2D: the stock classes with a full mask, recorded logits and decodes of the public code, and what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -141,14 +140,6 @@ def test_the_mask_token_is_that_of_the_tokenizer(token, is_mask, tmp_path):
         AutoModel.from_pretrained(tmp_path).generate(IDS, max_new_tokens=4)
 
 
-@pytest.fixture(scope="module")
-def siblings():
-    folder = Path(__file__).resolve().parents[4] / "shared" / "siblings"
-    if not folder.is_dir():
-        pytest.skip("needs the recordings of other models in ../shared/siblings, beside the repository")
-    return folder
-
-
 @every_family
 def test_recorded_logits_are_reproduced(family, siblings):
     model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}").eval()
@@ -167,29 +158,6 @@ def test_recorded_logits_are_reproduced(family, siblings):
 
 
 @every_family
-def test_recorded_decodes_are_reproduced(family, siblings):
+def test_recorded_decodes_are_reproduced(family, siblings, reproduces_mdlm):
     model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}").eval()
-    recorded = json.loads((siblings / f"a2d-{family}_decode.json").read_text())
-    num_cases = 0
-    for case in recorded["cases"]:
-        settings = case["settings"]
-        length = settings["max_new_tokens"]
-        if "mdlm" not in case["id"] or len(case["prompt"]) > 1:
-            continue
-        output = model.generate(
-            torch.tensor(case["prompt"]),
-            strategy="schedule",
-            algorithm="maskgit_plus",
-            plan="mdlm",
-            max_denoising_steps=settings["steps"],
-            max_new_tokens=length,
-            block_length=settings["block_size"],
-            stop_at_eos=False,
-            mask_token_id=recorded["mask_token_id"],
-            return_dict_in_generate=True,
-        )
-        assert output.sequences.tolist() == case["sequences"]
-        assert output.unmask_step[:, -length:].tolist() == case["unmask_step"]
-        assert output.num_forward_passes.item() == case["nfe"]
-        num_cases += 1
-    assert num_cases == 18
+    assert reproduces_mdlm(model, json.loads((siblings / f"a2d-{family}_decode.json").read_text())) == 27
