@@ -69,16 +69,6 @@ def test_logits_are_those_of_the_stock_class_with_a_full_mask(family, tied):
 
 
 @every_family
-def test_rows_of_a_padded_batch_are_those_alone(family):
-    model = build(family)
-    ids, mask = torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]]), torch.tensor([[0, 0, 1, 1], [1] * 4])
-    together = model.generate(ids, mask, max_new_tokens=6, strategy="threshold", return_dict_in_generate=True)
-    alone = model.generate(ids[:1, 2:], max_new_tokens=6, strategy="threshold", return_dict_in_generate=True)
-    assert together.sequences[0, 2:].tolist() == alone.sequences[0].tolist()
-    assert together.unmask_step[0, 2:].tolist() == alone.unmask_step[0].tolist()
-
-
-@every_family
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_checkpoint_has_the_names_of_the_stock_class_and_loads_again(family, tied, tmp_path):
     model = build(family, tie_word_embeddings=tied)
