@@ -97,7 +97,7 @@ def test_a_copy_loads_again_in_one_line(models, folders, model_type):
 
 @every_backbone
 def test_remote_code_in_the_folder_is_not_run(model_type, tmp_path, models):
-    """Published code fails on transformers 5: after the import the class here is chosen, whatever the caller trusts."""
+    """Published code fails on transformers 5: after the import the class here is chosen, whoever is trusted."""
     models[model_type].save_pretrained(tmp_path)
     (tmp_path / "broken.py").write_text("raise RuntimeError('the code of the folder was run')\n", encoding="utf-8")
     fields = json.loads((tmp_path / "config.json").read_text())
