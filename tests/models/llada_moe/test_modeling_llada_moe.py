@@ -152,6 +152,14 @@ def test_attentions_can_be_read():
     torch.testing.assert_close(output.attentions[0].sum(dim=-1), torch.ones(1, 4, 3))
 
 
+@pytest.mark.parametrize("settings", [{"strategy": "dapd"}, {"strategy": "wino"}, {"block_cache": "dual"}])
+def test_attention_shadows_and_caches_decode(settings):
+    ids = torch.tensor([[3, 4], [5, 6]])
+    answer = build().generate(ids, max_new_tokens=8, **{"strategy": "threshold", "block_length": 4, **settings})
+    assert answer.shape == (2, 10)
+    assert not (answer == 1).any()
+
+
 def test_the_loss_reads_the_output_at_the_position_itself():
     model, labels = build(), torch.tensor([[-100, -100, 7]])
     output = model(torch.tensor([[3, 4, 1]]), labels=labels)
