@@ -109,7 +109,8 @@ def test_the_dense_class_refuses_it(published):
 def test_experts_or_the_name_tell_it_from_llada(architectures):
     fields = {"model_type": "llada", "architectures": architectures, **SIZES}
     assert type(LLaDAConfig.from_dict(fields)) is LLaDAMoEConfig
-    assert type(LLaDAConfig.from_dict({"model_type": "llada", "d_model": 32})) is LLaDAConfig
+    for fields in ({}, {"num_experts": None}, {"architectures": ["LLaDAModelLM"]}):
+        assert type(LLaDAConfig.from_dict({"model_type": "llada", "d_model": 32, **fields})) is LLaDAConfig
 
 
 def test_logits_are_those_of_the_stock_class_with_a_full_mask():
@@ -179,6 +180,9 @@ def test_the_mask_token_of_the_model_card_is_the_default():
         ("attention_bias", True, "`attention_bias` must be False in the config of a LLaDA-MoE, got True"),
         ("moe_layer_freq", [1], r"`moe_layer_freq` must be a list with 1 or 0 for each of the 2 layers, got \[1\]"),
         ("moe_layer_freq", 2, "`moe_layer_freq` must be a list with 1 or 0 for each of the 2 layers, got 2"),
+        ("use_sliding_window", True, "`use_sliding_window` must be False in the config of a LLaDA-MoE, got True"),
+        ("num_experts_per_tok", 5, r"`num_experts_per_tok` must be in \[1, 4\], got 5"),
+        ("num_experts", 1 << 20, r"`num_experts` must be in \[1, 16384\], got 1048576"),
         ("num_experts", "8", "`num_experts` must be of type int, got '8'"),
         ("mm_projector_type", "mlp", "`mm_projector_type` must not be set in the config of a LLaDAMoEModelLM"),
         ("architectures", ["X"], r"`architectures` must be \['LLaDAMoEModelLM'\] in a config with `model_type`"),

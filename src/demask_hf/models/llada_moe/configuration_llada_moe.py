@@ -9,14 +9,14 @@ from ..fields import check_sizes, in_a_sentence
 from ..lookalikes import check_lookalike
 
 
-# The class that published configs name.
-_CLASS = "LLaDAMoEModelLM"
+# The classes that configs name.
+_CLASSES = ("LLaDAMoEModelLM", "LLaDAMoEModel")
 # Names of a Qwen3Moe config's fields in published configs.
 _HUB_NAMES = {"expert_intermediate_size": "moe_intermediate_size", "dense_intermediate_size": "intermediate_size"}
 # What the public code reads and does not use.
 _UNUSED = ("moe_router_score_function", "routed_scaling_factor", "router_num_group", "router_topk_group")
-# Options of the public code that are not known to be published, with their required values.
-_FIXED = {"attention_bias": False, "clip_qkv": None}
+# Options of the public code that are not known to be published, and of Qwen3Moe, with their required values.
+_FIXED = {"attention_bias": False, "clip_qkv": None, "decoder_sparse_step": 1, "use_sliding_window": False}
 # The id in the model card's script; published configs name none.
 _MASK_TOKEN = 156895
 
@@ -24,7 +24,9 @@ _MASK_TOKEN = 156895
 def is_llada_moe(fields: dict[str, Any]) -> bool:
     """Return whether a config with the `model_type` "llada" is that of a LLaDA-MoE."""
     named = fields.get("architectures")
-    return _CLASS in named if named else bool(fields.get("num_experts"))
+    if named:
+        return isinstance(named, list) and any(str(name).removeprefix("FSDP") in _CLASSES for name in named)
+    return fields.get("num_experts") not in (None, False, 0, 1)
 
 
 @in_a_sentence
@@ -114,6 +116,10 @@ class LLaDAMoEConfig(Qwen3MoeConfig):
         if self.mask_token_id is None and self.vocab_size > _MASK_TOKEN:
             self.mask_token_id = _MASK_TOKEN
         check_sizes(self)
+        if not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise ValueError(
+                f"`num_experts_per_tok` must be in [1, {self.num_experts}], got {self.num_experts_per_tok}."
+            )
         super().__post_init__(**kwargs)
 
 
