@@ -18,10 +18,11 @@ needs_checkpoint = pytest.mark.skipif(
 )
 
 
-def _run(name: str) -> list[str]:
+def _run(name: str, *arguments: str) -> list[str]:
     # A process of its own: an example may register a strategy. Small tensors are slow where threads outnumber cores.
     script, environment = next(path for path in EXAMPLES if path.name == name), {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300, env=environment)
+    command = [sys.executable, script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -84,6 +85,13 @@ def test_finetune_head_peft_decodes_with_the_adapted_head():
     assert text.startswith("shuffle: ")
 
 
+@needs_checkpoint
+def test_laptop_decodes_with_a_random_model():
+    costs = [line for line in _run("laptop.py", "--random", "--max-new-tokens", "8") if line.endswith(" seconds")]
+    assert [cost.split(": ")[0] for cost in costs] == ["sequential", "threshold"]
+    assert all(1 <= int(cost.split()[1]) <= 8 for cost in costs)
+
+
 def test_no_example_is_left_out():
     assert [path.name for path in EXAMPLES] == [
         "add_a_backbone.py",
@@ -91,6 +99,7 @@ def test_no_example_is_left_out():
         "compare_strategies.py",
         "finetune_head_peft.py",
         "generate.py",
+        "laptop.py",
         "train_head.py",
     ]
 

@@ -1,6 +1,6 @@
 """Dependency-guided parallel decoding for masked diffusion language models, as a transformers plugin.
 
-Importing the package registers Dream, LLaDA, A2D and the dependency head with transformers' Auto classes.
+Importing the package registers Dream, LLaDA, LLaDA-MoE, A2D and the dependency head with transformers' Auto classes.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from .models.dream.modeling_dream import DreamModel
 from .models.dream.tokenization_dream import DreamTokenizer
 from .models.llada.configuration_llada import LLaDAConfig
 from .models.llada.modeling_llada import LLaDAModelLM
+from .models.llada_moe.configuration_llada_moe import LLaDAMoEConfig
+from .models.llada_moe.modeling_llada_moe import LLaDAMoEModelLM
 from .strategies import (
     DenoisingStep,
     UnmaskingStrategy,
@@ -39,11 +41,19 @@ __version__ = "0.1.0"
 
 AutoConfig.register("Dream", DreamConfig)
 AutoConfig.register("llada", LLaDAConfig)
+AutoConfig.register("lladamoe", LLaDAMoEConfig)
 for _config in (A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig):
     AutoConfig.register(_config.model_type, _config)
 AutoConfig.register("demask", DemaskConfig)
 AutoModel.register(DemaskConfig, DemaskHead)
-for _model in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
+for _model in (
+    DreamModel,
+    LLaDAModelLM,
+    LLaDAMoEModelLM,
+    A2DQwen3LMHeadModel,
+    A2DQwen2LMHeadModel,
+    A2DLlamaLMHeadModel,
+):
     for _auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
         _auto.register(_model.config_class, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)
@@ -90,6 +100,8 @@ __all__ = [
     "DreamModel",
     "DreamTokenizer",
     "LLaDAConfig",
+    "LLaDAMoEConfig",
+    "LLaDAMoEModelLM",
     "LLaDAModelLM",
     "MeasuredStates",
     "StoredExamples",

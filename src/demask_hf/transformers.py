@@ -8,13 +8,15 @@ import transformers
 from .models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
 from .models.dream.modeling_dream import DreamModel
 from .models.llada.modeling_llada import LLaDAModelLM
+from .models.llada_moe.modeling_llada_moe import LLaDAMoEModelLM
 
 
 def main() -> None:
     """Run the command line of transformers; `serve` and `chat` need `pip install transformers[serving]`."""
     from transformers.cli.transformers import app
 
-    for model_class in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
+    llada = (LLaDAModelLM, LLaDAMoEModelLM)
+    for model_class in (DreamModel, *llada, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
         setattr(transformers, model_class.__name__, model_class)
     app()
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from demask_hf.cli.main import main
-from demask_hf.cli.options import EngineOptions
+from demask_hf.cli.engines import EngineOptions
 
 
 def _refusal(capsys, *arguments):
@@ -26,7 +26,7 @@ def test_ray_is_started_by_one_process(monkeypatch):
     with pytest.raises(
         ValueError, match="`--engine` must be local in a launch of several processes, got ray in one of 2"
     ):
-        EngineOptions("ray")
+        EngineOptions("ray").check()
 
 
 @pytest.mark.parametrize("option", [("--stream",), ("--compare", "threshold")])

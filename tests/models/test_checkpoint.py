@@ -89,14 +89,19 @@ def test_parts_that_are_said_to_be_absent_are_none(model_type, field, value):
 
 
 @pytest.mark.parametrize("architectures", [["LLaDAMoEModelLM"], ["LLaDAModelLM"], None])
-def test_llada_moe_is_refused(tmp_path, architectures):
+def test_the_dense_config_refuses_experts(tmp_path, architectures):
     config = {"model_type": "llada", "architectures": architectures, **SIZES, **MIXTURE}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"`architectures` must be \['LLaDAModelLM'\]|`num_experts` must not be set"):
-        AutoModel.from_pretrained(tmp_path)
+    message = r"`architectures` must be \['LLaDAModelLM'\]|`num_experts` must not be set"
+    with pytest.raises(ValueError, match=message):
+        LLaDAConfig(**config)
+    # Others are those of a LLaDA-MoE, which has a class of its own.
+    if architectures == ["LLaDAModelLM"]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=message):
+            AutoModel.from_pretrained(tmp_path)
 
 
-def test_published_llada_moe_configs_are_refused():
+def test_the_dense_config_refuses_published_ones_of_llada_moe():
     folder = Path(__file__).resolve().parents[3] / "shared" / "siblings" / "checkpoints"
     if not folder.is_dir():
         pytest.skip("needs the checkpoints in ../shared/siblings, beside the repository")

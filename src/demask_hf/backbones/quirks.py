@@ -63,8 +63,8 @@ _ROBERTA = BackboneQuirks(states="base_model", keeps_special_tokens=True, counts
 
 _QUIRKS = {
     "Dream": BackboneQuirks(logits_shift=1, states="base_model"),
-    # The public script of LLaDA decodes answers in blocks of 32.
-    "llada": BackboneQuirks(states="base_model", block_length=32),
+    # The public scripts of LLaDA and LLaDA-MoE decode answers in blocks of 32.
+    **dict.fromkeys(("llada", "lladamoe"), BackboneQuirks(states="base_model", block_length=32)),
     **dict.fromkeys(("a2d-qwen3", "a2d-qwen2", "a2d-llama"), BackboneQuirks(states="base_model")),
     **dict.fromkeys(("albert", "bert", "distilbert", "electra", "eurobert", "modernbert"), _ENCODER),
     **dict.fromkeys(("camembert", "roberta", "xlm-roberta"), _ROBERTA),

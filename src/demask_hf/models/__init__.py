@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .fingerprints import model_facts, weights_fingerprint
     from .llada.configuration_llada import LLaDAConfig
     from .llada.modeling_llada import LLaDAModel, LLaDAModelLM
+    from .llada_moe.configuration_llada_moe import LLaDAMoEConfig
+    from .llada_moe.modeling_llada_moe import LLaDAMoEModel, LLaDAMoEModelLM
     from .loading import load_model
 else:
     __getattr__, __dir__ = lazy_names(
@@ -41,6 +43,11 @@ else:
                 "LLaDAModel",
                 "LLaDAModelLM",
             ),
+            "llada_moe.configuration_llada_moe": ("LLaDAMoEConfig",),
+            "llada_moe.modeling_llada_moe": (
+                "LLaDAMoEModel",
+                "LLaDAMoEModelLM",
+            ),
         },
     )
 
@@ -50,6 +57,9 @@ __all__ = [
     "DreamModel",
     "DreamTokenizer",
     "LLaDAConfig",
+    "LLaDAMoEConfig",
+    "LLaDAMoEModel",
+    "LLaDAMoEModelLM",
     "LLaDAModel",
     "LLaDAModelLM",
     "attach",

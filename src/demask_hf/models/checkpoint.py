@@ -37,7 +37,10 @@ _ARGUMENT, _BASE = "pretrained_model_name_or_path", "base_model_name_or_path"
 _SIZES = {
     "vocab_size": (r"(^|\.)(embed_tokens|wte)\.weight$", 0),
     "hidden_size": (r"(^|\.)(embed_tokens|wte)\.weight$", 1),
-    "intermediate_size": (r"\.(gate_proj|ff_proj)\.weight$", 0),
+    "intermediate_size": (r"\.(mlp\.gate_proj|ff_proj)\.weight$", 0),
+    "moe_intermediate_size": (r"\.experts\.\d+\.gate_proj\.weight$", 0),
+    "num_experts": (r"\.mlp\.gate\.weight$", 0),
+    "shared_expert_intermediate_size": (r"\.shared_expert\.gate_proj\.weight$", 0),
 }
 _LAYER = re.compile(r"(?:^|\.)(?:layers|blocks)\.(\d+)\.")
 
@@ -179,6 +182,11 @@ def _check_files(model_class: Any, name_or_path: Any, given: Mapping[str, Any]) 
     found = {} if file is None else read_object(_ARGUMENT, file)
     if not isinstance(config, PreTrainedConfig):
         config = model_class.config_class.from_dict(found)
+    if not isinstance(config, model_class.config_class):
+        raise ValueError(
+            f"`{_ARGUMENT}` must hold a {model_class.__name__}, got {str(name_or_path)!r} with a "
+            f"{type(config).__name__}."
+        )
     header: Header = {}
     for weights in stored_files(_ARGUMENT, name_or_path, given, found):
         header |= read_header(_ARGUMENT, weights, name_or_path)

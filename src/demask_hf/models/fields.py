@@ -16,6 +16,9 @@ _LARGEST = {
     "num_key_value_heads": 1 << 12,
     "hidden_size": 1 << 17,
     "intermediate_size": 1 << 20,
+    "moe_intermediate_size": 1 << 20,
+    "shared_expert_intermediate_size": 1 << 20,
+    "num_experts": 1 << 14,
     "vocab_size": 1 << 24,
 }
 # What code of transformers raises where a field has a wrong type.

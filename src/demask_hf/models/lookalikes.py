@@ -11,6 +11,7 @@ _NATIVE = {
     "a2d-qwen3": "A2DQwen3LMHeadModel",
     "a2d-qwen2": "A2DQwen2LMHeadModel",
     "a2d-llama": "A2DLlamaLMHeadModel",
+    "lladamoe": "LLaDAMoEModelLM",
 }
 _NAMES = {native: {name, name.replace("LMHead", "").replace("ModelLM", "Model")} for native, name in _NATIVE.items()}
 _NAMES["Dream"].add("DreamBaseModel")

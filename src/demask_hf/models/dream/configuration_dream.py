@@ -22,8 +22,8 @@ class DreamConfig(Qwen2Config):
             Id of the token at positions that are not unmasked yet.
 
     Raises:
-        ValueError: if the config describes another model under the same `model_type`, or a field has another type or
-            an impossible size.
+        ValueError: if the config describes another model under the same `model_type`, such as DreamOn, or a field has
+            another type or an impossible size.
 
     Example:
 
@@ -57,6 +57,11 @@ class DreamConfig(Qwen2Config):
 
     def __post_init__(self, **kwargs: Any):
         check_lookalike(type(self).model_type, self.architectures, kwargs)
+        if kwargs.get("expand_token_id") is not None:
+            raise ValueError(
+                f"`expand_token_id` must be None in the config of a DreamModel, got {kwargs['expand_token_id']!r}: "
+                "DreamOn lengthens and shortens its answers while it decodes, which is not done here."
+            )
         # The Hub's code does not run on transformers 5; a saved copy must not refer older versions to it.
         kwargs.pop("auto_map", None)
         check_sizes(self)

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 
 from ..fields import check_sizes, in_a_sentence
+from ..llada_moe.configuration_llada_moe import LLaDAMoEConfig, is_llada_moe
 from ..lookalikes import check_lookalike
 
 
@@ -84,6 +85,13 @@ class LLaDAConfig(LlamaConfig):
     eos_token_id: int | list[int] | None = 126081
     mask_token_id: int | None = 126336
     is_causal: bool = False
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the config in a dictionary, which is a [`LLaDAMoEConfig`] for LLaDA-MoE, of the same `model_type`."""
+        if cls is LLaDAConfig and is_llada_moe(config_dict):
+            return LLaDAMoEConfig.from_dict(config_dict, **kwargs)
+        return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs: Any):
         check_lookalike(type(self).model_type, self.architectures, kwargs)
