@@ -1,12 +1,13 @@
 """DiffusionGemma as the loop sees it: an encoder reads the text before a canvas, a decoder predicts the canvas."""
 
 import copy
+import threading
 from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache
 
-from .backbone import Backbone
+from .backbone import Backbone, text_config
 
 
 class CanvasModel:
@@ -25,8 +26,7 @@ class CanvasModel:
     def __init__(self, backbone: Backbone, attention_mask: torch.Tensor | None = None):
         self.backbone, self.attention_mask = backbone, attention_mask
         self.model: Any = backbone.model
-        self._config: Any = self.model.config
-        self.cache: Cache = DynamicCache(config=self._config.get_text_config(decoder=True))
+        self.cache: Cache = DynamicCache(config=text_config(backbone.model))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -36,7 +36,7 @@ class CanvasModel:
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
-        return self._config.get_text_config().vocab_size
+        return text_config(self.model).vocab_size
 
     @torch.no_grad()
     def encode(self, tokens: torch.Tensor) -> None:
@@ -55,7 +55,7 @@ class CanvasModel:
             seen = torch.nn.functional.pad(seen, (start, 0), value=True)
         encoder, cache = self.model.model.encoder, {self.backbone.cache_argument: self.cache}
         masks = encoder.create_masks_for_generate(
-            config=self._config,
+            config=self.model.config,
             # Only shape, precision and device are read of it.
             inputs_embeds=torch.empty((*tokens.shape, 0), dtype=self.model.dtype, device=tokens.device),
             attention_mask=seen,
@@ -94,13 +94,20 @@ class CanvasModel:
             seen = self.attention_mask[:, :start] if rows is None else self.attention_mask[rows, :start]
         cache = {self.backbone.cache_argument: self.cache if rows is None else _of_rows(self.cache, rows)}
         masks = decoder.create_diffusion_decoder_attention_mask(
-            config=self._config,
+            config=self.model.config,
             inputs_embeds=tokens.unsqueeze(-1),
             decoder_attention_mask=torch.nn.functional.pad(seen, (0, tokens.shape[1]), value=True),
             **cache,
         )
         states: list[torch.Tensor] = []
-        handle = decoder.register_forward_hook(lambda *given: states.append(given[-1].last_hidden_state))
+        thread = threading.get_ident()
+
+        def keep(module: torch.nn.Module, inputs: tuple, output: Any) -> None:
+            # Another thread may run the same model.
+            if threading.get_ident() == thread:
+                states.append(output.last_hidden_state)
+
+        handle = decoder.register_forward_hook(keep)
         try:
             outputs = self.model(
                 decoder_input_ids=tokens,

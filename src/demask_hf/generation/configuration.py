@@ -64,7 +64,7 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             whole answer is one block.
         max_denoising_steps (`int`, *optional*):
             For the "schedule" strategy the total number of steps, by default one per token; those of a checkpoint are
-            at most that. For others a cap on the steps of a row: the last one writes everything that is still masked.
+            at most that. For others a cap on the steps of a row, or a canvas: the last one writes all that is masked.
         max_remasks (`int`, *optional*):
             Cap on what a strategy may change of a row after it was written, each remasked and each edited position
             counted; by default 8 for each position to write. A step that would exceed it changes nothing.

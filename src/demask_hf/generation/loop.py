@@ -143,7 +143,7 @@ class DenoisingLoop:
         # The rows of canvases share a cache: none moves on before all do.
         has_canvas = self.backbone.quirks.noise == "uniform"
         candidates = is_open & (blocks == (current.min() if has_canvas else current[:, None]))
-        is_new = is_open.any(dim=-1) & (current != state.block)
+        is_new = candidates.any(dim=-1) & (current != state.block)
         state.block = torch.where(is_new, current, state.block)
         state.block_start = torch.where(is_new, state.num_steps, state.block_start)
         state.num_block_steps = torch.where(is_new, self._planned(candidates, current), state.num_block_steps)

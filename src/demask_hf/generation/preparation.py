@@ -82,19 +82,15 @@ def prepare(
         )
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
-    settings = _resolved_settings(backbone, rule, config, input_ids)
-    check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1) * rule.num_versions)
-    automaton = _automaton(backbone, config, settings, tokenizer)
+    settings = _resolved_settings(backbone, rule, config, input_ids, generator)
     num_answers = config.num_return_sequences or 1
-    if "canvas" in rule.needs and config.seed is None and generator is None:
-        settings, seeds = replace(settings, draws_from_torch=True), torch.zeros(len(input_ids) * num_answers).long()
-    else:
-        seeds = row_seeds(config.seed, generator, len(input_ids), num_answers)
+    check_memory(backbone, settings, len(input_ids) * num_answers * rule.num_versions)
+    automaton = _automaton(backbone, config, settings, tokenizer)
+    seeds = row_seeds(0 if settings.draws_from_torch else config.seed, generator, len(input_ids), num_answers)
     _hint_at_equal_answers(config, input_ids, attention_mask)
-    repeats = len(seeds) // len(input_ids)
-    input_ids = input_ids.repeat_interleave(repeats, dim=0)
+    input_ids = input_ids.repeat_interleave(num_answers, dim=0)
     attention_mask, token_type_ids = (
-        given if given is None else given.repeat_interleave(repeats, dim=0)
+        given if given is None else given.repeat_interleave(num_answers, dim=0)
         for given in (attention_mask, token_type_ids)
     )
     state = _first_state(backbone, settings, input_ids, attention_mask, token_type_ids)
@@ -161,7 +157,11 @@ def _hint_at_equal_answers(
 
 
 def _resolved_settings(
-    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.Tensor
+    backbone: Backbone,
+    rule: UnmaskingStrategy,
+    config: DemaskGenerationConfig,
+    prompts: torch.Tensor,
+    generator: torch.Generator | None,
 ) -> DecodingSettings:
     """Return the settings of a call, including defaults."""
     prompt_length = prompts.shape[1]
@@ -206,6 +206,7 @@ def _resolved_settings(
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
         batch_invariant=bool(config.batch_invariant),
+        draws_from_torch="canvas" in rule.needs and config.seed is None and generator is None,
     )
 
 

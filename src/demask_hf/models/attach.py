@@ -76,15 +76,7 @@ def attach(
     ```
     """
     inner = _unwrapped(model)
-    quirks = quirks_of(inner)
-    if quirks.noise == "uniform":
-        quirks = canvas_quirks(inner, quirks, mask_token_id, logits_shift)
-    else:
-        quirks = replace(quirks, logits_shift=quirks.logits_shift if logits_shift is None else logits_shift)
-        quirks = _with_tokens(quirks, inner, mask_token_id, tokenizer)
-    if quirks.noise == "mask" and isinstance(inner, PreTrainedModel) and not isinstance(inner, DemaskGenerationMixin):
-        quirks = _examined(inner, quirks)
-    inner.__dict__["_demask_quirks"] = quirks
+    inner.__dict__["_demask_quirks"] = _quirks(inner, mask_token_id, logits_shift, tokenizer)
     Backbone.of(inner, getattr(getattr(inner, "generation_config", None), "mask_token_id", None))
     if not isinstance(inner, DemaskGenerationMixin):
         base: Any = type(inner)
@@ -94,6 +86,24 @@ def attach(
     if head is not None:
         inner.set_demask_head(head)
     return model
+
+
+def _quirks(
+    model: torch.nn.Module,
+    mask_token_id: int | None,
+    logits_shift: int | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> BackboneQuirks:
+    """Return the quirks of a model with what the caller of `attach` says, after a look at the model."""
+    quirks = quirks_of(model)
+    if quirks.noise == "uniform":
+        return canvas_quirks(model, quirks, mask_token_id, logits_shift)
+    if logits_shift is not None:
+        quirks = replace(quirks, logits_shift=logits_shift)
+    quirks = _with_tokens(quirks, model, mask_token_id, tokenizer)
+    if isinstance(model, PreTrainedModel) and not isinstance(model, DemaskGenerationMixin):
+        quirks = _examined(model, quirks)
+    return quirks
 
 
 def _unwrapped(model: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from ..backbones.backbone import Backbone
-from ..backbones.prediction import PredictionRequest
+from ..backbones.prediction import Prediction, PredictionRequest
 from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
@@ -110,11 +110,10 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     sampling = sampling or Sampling()
     canvas = None if noise is None else CanvasForward.at(backbone, sequences, attention_mask, noise)
     predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask, cached=canvas)
-    request = PredictionRequest(sequences, candidates, attention_mask)
-    prediction = backbone.predict(request) if canvas is None else canvas.predict(request, list(range(len(sequences))))
+    prediction = _predicted(backbone, canvas, PredictionRequest(sequences, candidates, attention_mask))
     probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
-    noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
-    sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
+    order = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
+    sources = candidates & (order.argsort(dim=-1).argsort(dim=-1) < num_sources)
     measured = measure_dependencies(
         predictor.probe,
         sequences,
@@ -129,11 +128,7 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
         positions = left_padded_positions(attention_mask)
-    if prediction.hidden_states is None:
-        raise ValueError(
-            f"`model` must return hidden states to learn from, got none from {type(backbone.model).__name__}."
-        )
-    facts = {
+    facts: dict[str, Any] = {
         "hidden_states": prediction.hidden_states,
         "positions": positions[candidates],
         "confidence": confidence(plain),
@@ -141,6 +136,17 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
         "tokens": plain.argmax(dim=-1),
     }
     return _split(facts, measured, candidates, sources)
+
+
+def _predicted(backbone: Backbone, canvas: CanvasForward | None, request: PredictionRequest) -> Prediction:
+    """Return what the model predicts in the states, with hidden states."""
+    rows = list(range(len(request.sequences)))
+    prediction = backbone.predict(request) if canvas is None else canvas.predict(request, rows)
+    if prediction.hidden_states is None:
+        raise ValueError(
+            f"`model` must return hidden states to learn from, got none from {type(backbone.model).__name__}."
+        )
+    return prediction
 
 
 def _split(

@@ -255,7 +255,9 @@ def test_renoise_is_refused_where_there_is_a_mask_token(dream):
     assert "renoise" not in demask_hf.strategy_names()
 
 
-def test_what_attach_refuses(theirs):
+def test_what_attach_and_quirks_refuse(theirs):
+    with pytest.raises(ValueError, match="`noise` must be one of mask, uniform, got 'gauss'"):
+        demask_hf.BackboneQuirks(noise="gauss")
     with pytest.raises(ValueError, match="`model` must be a DiffusionGemmaForBlockDiffusion, got DiffusionGemmaModel"):
         demask_hf.attach(theirs.model)
     for argument in ("mask_token_id", "logits_shift"):
