@@ -30,7 +30,7 @@ import evaluate as metrics_of_hub
 import lm_eval
 from lm_eval.tasks import TaskManager
 
-from demask_hf.evaluation.benchmark import markdown_table, row_of
+from demask_hf.evaluation.benchmark import row_of
 from demask_hf.evaluation.comparison import Outcome, compare
 from demask_hf.evaluation.decoding import Decoding, decode_prompts
 from demask_hf.evaluation.figures import frontier_figure
@@ -61,6 +61,24 @@ BASELINES = [
 BOUNDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 THRESHOLDS = (0, 0.3, 0.5, 0.7, 0.9)
 MARGIN = 0.005
+COLUMNS = [
+    Column("setting", "label", is_text=True),
+    Column("right", "accuracy", ".1%"),
+    Column(
+        "points against the reference (95 % bounds)",
+        lambda row: "{mean:+.1f} ({lower:+.1f} to {upper:+.1f})".format(
+            **{name: 100 * value for name, value in row["difference"].items()}
+        ),
+    ),
+    Column("p (Holm)", "p_value", ".2g"),
+    Column("passes", "mean_forward_passes", ".1f"),
+    Column("tokens per pass", "tokens_per_forward", ".2f"),
+    Column(
+        "times fewer passes (95 %)",
+        lambda row: "{value:.2f} ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
+    ),
+    Column("loss below half a point", lambda row: "yes" if row["is_matched"] else "not shown"),
+]
 
 
 class ConfinedCode:
@@ -217,10 +235,17 @@ def write_all(out: Path, outcomes: dict[str, dict[str, Outcome]], facts: dict[st
         rows = [row_of(each, MARGIN, {}) for each in compare(listed, [found[REFERENCE]] * len(listed))]
         rows_of_tasks[task] = rows
         frontier_figure(rows, out / f"{task}.png", f"{task}, {listed[0].num_prompts} prompts")
-        parts += ["", f"## {task}", "", f"![Right answers against passes]({task}.png)", "", markdown_table(rows)]
-    # NaN, of an order with one step, is no JSON.
-    text = json.dumps({"facts": facts, "tasks": rows_of_tasks}).replace("NaN", "null")
-    write_json(out / "report.json", json.loads(text))
+        parts += [
+            "",
+            f"## {task}",
+            "",
+            f"![Right answers against passes]({task}.png)",
+            "",
+            *markdown_lines(COLUMNS, rows),
+        ]
+    # NaN, of an order with one step, and infinity are no JSON.
+    text = json.dumps({"facts": facts, "tasks": rows_of_tasks})
+    write_json(out / "report.json", json.loads(text, parse_constant=lambda name: None))
     write_text(out / "report.md", "\n".join(parts) + "\n")
 
 
@@ -283,6 +308,8 @@ def main(argv: list[str] | None = None) -> None:
     unknown = [name for name in arguments.tasks if "=" not in name and name not in TASKS]
     if unknown:
         parser.error(f"--tasks must name the length of an answer, TASK=LENGTH, got {unknown[0]}.")
+    if arguments.limit is not None and arguments.limit < 2:
+        parser.error(f"--limit must be at least 2, got {arguments.limit}.")
     with locked(arguments.out):
         run(arguments)
 

@@ -1,4 +1,4 @@
-"""The paper's comparison at its smallest: a random Dream, one made-up question a task, no claim about accuracy."""
+"""The paper's comparison at its smallest: a random Dream, two made-up questions a task, no claim about accuracy."""
 
 import importlib
 import json
@@ -19,40 +19,42 @@ if not isolation()["files"]:
     pytest.skip("needs a system that confines programs", allow_module_level=True)
 
 QUESTIONS = {
-    "gsm8k_cot": {"test": [{"question": "How much is 2 + 3?", "answer": "It is 5. #### 5"}]},
+    "gsm8k_cot": {"test": [{"question": f"How much is {k} + 3?", "answer": f"#### {k + 3}"} for k in (2, 4)]},
     "humaneval_instruct": {
         "test": [
             {
-                "task_id": "HumanEval/0",
-                "prompt": "import math\n\n\ndef up(x):\n    '''Round up.'''\n",
+                "task_id": f"HumanEval/{number}",
+                "prompt": f"import math\n\n\ndef up(x):\n    '''Round up, {number}.'''\n",
                 "entry_point": "up",
                 "canonical_solution": "    return math.ceil(x)\n",
                 "test": "def check(candidate):\n    assert candidate(1.5) == math.ceil(1.5)\n",
             }
+            for number in range(2)
         ]
     },
     "mbpp_instruct": {
         "test": [
             {
-                "task_id": 11,
-                "text": "Write a function that adds two numbers.",
+                "task_id": 11 + task,
+                "text": f"Write a function that adds two numbers, {task}.",
                 "code": "def add(a, b):\n    return a + b",
                 "test_list": [f"assert add({number}, 1) == {number + 1}" for number in range(3)],
             }
+            for task in range(2)
         ]
     },
     "mmlu_pro_math": {
         split: [
             {
-                "question": "How much is 2 + 3?",
+                "question": f"How much is {number} + 1?",
                 "options": ["4", "5"],
                 "answer": "B",
                 "cot_content": "A: Let's think step by step. The answer is (B).",
                 "category": "math",
             }
+            for number in range(count)
         ]
-        * count
-        for split, count in (("test", 1), ("validation", 5))
+        for split, count in (("test", 2), ("validation", 5))
     },
 }
 
@@ -106,6 +108,7 @@ def _arguments(folder, out, *tasks):
 
 
 def test_the_paper_is_reproduced_in_small_and_goes_on(paper, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(paper, "BASELINES", paper.BASELINES[:1])
     arguments = [*_arguments(folder, tmp_path, *QUESTIONS), "--allow-code-execution"]
     paper.main(arguments)
     report = (tmp_path / "report.md").read_text()
@@ -115,9 +118,9 @@ def test_the_paper_is_reproduced_in_small_and_goes_on(paper, folder, tmp_path, m
         labels = [row["label"] for row in own]
         assert labels[0] == paper.REFERENCE
         assert labels[-1] == "demask:dependency_bound=0.05,confidence_threshold=0.5"
-        assert len(labels) == 7
+        assert len(labels) == 3
         assert own[0]["mean_forward_passes"] == 4
-    assert "| `schedule:algorithm=entropy,2 tokens a pass` |" in report
+    assert "| schedule:algorithm=entropy,2 tokens a pass |" in report
     monkeypatch.setattr(paper, "decode_prompts", None)
     capsys.readouterr()
     paper.main(arguments)
@@ -133,6 +136,12 @@ def test_a_task_of_unknown_length_is_refused(paper, tmp_path, capsys):
     with pytest.raises(SystemExit):
         paper.main(["--model", "x", "--out", str(tmp_path), "--tasks", "ifeval"])
     assert "--tasks must name the length of an answer, TASK=LENGTH, got ifeval." in capsys.readouterr().err
+
+
+def test_one_prompt_is_no_comparison(paper, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        paper.main(["--model", "x", "--out", str(tmp_path), "--limit", "1"])
+    assert "--limit must be at least 2, got 1." in capsys.readouterr().err
 
 
 def test_programs_are_judged_shut_in(paper):
