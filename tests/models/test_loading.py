@@ -105,5 +105,5 @@ def test_a_quantisation_that_does_not_fit_is_refused(given, message):
 
 
 def test_a_quantisation_that_changes_no_weight_is_refused(dream):
-    with pytest.raises(ValueError, match="`quantization` must fit the sizes of the model's layers, got 'int4'"):
-        check_quantized(dream, "int4")
+    with pytest.raises(ValueError, match="`quantization` must fit the sizes of the model's layers, got one that"):
+        check_quantized(dream)

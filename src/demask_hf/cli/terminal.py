@@ -132,7 +132,7 @@ class LiveAnswer:
             spelled = _MASK * len(ids) if kind == "mask" else str(self.tokenizer.decode(ids, skip_special_tokens=True))
             drawn.append(printable(spelled), _STYLES[kind])
         num_written = sum(kind != "mask" for kind in kinds)
-        drawn.append(f"\n{num_forward_passes} passes, {num_written} of {len(kinds)} tokens", "dim")
+        drawn.append(f"\npass {num_forward_passes}, {num_written} of {len(kinds)} tokens", "dim")
         return drawn
 
 

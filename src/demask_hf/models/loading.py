@@ -73,23 +73,11 @@ def load_model(
         if path is not None and not os.path.isdir(path):
             _check_repository(argument, path)
     place = _place(device, device_map)
-    options: dict[str, Any] = {}
-    if quantization is not None:
-        options["quantization_config"], dtype = quantized(quantization, place, dtype)
-        if place is not None and place.type != "cpu":
-            # Quantised where it stays: some formats cannot be moved.
-            device_map, place = {"": place}, None
     revision = revision or "main"
+    quantize = None if quantization is None else quantized(quantization, place, dtype)
     _check_files(name, revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    with BUILDING:
-        model = AutoModelForMaskedLM.from_pretrained(
-            name, dtype=dtype, revision=revision, device_map=device_map, use_safetensors=True, **options
-        )
-    if quantization is not None:
-        check_quantized(model, quantization)
-    if place is not None:
-        model.to(place)
+    model = _loaded(name, revision, place, device_map, dtype, quantize)
     if not isinstance(model, DemaskGenerationMixin):
         attach(model, tokenizer=tokenizer)
     else:
@@ -98,6 +86,28 @@ def load_model(
     if head is not None:
         model.load_demask_head(head)
     return model, tokenizer
+
+
+def _loaded(
+    name: str,
+    revision: str,
+    place: torch.device | None,
+    device_map: str | dict[str, Any] | None,
+    dtype: str | torch.dtype,
+    quantize: tuple[Any, str | torch.dtype] | None,
+) -> Any:
+    """Return the model on its device, or spread by the map; quantised if there is a config with its number format."""
+    options: dict[str, Any] = {"revision": revision, "use_safetensors": True}
+    if quantize is not None:
+        options["quantization_config"], dtype = quantize
+        if place is not None and place.type != "cpu":
+            # Quantised where it stays: some formats cannot be moved.
+            device_map, place = {"": place}, None
+    with BUILDING:
+        model = AutoModelForMaskedLM.from_pretrained(name, dtype=dtype, device_map=device_map, **options)
+    if quantize is not None:
+        check_quantized(model)
+    return model if place is None else model.to(place)
 
 
 def _place(device: str | torch.device | None, device_map: str | dict[str, Any] | None) -> torch.device | None:
