@@ -7,7 +7,8 @@ writes answers, `app.py` is the web application. FastAPI is imported by `app.py`
 `metrics.py`; the others need neither.
 """
 
-from .rows import RowAnswer, ServedModel
+from .answers import RowAnswer
+from .rows import ServedModel
 from .scheduler import QueueFullError, Scheduler
 
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..generation.configuration import setting_names
 from ..strategies import strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
+from .answers import Wanted
 from .errors import RequestError, one_line
+from .formats import num_likely_of, schema_of
 
 
 # Settings of `generate` that a request may change under `demask`; the others belong to the server.
@@ -16,11 +18,13 @@ SETTINGS = (
     *("block_length", "max_denoising_steps", "top_k", "scores", "eos_penalty", "stop_at_eos", "repetition_penalty"),
     *("block_cache", "cache_refresh_interval", "cache_commits_first", "batch_invariant"),
 )
+# What the steps of a stream show, if they are asked to.
+SHOWN = ("drafts", "trace")
 ROLES = ("system", "user", "assistant", "tool", "developer")
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 256
 # Fields of OpenAI's interface that are accepted where they ask for nothing, with these values or null.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("frequency_penalty", "presence_penalty", "top_logprobs"), (0,)),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), (0,)),
     **dict.fromkeys(("echo", "store", "parallel_tool_calls"), (False,)),
     **dict.fromkeys(("logit_bias", "metadata"), ({},)),
     **dict.fromkeys(("tools", "functions"), ([],)),
@@ -46,10 +50,9 @@ class CompletionRequest:
         strategy (`dict[str, Any]`, *optional*): Fields of a strategy, and its `name` if it is named.
         num_answers (`int`): Answers for each prompt.
         seed (`int`, *optional*): Seed; answer `k` gets `seed + k`.
-        stop (`list[str]`): Texts that end an answer.
+        wanted ([`Wanted`]): What rows are to do besides decoding.
         is_streamed (`bool`): Whether to send text as it is finished.
         with_usage (`bool`): Whether a stream ends with the usage.
-        with_drafts (`bool`): Whether a stream holds drafts.
     """
 
     prompts: list[Any]
@@ -57,10 +60,9 @@ class CompletionRequest:
     strategy: dict[str, Any] | None = None
     num_answers: int = 1
     seed: int | None = None
-    stop: list[str] = field(default_factory=list)
+    wanted: Wanted = Wanted()
     is_streamed: bool = False
     with_usage: bool = False
-    with_drafts: bool = False
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def read_request(body: dict[str, Any], is_chat: bool, model: str) -> CompletionR
 
 
 def _read(body: dict[str, Any], is_chat: bool, model: str) -> CompletionRequest:
-    own = ("messages", "max_completion_tokens") if is_chat else ("prompt",)
+    own = ("messages", "max_completion_tokens", "top_logprobs") if is_chat else ("prompt",)
     known = (*_SHARED, *own)
     for name in body:
         if name not in known:
@@ -115,50 +117,45 @@ def _read(body: dict[str, Any], is_chat: bool, model: str) -> CompletionRequest:
         raise RequestError(
             f"`model` must be {model!r}, the one that is served, got {_shown(given['model'])}.", 404, "model_not_found"
         )
-    _check_unsupported(given, is_chat)
+    _check_unsupported(given)
     settings = _settings(given)
-    strategy, own_settings, with_drafts = _extension(given.get("demask", {}))
+    strategy, own_settings, shown = _extension(given.get("demask", {}))
     num_answers = given.get("n", 1)
     check_count("n", num_answers)
     is_streamed = given.get("stream", False)
     check_flag("stream", is_streamed)
-    if with_drafts and not is_streamed:
-        raise ValueError("`demask.drafts` must be False without `stream`, got True.")
+    for name, is_shown in shown.items():
+        if is_shown and not is_streamed:
+            raise ValueError(f"`demask.{name}` must be False without `stream`, got True.")
     seed = given.get("seed")
     if seed is not None and not (_is_integer(seed) and -(1 << 62) <= seed < 1 << 62):
         raise ValueError(f"`seed` must be an integer in [-2^62, 2^62), got {_shown(seed)}.")
     if "user" in given and not isinstance(given["user"], str):
         raise ValueError(f"`user` must be a text, got {_shown(given['user'])}.")
+    stops, schema = _stops(given.get("stop", [])), schema_of(given.get("response_format", {"type": "text"}))
+    if schema is not None:
+        if stops:
+            raise ValueError("`stop` must be left out with `response_format`, whose answers must be whole, got some.")
+        settings["constraint"] = {"json_schema": schema}
     return CompletionRequest(
         prompts=[_messages(given.get("messages"))] if is_chat else _prompts(given.get("prompt")),
         settings={**settings, **own_settings},
         strategy=strategy or None,
         num_answers=num_answers,
         seed=seed,
-        stop=_stops(given.get("stop", [])),
+        wanted=Wanted(tuple(stops), **shown, num_likely=num_likely_of(given, is_chat)),
         is_streamed=is_streamed,
         with_usage=_with_usage(given, is_streamed),
-        with_drafts=with_drafts,
     )
 
 
-def _check_unsupported(given: dict[str, Any], is_chat: bool) -> None:
+def _check_unsupported(given: dict[str, Any]) -> None:
     for name, values in _NEUTRAL.items():
         if name in given and given[name] not in values:
             raise ValueError(
                 f"`{name}` must be left out or {values[0]!r}, as this server does not support it, got "
                 f"{_shown(given[name])}."
             )
-    if "logprobs" in given and not (is_chat and given["logprobs"] is False):
-        raise ValueError(
-            "`logprobs` must be left out, as the probability of a token at the step that wrote it is not kept, got "
-            f"{_shown(given['logprobs'])}."
-        )
-    if given.get("response_format", {"type": "text"}) != {"type": "text"}:
-        raise ValueError(
-            "`response_format` must be of type text, as answers cannot be constrained yet, got "
-            f"{_shown(given['response_format'])}."
-        )
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -184,13 +181,14 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
-    """Return fields of the strategy, settings of `generate`, and whether drafts are asked for."""
+def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, bool]]:
+    """Return fields of the strategy, settings of `generate`, and what steps are to show."""
     if not isinstance(given, dict):
         raise ValueError(f"`demask` must be an object, got {_shown(given)}.")
     given = {name: value for name, value in given.items() if value is not None}
-    with_drafts = given.pop("drafts", False)
-    check_flag("demask.drafts", with_drafts)
+    shown = {name: given.pop(name, False) for name in SHOWN}
+    for name, is_shown in shown.items():
+        check_flag(f"demask.{name}", is_shown)
     settings = {name: given.pop(name) for name in SETTINGS if name in given}
     strategy: dict[str, Any] = {}
     if "strategy" in given:
@@ -207,11 +205,11 @@ def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
         if name in setting_names():
             raise ValueError(f"`demask.{name}` must not be set by a request, got {_shown(given[name])}.")
         if name not in fields:
-            known = {*fields, *SETTINGS, "strategy", "drafts"}
+            known = {*fields, *SETTINGS, *SHOWN, "strategy"}
             raise ValueError(
                 f"`demask.{name[:80]}` must be a known field, got an unknown one; {nearest(name[:80], known)}."
             )
-    return {**strategy, **given}, settings, with_drafts
+    return {**strategy, **given}, settings, shown
 
 
 def _names_file(value: Any) -> bool:
