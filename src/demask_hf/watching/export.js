@@ -7,7 +7,7 @@ const MARGIN = 8;
 const DELAY = 60;
 const LAST_DELAY = 300;
 // Colors of an animation, transparency included: a power of two.
-const NUM_COLORS = 128;
+const NUM_COLORS = 64;
 const TRANSPARENT = 0;
 
 /** Offer bytes as a file. */
@@ -78,16 +78,14 @@ function drawLines(context, element) {
     const size = parseFloat(style.fontSize) * (isSvg ? parent.getScreenCTM().a : 1);
     context.fillStyle = isSvg ? style.fill : style.color;
     context.font = `${style.fontStyle} ${style.fontWeight} ${size}px ${style.fontFamily}`;
-    for (const { text, left, right, middle } of linesOf(node)) {
-      // Text that its box cuts off is narrowed.
-      const limit = parent.classList.contains("cell") ? parent.getBoundingClientRect().right - left : right - left + 1;
-      context.fillText(text, left, middle, Math.max(limit, 1));
-    }
+    const isCell = parent.classList.contains("cell");
+    const limit = isCell ? parent.getBoundingClientRect().right - parseFloat(style.paddingRight) : Infinity;
+    for (const { text, left, middle } of linesOf(node, limit)) context.fillText(text, left, middle);
   }
 }
 
-/** Return the lines of a text, and where they are. */
-function linesOf(node) {
+/** Return the lines of a text, and where they are; what is right of a limit is cut off. */
+function linesOf(node, limit) {
   const lines = [];
   const range = document.createRange();
   let place = 0;
@@ -100,10 +98,10 @@ function linesOf(node) {
     const line = lines[lines.length - 1];
     const middle = (box.top + box.bottom) / 2;
     if (line !== undefined && Math.abs(line.middle - middle) < 2 && box.left >= line.left) {
-      line.text += character;
-      line.right = box.right;
+      if (box.right <= limit + 1) line.text += character;
+      else if (!line.text.endsWith("\u2026")) line.text = `${line.text.slice(0, -1)}\u2026`;
     } else {
-      lines.push({ text: character, left: box.left, right: box.right, middle });
+      lines.push({ text: character, left: box.left, middle });
     }
   }
   return lines;
@@ -148,7 +146,7 @@ async function saveGif(player) {
   const button = byId("gif");
   button.disabled = true;
   try {
-    offer(new Blob([await animation(player)], { type: "image/gif" }), "decoding.gif");
+    offer(await animation(player), "decoding.gif");
   } finally {
     button.disabled = false;
     button.textContent = "Save as GIF";
@@ -156,7 +154,7 @@ async function saveGif(player) {
   }
 }
 
-/** Return the bytes of an animation of all frames; their size and their colors are found first. */
+/** Return an animation of all frames as a file; their size and their colors are found first. */
 async function animation(player) {
   const count = player.last + 1;
   const colors = new Colors();
@@ -178,10 +176,10 @@ async function animation(player) {
     const pixels = pixelsOf(await draw(frame, count + frame), size);
     gif.add(colors.indices(pixels), frame === count - 1 ? LAST_DELAY : DELAY);
   }
-  return gif.bytes();
+  return gif.blob();
 }
 
-/** Return the colors of a canvas in a larger one of the same background, as bytes. */
+/** Return the colors of a canvas in a larger one of the same background, a number of 32 bits for each. */
 function pixelsOf(canvas, { width, height }) {
   const larger = make("canvas");
   larger.width = width;
@@ -190,51 +188,57 @@ function pixelsOf(canvas, { width, height }) {
   context.fillStyle = getComputedStyle(document.body).backgroundColor;
   context.fillRect(0, 0, width, height);
   context.drawImage(canvas, 0, 0);
-  return context.getImageData(0, 0, width, height).data;
+  return new Uint32Array(context.getImageData(0, 0, width, height).data.buffer);
 }
 
-/** Finds the most frequent colors, five bits of each part told apart, and gives each color the nearest of them. */
+/** Finds the most frequent colors and gives each color the nearest of them; most pixels are like the one before. */
 class Colors {
   constructor() {
-    this.counts = new Float64Array(1 << 15);
-    this.sums = [0, 1, 2].map(() => new Float64Array(1 << 15));
-    this.nearest = new Int16Array(1 << 15).fill(-1);
+    this.counts = new Map();
+    this.nearest = new Map();
   }
 
-  static bin(pixels, place) {
-    return ((pixels[place] >> 3) << 10) | ((pixels[place + 1] >> 3) << 5) | (pixels[place + 2] >> 3);
+  /** Return red, green and blue, on machines whose numbers begin with their lowest byte, as those of browsers do. */
+  static parts(color) {
+    return [color & 255, (color >> 8) & 255, (color >> 16) & 255];
   }
 
   count(pixels) {
-    for (let place = 0; place < pixels.length; place += 4) {
-      const bin = Colors.bin(pixels, place);
-      this.counts[bin] += 1;
-      for (const part of [0, 1, 2]) this.sums[part][bin] += pixels[place + part];
+    let start = 0;
+    for (let place = 1; place <= pixels.length; place += 1) {
+      if (place < pixels.length && pixels[place] === pixels[start]) continue;
+      this.counts.set(pixels[start], (this.counts.get(pixels[start]) ?? 0) + place - start);
+      start = place;
     }
   }
 
   /** Return the colors as triples of bytes; the first one stands for transparency. */
   palette() {
-    const bins = [...this.counts.keys()].filter((bin) => this.counts[bin] > 0);
-    bins.sort((a, b) => this.counts[b] - this.counts[a]);
-    const found = bins.slice(0, NUM_COLORS - 1);
-    this.colors = found.map((bin) => this.sums.map((sums) => Math.round(sums[bin] / this.counts[bin])));
+    const sorted = [...this.counts].sort(([, mine], [, other]) => other - mine);
+    this.colors = sorted.slice(0, NUM_COLORS - 1).map(([color]) => Colors.parts(color));
     return [[0, 0, 0], ...this.colors];
   }
 
   indices(pixels) {
-    const indices = new Uint8Array(pixels.length / 4);
+    const indices = new Uint8Array(pixels.length);
     for (let place = 0; place < indices.length; place += 1) {
-      const bin = Colors.bin(pixels, 4 * place);
-      if (this.nearest[bin] < 0) this.nearest[bin] = this.find(pixels, 4 * place) + 1;
-      indices[place] = this.nearest[bin];
+      if (place > 0 && pixels[place] === pixels[place - 1]) {
+        indices[place] = indices[place - 1];
+        continue;
+      }
+      let index = this.nearest.get(pixels[place]);
+      if (index === undefined) {
+        index = this.find(Colors.parts(pixels[place])) + 1;
+        this.nearest.set(pixels[place], index);
+      }
+      indices[place] = index;
     }
     return indices;
   }
 
-  find(pixels, place) {
+  find(parts) {
     const distances = this.colors.map((color) =>
-      color.reduce((sum, value, part) => sum + (value - pixels[place + part]) ** 2, 0),
+      color.reduce((sum, value, part) => sum + (value - parts[part]) ** 2, 0),
     );
     return distances.indexOf(Math.min(...distances));
   }
@@ -313,8 +317,8 @@ class Gif {
     return { left, top, width: right - left + 1, height: bottom - top + 1 };
   }
 
-  bytes() {
-    return new Blob([...this.parts, Uint8Array.of(0x3b)]);
+  blob() {
+    return new Blob([...this.parts, Uint8Array.of(0x3b)], { type: "image/gif" });
   }
 }
 

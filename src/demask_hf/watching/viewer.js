@@ -210,6 +210,8 @@ class Panel {
     const level = isVisible ? STRONGEST * shares[settings.color] : 0;
     button.className = `cell ${cell.state}`;
     button.classList.toggle("picked", this.chosen === place);
+    // Long names of special tokens would take the room of the others.
+    button.classList.toggle("special", /^<.{4,}>$/.test(cell.text));
     button.style.setProperty("--level", level.toFixed(3));
     button.textContent = shown(cell.text) || "\u00a0";
     button.setAttribute("aria-label", describe(place, cell));
