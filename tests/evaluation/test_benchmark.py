@@ -105,7 +105,8 @@ def test_the_report_is_one_file_with_its_figures(report, tmp_path):
     write_report(tmp_path / "report.html", "A <title>", rows, {"model": "<m>", **environment()}, figures)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
-    assert page.count("<tr class=worse>") == 1
+    assert page.count("<tr class=reference>") == 4
+    assert page.count("<tr class=kept>") == 6
     assert "front &amp; back" in page
     assert "&lt;m&gt;" in page
     assert "<m>" not in page
@@ -132,6 +133,11 @@ def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
     assert all(len(line) <= 100 for line in first.splitlines()[:-1])
     written = {file.name for file in (tmp_path / "run").iterdir()}
     assert {"report.html", "summary.json", "table.md", "frontier.png", "order.png", "run.json"} <= written
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    # One token at a time, and the strategies that keep its accuracy.
+    assert page.count("&quot;schemaVersion&quot;") >= 1
+    assert "<dt>command</dt>" in page
+    assert "<dt>prompts</dt><dd>validation 3, test 4</dd>" in page
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
 

@@ -304,7 +304,7 @@ def process(tmp_path_factory):
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         address = f"http://127.0.0.1:{port}"
         try:
-            for _ in range(400):
+            for _ in range(1200):
                 assert server.poll() is None, log.read_text()
                 try:
                     urllib.request.urlopen(f"{address}/health", timeout=5).close()

@@ -123,7 +123,7 @@ def test_strategies_that_do_not_write_step_by_step_have_no_logprobs(client, stra
     body = {"prompt": "w3 w4", "demask": {"strategy": strategy}, "logprobs": 0}
     response = client.post("/v1/completions", json=body)
     assert response.status_code == 400
-    sentence = f"`logprobs` must be left out with strategy '{strategy}', which writes drafts or changes what it wrote."
+    sentence = f"`logprobs` must be left out with strategy '{strategy}', which drafts or changes what it wrote."
     assert response.json()["error"]["message"] == sentence
 
 

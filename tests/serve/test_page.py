@@ -65,7 +65,9 @@ def test_two_strategies_are_decoded_live(browser, start, width):
     browser.open(address, width=width, scheme="dark" if width == 400 else "light")
     browser.wait("document.querySelector('#strategy').value === 'demask'")
     assert browser.run("document.querySelector('#tokens').value") == "8"
-    assert browser.run("[...document.querySelector('#strategy').options].some((each) => each.value === 'table')") is False
+    assert (
+        browser.run("[...document.querySelector('#strategy').options].some((each) => each.value === 'table')") is False
+    )
     _fill(browser, text=HOSTILE, compare="sequential")
     browser.point("#decode", click=True)
     browser.wait(ARE_FINISHED)

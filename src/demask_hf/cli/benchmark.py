@@ -1,6 +1,9 @@
 """`demask-hf benchmark`: compare strategies on tasks, each at its best limit."""
 
+import shlex
+import sys
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from ..bound.figures import dependency_figure
 from ..bound.verification import dependencies_before
 from ..evaluation.archive import ARCHIVE_FILE, Archive
 from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
+from ..evaluation.examples import example_settings, example_traces
 from ..evaluation.figures import frontier_figure, order_figure
 from ..evaluation.records import Record
 from ..evaluation.report import environment, write_report
@@ -166,7 +170,10 @@ def _write(
             "dependencies.png"
         )
     paths = {caption: out / name for caption, name in figures.items()}
-    write_report(out / "report.html", "Strategies compared", rows, facts, paths)
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    facts = {"date": date, "command": shlex.join(["demask-hf", *sys.argv[1:]]), **facts}
+    examples = example_traces(model, tokenizer, example_settings(report.chosen, report.margin), test)
+    write_report(out / "report.html", "Strategies compared", rows, facts, paths, examples)
     print("\n".join(text_table(chosen)))
     print(f"wrote {out / 'report.html'}")
 

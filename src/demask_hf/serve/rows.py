@@ -14,7 +14,7 @@ from ..generation.loop import DenoisingLoop
 from ..generation.mixin import DemaskGenerationMixin, finish
 from ..generation.preparation import prepare
 from ..generation.processors import processors_of
-from ..generation.state import DecodingState
+from ..generation.state import DecodingState, OnStep
 from ..head.certificate import differences
 from ..strategies import DemaskStrategy, UnmaskingStrategy, strategy_names
 from ..watching import Trace, WatchingStrategy
@@ -26,6 +26,7 @@ from .sharing import Pass, WaitingBackbone
 
 # What a tokenizer returns for the bytes of a character that is not complete.
 _INCOMPLETE = "\ufffd"
+_NOTHING = Wanted()
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class ServedModel:
         prompt: Sequence[int],
         strategy: dict[str, Any] | None,
         settings: dict[str, Any],
-        wanted: Wanted = Wanted(),
+        wanted: Wanted = _NOTHING,
         on_step: Callable[[Progress], None] | None = None,
     ) -> "Row":
         """Return a row that is ready to run; everything that a request may get wrong is checked here.
@@ -116,7 +117,7 @@ class ServedModel:
             raise ValueError("`max_tokens` must be at least 1, got 0 or nothing, and the server has no default.")
         if wanted.num_likely is not None and (rule.remasks or rule.num_versions > 1):
             raise ValueError(
-                f"`logprobs` must be left out with strategy {rule.name!r}, which writes drafts or changes what it wrote."
+                f"`logprobs` must be left out with strategy {rule.name!r}, which drafts or changes what it wrote."
             )
         watching = WatchingStrategy(rule) if wanted.trace else None
         keeper = None if wanted.num_likely is None else ChanceKeeper(watching or rule, wanted.num_likely)
@@ -157,7 +158,7 @@ class Row:
     def certificate(self) -> dict[str, Any] | None:
         """The head's certificate, if it holds for the settings of this row."""
         rule = self.rule
-        if not isinstance(rule, DemaskStrategy) or rule.certificate is None:
+        if not isinstance(rule, DemaskStrategy) or rule.certificate is None or self.config.constraint is not None:
             return None
         used = rule.certified_settings(self.loop.backbone.model, self.loop.settings)
         return None if differences(rule.certificate, used) else rule.certificate
@@ -173,7 +174,7 @@ class Row:
         loop, state = self.loop, self.state
         loop.backbone = WaitingBackbone(loop.backbone, ask)
         processors = processors_of(self.config, None, loop.backbone.mask_token_id, state.sequences.device)
-        callbacks = [each for each in (self.watching, self.keeper) if each is not None]
+        callbacks: list[OnStep] = [each for each in (self.watching, self.keeper) if each is not None]
         if self.wanted.stop or self.on_step is not None:
             callbacks.append(self._after_step)
         self._open_trace()
@@ -227,8 +228,8 @@ class Row:
         if not self.rule.remasks and len(steady) > len(self._sent) and steady.startswith(self._sent):
             added, self._sent = steady[len(self._sent) :], steady
         chances = self._speller.next(tokens, len(self._sent)) if self._speller is not None and added else ()
-        draft = self._drafted(state) if self.wanted.drafts else None
-        self.on_step(Progress(added, passes, draft, chances, self._next_frame()))
+        drafted = self._drafted(state) if self.wanted.drafts else None
+        self.on_step(Progress(added, passes, drafted, chances, self._next_frame()))
 
     def _open_trace(self) -> None:
         """Hand out what is known of a trace before the first step."""
