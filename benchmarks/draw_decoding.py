@@ -2,8 +2,8 @@
 
     python benchmarks/draw_decoding.py --out docs/images
 
-Writes decoding.gif as the viewer saves it; needs a Chromium. At temperature 0 nothing is random, but fonts depend on the
-machine.
+Writes decoding.gif as the viewer saves it; needs a Chromium. At temperature 0 nothing is random, but fonts depend on
+the machine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROWS = {
     "demask: only tokens that do not depend on each other": {"name": "demask"},
 }
 # Pixels; the panels stand one below the other.
-WIDTH = 760
+WIDTH = 720
 MAX_SECONDS = 600
 
 
