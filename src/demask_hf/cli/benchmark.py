@@ -17,7 +17,7 @@ from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown
 from ..evaluation.examples import example_settings, example_traces
 from ..evaluation.figures import frontier_figure, order_figure
 from ..evaluation.records import Record
-from ..evaluation.report import environment, write_report
+from ..evaluation.report import environment, reference_rows, write_report
 from ..evaluation.runs import Run
 from ..evaluation.specs import parse_settings
 from ..files import write_text
@@ -173,7 +173,7 @@ def _write(
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     facts = {"date": date, "command": shlex.join(["demask-hf", *sys.argv[1:]]), **facts}
     examples = example_traces(model, tokenizer, example_settings(report.chosen, report.margin), test)
-    write_report(out / "report.html", "Strategies compared", rows, facts, paths, examples)
+    write_report(out / "report.html", "Strategies compared", [*reference_rows(report), *rows], facts, paths, examples)
     print("\n".join(text_table(chosen)))
     print(f"wrote {out / 'report.html'}")
 

@@ -2,18 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..generation.encoding import encode_batch
+from ..generation.mixin import DemaskGenerationMixin
 from .comparison import Comparison
 from .runs import Run, seed_of
 from .specs import Setting
-
-
-if TYPE_CHECKING:
-    from ..generation.mixin import DemaskGenerationMixin
 
 
 #: Strategies that are shown side by side.
@@ -41,7 +38,7 @@ def example_settings(comparisons: Sequence[Comparison], margin: float) -> list[S
 
 
 def example_traces(
-    model: "DemaskGenerationMixin", tokenizer: PreTrainedTokenizerBase, settings: Sequence[Setting], run: Run
+    model: DemaskGenerationMixin, tokenizer: PreTrainedTokenizerBase, settings: Sequence[Setting], run: Run
 ) -> list[dict[str, Any]]:
     """Decode the first prompt of a run with each setting, as the run did, and return the traces.
 

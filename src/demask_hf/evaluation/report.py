@@ -14,7 +14,8 @@ import torch
 from ..files import code_version, write_text
 from ..tables import Column, Row, html_lines
 from ..watching.page import frame_of, page_style
-from .benchmark import COLUMNS
+from .benchmark import COLUMNS, Report, row_of
+from .comparison import Outcome, compare
 
 
 _STYLE = """
@@ -116,6 +117,25 @@ def write_report(
     ]
     # A prompt or an answer may hold half a surrogate pair, which no file can.
     write_text(file, "\n".join(parts).encode("utf-8", errors="replace").decode() + "\n")
+
+
+def reference_rows(report: Report) -> list[Row]:
+    """Return rows for what the chosen settings are compared with, as far as it is none of the settings itself.
+
+    Args:
+        report ([`~benchmark.Report`]):
+            The comparison.
+    """
+    known = [each.outcome.setting for each in (*report.chosen, *report.neighbours)]
+    missing: list[Outcome] = []
+    for each in report.chosen:
+        if not any(setting.decodes_like(each.reference.setting) for setting in known):
+            known.append(each.reference.setting)
+            missing.append(each.reference)
+    return [
+        {**row_of(each, report.margin, {}), "is_chosen": True, "is_on_front": False}
+        for each in (compare(missing, missing) if missing else ())
+    ]
 
 
 def verdict_of(row: Row) -> str:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from ..validation import check_flag
+from .errors import short
 
 
 # As in OpenAI's interface.
@@ -51,7 +52,7 @@ def schema_of(given: Any) -> dict[str, Any] | None:
         hint = ""
         if isinstance(given, dict) and given.get("type") == "json_object":
             hint = ": JSON of any form takes an automaton that is too large"
-        raise ValueError(f"`response_format` must be of type text or json_schema, got {_shown(given)}{hint}.")
+        raise ValueError(f"`response_format` must be of type text or json_schema, got {short(given)}{hint}.")
     named = given.get("json_schema")
     if given.keys() != {"type", "json_schema"} or not isinstance(named, dict):
         raise ValueError("`response_format` must hold `type` and `json_schema`, an object, and nothing else.")
@@ -59,11 +60,11 @@ def schema_of(given: Any) -> dict[str, Any] | None:
     if unknown:
         raise ValueError(
             "`response_format.json_schema` must hold name, description, schema and strict only, got "
-            f"{_shown(sorted(unknown)[0])}."
+            f"{short(sorted(unknown)[0])}."
         )
     schema = named.get("schema")
     if not isinstance(schema, dict):
-        raise ValueError(f"`response_format.json_schema.schema` must be an object, got {_shown(schema)}.")
+        raise ValueError(f"`response_format.json_schema.schema` must be an object, got {short(schema)}.")
     length = len(json.dumps(schema))
     if length > MAX_SCHEMA:
         raise ValueError(
@@ -76,10 +77,5 @@ def _count(name: str, value: Any, most: int) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"`{name}` must be an integer in [0, {most}], got {_shown(value)}.")
+        raise ValueError(f"`{name}` must be an integer in [0, {most}], got {short(value)}.")
     return value
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
