@@ -12,7 +12,7 @@ from pathlib import Path
 
 #: Programs that are looked for.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-MAX_SECONDS = 30
+MAX_SECONDS = 120
 
 
 class Browser:
