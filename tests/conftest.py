@@ -1,5 +1,6 @@
 """Test doubles: a tiny random Dream, and a scripted backbone whose predictions are written down by hand."""
 
+import importlib
 import os
 import pickle
 import sys
@@ -106,6 +107,20 @@ class ScriptedHead(demask_hf.DemaskHead):
     def forward(self, hidden_states, positions, is_position=None, **unused):
         self.calls.append((hidden_states, positions, is_position))
         return DependencyOutput(dependencies=self.table[positions[:, :, None], positions[:, None, :]])
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Return a headless Chromium; skip where there is none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+        driver = importlib.import_module("browser")
+    program = driver.find_browser()
+    if program is None:
+        pytest.skip(f"needs a browser: none of {', '.join(driver.NAMES)} is installed")
+    running = driver.Browser(program, tmp_path_factory.mktemp("profile"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,15 @@ def benchmark(monkeypatch):
     return importlib.import_module
 
 
-def test_the_picture_of_the_readme_is_drawn(benchmark, tmp_path, capsys):
-    benchmark("draw_decoding").main(["--out", str(tmp_path)])
-    assert (tmp_path / "decoding.gif").stat().st_size < 400_000
-    assert (tmp_path / "decoding.png").is_file()
-    passes = [int(line.split(", ")[-1].split()[0]) for line in capsys.readouterr().out.splitlines()]
-    assert passes == sorted(passes, reverse=True)
-    assert passes[0] > 4 * passes[-1]
+def test_the_picture_of_the_readme_is_drawn_by_the_viewer(benchmark, browser, tmp_path, capsys, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    script = benchmark("draw_decoding")
+    monkeypatch.setattr(script, "ROWS", {"demask": {"name": "demask"}})
+    script.main(["--out", str(tmp_path)])
+    assert (tmp_path / "decoding.gif").stat().st_size < 100_000
+    passes = int(capsys.readouterr().out.split(", ")[-1].split()[0])
+    with image.open(tmp_path / "decoding.gif") as found:
+        assert found.n_frames == passes + 2 < 8
 
 
 def test_frontier_and_order_are_drawn_from_stored_records(benchmark, tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from demask_hf.cli.main import main
 from demask_hf.cli.engines import EngineOptions
+from demask_hf.cli.main import main
 
 
 def _refusal(capsys, *arguments):

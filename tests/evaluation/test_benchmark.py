@@ -1,5 +1,6 @@
 """From a grid to table, figures and report, with records written by hand."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from demask_hf.cli.main import main
 from demask_hf.evaluation.benchmark import markdown_table, run_benchmark
 from demask_hf.evaluation.figures import frontier_figure, order_figure
 from demask_hf.evaluation.records import Record
-from demask_hf.evaluation.report import environment, write_report
+from demask_hf.evaluation.report import environment, reference_rows, write_report
 from demask_hf.evaluation.runs import Run
 from demask_hf.evaluation.specs import parse_settings
 from demask_hf.tasks import Task, TaskExample
@@ -105,12 +106,22 @@ def test_the_report_is_one_file_with_its_figures(report, tmp_path):
     write_report(tmp_path / "report.html", "A <title>", rows, {"model": "<m>", **environment()}, figures)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 2
-    assert page.count("<tr class=worse>") == 1
+    assert page.count("<tr class=reference>") == 4
+    assert page.count("<tr class=kept>") == 6
     assert "front &amp; back" in page
     assert "&lt;m&gt;" in page
     assert "<m>" not in page
     assert "http" not in page
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_references_that_are_no_setting_get_rows_of_their_own(report):
+    assert reference_rows(report[0]) == []
+    chosen = [each for each in report[0].chosen if not each.is_reference]
+    (row,) = reference_rows(dataclasses.replace(report[0], chosen=chosen, neighbours=[]))
+    assert row["is_reference"]
+    assert row["is_chosen"]
+    assert row["label"] == chosen[0].reference.setting.label
 
 
 def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
@@ -132,6 +143,12 @@ def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
     assert all(len(line) <= 100 for line in first.splitlines()[:-1])
     written = {file.name for file in (tmp_path / "run").iterdir()}
     assert {"report.html", "summary.json", "table.md", "frontier.png", "order.png", "run.json"} <= written
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    # One token at a time, and the strategies that keep its accuracy.
+    assert page.count("&quot;schemaVersion&quot;") >= 1
+    assert "<dt>command</dt>" in page
+    assert "<tr class=reference><td>sequential:order=confidence</td>" in page
+    assert "<dt>prompts</dt><dd>validation 3, test 4</dd>" in page
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
 

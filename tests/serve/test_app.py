@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import importlib.util
 import json
 import re
 import shutil
@@ -303,7 +304,7 @@ def process(tmp_path_factory):
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
         address = f"http://127.0.0.1:{port}"
         try:
-            for _ in range(400):
+            for _ in range(1200):
                 assert server.poll() is None, log.read_text()
                 try:
                     urllib.request.urlopen(f"{address}/health", timeout=5).close()
@@ -348,8 +349,21 @@ def test_the_client_of_openai_streams_and_waits_and_a_signal_lets_answers_finish
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == expected
     assert chunks[-1].usage.total_tokens == chat.usage.total_tokens
 
-    with pytest.raises(openai.BadRequestError, match="`response_format` must be of type text"):
+    chances = client.chat.completions.create(model="shipped", messages=messages, logprobs=True, top_logprobs=2)
+    content = chances.choices[0].logprobs.content
+    assert "".join(each.token for each in content) == expected
+    assert all(each.logprob <= 0 and len(each.top_logprobs) == 2 for each in content)
+    parts = client.completions.create(model="shipped", prompt=PROMPT, logprobs=1, stream=True)
+    parts = [chunk.choices[0].logprobs for chunk in parts if chunk.choices[0].logprobs]
+    assert [token for part in parts for token in part.tokens] == [each.token for each in content]
+
+    with pytest.raises(openai.BadRequestError, match="`response_format` must be of type text or json_schema"):
         client.chat.completions.create(model="shipped", messages=messages, response_format={"type": "json_object"})
+    if importlib.util.find_spec("outlines_core"):
+        schema = {"name": "pair", "schema": {"type": "integer", "minimum": 1}}
+        kind = {"type": "json_schema", "json_schema": schema}
+        follows = client.chat.completions.create(model="shipped", messages=messages, response_format=kind)
+        assert isinstance(json.loads(follows.choices[0].message.content), int)
     with pytest.raises(openai.NotFoundError, match="the one that is served"):
         client.completions.create(model="other", prompt=PROMPT)
 

@@ -24,8 +24,9 @@ def test_fields_become_settings():
     assert asked.prompts == ["w3"]
     assert asked.settings == {"max_new_tokens": 7, "temperature": 0.5, "top_p": 0.9, "block_length": 7}
     assert asked.strategy == {"name": "threshold", "confidence_threshold": 0.8}
-    assert (asked.num_answers, asked.seed, asked.stop) == (2, 3, ["w5"])
-    assert (asked.is_streamed, asked.with_usage, asked.with_drafts) == (True, True, True)
+    assert (asked.num_answers, asked.seed, asked.wanted.stop) == (2, 3, ("w5",))
+    assert (asked.is_streamed, asked.with_usage) == (True, True)
+    assert (asked.wanted.drafts, asked.wanted.trace, asked.wanted.num_likely) == (True, False, None)
 
 
 def test_what_asks_for_nothing_is_accepted():
@@ -33,6 +34,25 @@ def test_what_asks_for_nothing_is_accepted():
     asked = _read({**CHAT, **body, "response_format": {"type": "text"}, "max_completion_tokens": 4}, is_chat=True)
     assert asked.settings == {"max_new_tokens": 4}
     assert asked.strategy is None
+
+
+def test_logprobs_are_a_number_in_a_completion_and_two_fields_in_a_chat():
+    assert _read({**TEXT, "logprobs": 0}).wanted.num_likely == 0
+    assert _read({**TEXT, "logprobs": 5}).wanted.num_likely == 5
+    assert _read({**CHAT, "logprobs": True}, is_chat=True).wanted.num_likely == 0
+    assert _read({**CHAT, "logprobs": True, "top_logprobs": 20}, is_chat=True).wanted.num_likely == 20
+    assert _read({**CHAT, "logprobs": False, "top_logprobs": 0}, is_chat=True).wanted.num_likely is None
+
+
+def test_a_schema_becomes_a_constraint():
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    named = {"name": "answer", "strict": True, "description": "An answer.", "schema": schema}
+    asked = _read({**CHAT, "response_format": {"type": "json_schema", "json_schema": named}}, is_chat=True)
+    assert asked.settings == {"constraint": {"json_schema": schema}}
+
+
+def _format(**fields):
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "a", **fields}}}
 
 
 def test_fields_of_a_strategy_may_come_without_its_name():
@@ -75,14 +95,24 @@ def test_parts_of_a_message_are_joined():
             {"stream": True, "stream_options": {"include_obfuscation": True}},
             "`stream_options` must not ask for `include_obfuscation`",
         ),
-        ({"logprobs": 1}, "`logprobs` must be left out, as the probability of a token at the step that wrote it"),
-        ({"response_format": {"type": "json_schema"}}, "`response_format` must be of type text, as answers cannot"),
+        ({"logprobs": 6}, r"`logprobs` must be an integer in \[0, 5\], got 6"),
+        ({"logprobs": True}, r"`logprobs` must be an integer in \[0, 5\], got True"),
+        ({"top_logprobs": 1}, "`top_logprobs` must be a known field"),
+        ({"response_format": "json"}, "`response_format` must be of type text or json_schema, got 'json'"),
+        ({"response_format": {"type": "json_object"}}, "`response_format` must be of type text or .* is too large"),
+        ({"response_format": {"type": "json_schema"}}, "`response_format` must hold `type` and `json_schema`, an"),
+        (_format(), "`response_format.json_schema.schema` must be an object, got None"),
+        (_format(schema=3), "`response_format.json_schema.schema` must be an object, got 3"),
+        (_format(schema={}, shape=1), "`response_format.json_schema` must hold name, .* only, got 'shape'"),
+        (_format(schema={"const": "a" * 20000}), "`response_format.json_schema.schema` must be at most 16384 char"),
+        ({**_format(schema={"type": "integer"}), "stop": "a"}, "`stop` must be left out with `response_format`"),
         ({"frequency_penalty": 0.5}, "`frequency_penalty` must be left out or 0, as this server does not support it"),
         ({"suffix": "w4"}, "`suffix` must be left out or ''"),
         ({"best_of": 3}, "`best_of` must be left out or 1"),
         ({"demask": 1}, "`demask` must be an object, got 1"),
         ({"demask": {"drafts": 1}}, "`demask.drafts` must be True or False, got 1"),
         ({"demask": {"drafts": True}}, "`demask.drafts` must be False without `stream`"),
+        ({"demask": {"trace": True}}, "`demask.trace` must be False without `stream`"),
         ({"demask": {"strategy": {}}}, "`demask.strategy` must be a name, got {}"),
         (
             {"demask": {"strategy": "table", "table": "/etc/passwd"}},
@@ -125,7 +155,9 @@ def test_a_sentence_refuses_what_is_wrong_in_a_completion(fields, message):
             {"max_tokens": 3, "max_completion_tokens": 4},
             "`max_completion_tokens` must be `max_tokens`, .* got 4 and 3",
         ),
-        ({"logprobs": True}, "`logprobs` must be left out"),
+        ({"logprobs": 2}, "`logprobs` must be True or False, got 2"),
+        ({"logprobs": True, "top_logprobs": 21}, r"`top_logprobs` must be an integer in \[0, 20\], got 21"),
+        ({"top_logprobs": 1}, "`top_logprobs` must be 0 without `logprobs`, got 1"),
         ({"tools": [{}]}, r"`tools` must be left out or \[\]"),
     ],
 )

@@ -31,7 +31,7 @@ def shown(browser, scripted, scripted_head, tmp_path):
     write_page([trace.to_dict() for trace in traces], tmp_path / "page.html")
 
     def show(**screen):
-        browser.open(tmp_path / "page.html", **screen)
+        browser.open((tmp_path / "page.html").as_uri(), **screen)
         return browser
 
     yield show
@@ -159,16 +159,53 @@ def test_the_page_fits_the_screen_in_both_schemes(shown, width, scheme):
     assert page.picture().startswith(b"\x89PNG")
 
 
+def _saved(page, button, file):
+    """Click a button and return the file that it saves."""
+    page.download_to(file.parent)
+    page.point(button, click=True)
+    for _ in range(400):
+        if file.exists() and file.stat().st_size:
+            return file.read_bytes()
+        page.run("new Promise((done) => setTimeout(done, 50))")
+    raise AssertionError(f"{file.name} was not saved")
+
+
 def test_the_picture_is_a_file(shown, tmp_path):
     page = shown()
-    page.download_to(tmp_path)
     page.press("ArrowRight")
-    page.point("#save", click=True)
-    file = tmp_path / "decoding.png"
-    page.wait("true")
-    for _ in range(200):
-        if file.exists() and file.stat().st_size:
-            break
-        page.run("new Promise((done) => setTimeout(done, 50))")
-    assert file.read_bytes().startswith(b"\x89PNG")
-    assert file.stat().st_size > 5_000
+    plain = _saved(page, "#png", tmp_path / "decoding.png")
+    assert plain.startswith(b"\x89PNG")
+    assert 5_000 < len(plain) < 200_000
+    (tmp_path / "decoding.png").unlink()
+    page.run("{const s = document.querySelector('#links'); s.value = 'map'; s.dispatchEvent(new Event('change'));}")
+    assert _saved(page, "#png", tmp_path / "decoding.png") != plain
+
+
+def test_the_animation_has_a_frame_for_each_pass_and_is_small(shown, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    page = shown(width=900)
+    page.press("ArrowRight")
+    saved = _saved(page, "#gif", tmp_path / "decoding.gif")
+    assert len(saved) < 100_000
+    page.wait("document.querySelector('#gif').textContent === 'Save as GIF'")
+    assert page.run(COUNTERS)[0].startswith("pass 1"), "the page does not show what it showed before"
+    with image.open(tmp_path / "decoding.gif") as found:
+        # The frame before the first pass, four passes of the slower strategy, and the last frame.
+        assert found.n_frames == 6
+        assert found.info["loop"] == 0
+        frames = []
+        for number in range(found.n_frames):
+            found.seek(number)
+            frames.append(found.convert("RGB").copy())
+    colors = {"white": (255, 255, 255), "new": (179, 71, 0)}
+    shares = [dict((color, count) for count, color in frame.getcolors(1 << 24)) for frame in frames]
+    assert all(share[colors["white"]] > 0.5 * found.width * found.height for share in shares)
+    near = [sum(count for color, count in share.items() if _distance(color, colors["new"]) < 30) for share in shares]
+    # New tokens have borders, which are drawn and go away again.
+    assert near[0] == 0
+    assert near[1] > 500
+    assert near[1] > near[4] > 0
+
+
+def _distance(color, other):
+    return max(abs(mine - its) for mine, its in zip(color, other, strict=True))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from demask_hf.watching import page_of, write_page
+from demask_hf.watching import live_page, page_of, write_page
 
 
 HOSTILE = [
@@ -50,6 +50,15 @@ def test_the_page_loads_nothing(pair_trace):
     page = page.replace("http://www.w3.org/2000/svg", "")
     assert re.findall(r"https?:|@import|url\(|<link|<img|\bsrc=|fetch\(|XMLHttpRequest|WebSocket", page) == []
     assert "default-src 'none'" in page
+    assert "{{" not in page
+
+
+def test_the_page_of_a_server_talks_to_it_alone(pair_trace):
+    page = live_page().replace("http://www.w3.org/2000/svg", "")
+    assert re.findall(r"https?:|@import|url\(|<link|<img|\bsrc=|XMLHttpRequest|WebSocket", page) == []
+    assert "default-src 'none'" in page
+    assert "connect-src 'self'; " in page
+    assert "connect-src" not in page_of([pair_trace.to_dict()])
     assert "{{" not in page
 
 

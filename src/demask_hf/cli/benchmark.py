@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,8 +173,9 @@ def _write(
     from ..bound.figures import dependency_figure
     from ..bound.verification import dependencies_before
     from ..evaluation.benchmark import markdown_table, text_table
+    from ..evaluation.examples import example_settings, example_traces
     from ..evaluation.figures import frontier_figure, order_figure
-    from ..evaluation.report import write_report
+    from ..evaluation.report import reference_rows, write_report
     from ..strategies.demask import DemaskStrategy
 
     rows = report.rows()
@@ -198,7 +202,10 @@ def _write(
             "dependencies.png"
         )
     paths = {caption: out / name for caption, name in figures.items()}
-    write_report(out / "report.html", "Strategies compared", rows, facts, paths)
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    facts = {"date": date, "command": shlex.join(["demask-hf", *sys.argv[1:]]), **facts}
+    examples = example_traces(model, tokenizer, example_settings(report.chosen, report.margin), test)
+    write_report(out / "report.html", "Strategies compared", [*reference_rows(report), *rows], facts, paths, examples)
     print("\n".join(text_table(chosen)))
     print(f"wrote {out / 'report.html'}")
 

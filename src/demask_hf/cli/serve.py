@@ -43,7 +43,7 @@ class ServerOptions:
         name (`str`, *optional*):
             Public name of the model; by default the last part of its path, or its repository.
         api_key_file (`str`, *optional*):
-            File with a key that every request but those for `/health` must bear.
+            File with a key that every request but those for `/health` and `/` must bear.
         max_rows (`int`, *optional*, defaults to 16):
             Answers that are decoded at once.
         max_waiting (`int`, *optional*, defaults to 64):

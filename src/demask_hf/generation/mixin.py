@@ -211,7 +211,7 @@ class DemaskGenerationMixin(LeftToRightMethods, HeadMethods, _Generative):  # ty
         stopper = StepStopper(criteria, loop, state) if criteria else None
         sender = StepStreamer(streamer, loop, state) if streamer is not None else None
         if watching is not None:
-            watching.start(state)
+            watching.start(state, loop.backbone.mask_token_id)
         processors = processors_of(config, logits_processor, loop.backbone.mask_token_id, state.sequences.device)
         loop.run(state, processors, [callback for callback in (stopper, recorder, watching, sender) if callback])
         if sender is not None:

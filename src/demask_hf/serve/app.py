@@ -4,12 +4,14 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
+from ..watching import live_page
 from .decoding import RequestDecoding, refusal
 from .errors import RequestError
 from .metrics import Metrics
@@ -20,6 +22,13 @@ from .schema import read_object, read_request
 from .transformers_chat import LOADED
 
 
+# What the page itself cannot say of itself.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 _CHAT, _TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -42,6 +51,8 @@ class Server:
         self.metrics = Metrics(scheduler)
         self._key = None if api_key is None else f"Bearer {api_key}".encode()
         self._started = int(time.time())
+        self.page = live_page()
+        self._compiling = ThreadPoolExecutor(1, "demask schemas")
 
     def check_key(self, request: Request) -> None:
         """Refuse a request without the key; how long the comparison takes does not depend on where they differ."""
@@ -88,8 +99,9 @@ class Server:
         if len(asked.prompts) * asked.num_answers > room:
             raise RequestError(f"`n` times the number of prompts must be at most {room}, got more.")
         decoding = RequestDecoding(self.served, self.scheduler, self.metrics.add_answer, asked)
-        # Reading prompts takes a moment, in which other requests are answered.
-        await asyncio.to_thread(decoding.prepare)
+        # Reading prompts takes a moment, in which other requests are answered. One schema is compiled at a time.
+        thread = self._compiling if decoding.is_constrained else None
+        await asyncio.get_running_loop().run_in_executor(thread, decoding.prepare)
         decoding.start()
         form = ReplyForm(is_chat, self.served.name)
         if asked.is_streamed:
@@ -106,7 +118,8 @@ class Server:
     def models(self) -> dict[str, Any]:
         """Return the list of models, which is one."""
         model = {"id": self.served.name, "object": "model", "created": self._started, "owned_by": "demask-hf"}
-        return {"object": "list", "data": [{**model, "max_model_len": self.served.max_length}]}
+        facts = {"max_model_len": self.served.max_length, "demask": self.served.facts()}
+        return {"object": "list", "data": [{**model, **facts}]}
 
 
 class _EventStream(StreamingResponse):
@@ -148,6 +161,10 @@ def create_app(server: Server) -> FastAPI:
     @app.post(_TEXT)
     async def text(request: Request) -> Response:
         return await server.complete(request, is_chat=False)
+
+    @app.get("/")
+    async def page() -> Response:
+        return HTMLResponse(server.page, headers=_PAGE_HEADERS)
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:

@@ -9,11 +9,13 @@ from typing import Any
 from transformers.utils import logging
 
 from ..generation.encoding import encode
+from .answers import Progress, RowAnswer
 from .errors import RequestError, one_line
 from .replies import ReplyForm, usage_of
-from .rows import Progress, Row, RowAnswer, ServedModel
+from .rows import Row, ServedModel
 from .scheduler import CancelledRowError, ClosedError, Job, QueueFullError, Scheduler
 from .schema import CompletionRequest
+from .trial import check_schema
 
 
 logger = logging.get_logger(__name__)
@@ -52,6 +54,11 @@ class RequestDecoding:
         self._rows: list[Row] = []
         self._jobs: list[Job] = []
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether answers must match a schema, which is compiled in `prepare`."""
+        return "constraint" in self._asked.settings
+
     def prepare(self) -> None:
         """Make the rows.
 
@@ -62,17 +69,17 @@ class RequestDecoding:
         for prompt in asked.prompts:
             is_ids = isinstance(prompt, list) and isinstance(prompt[0], int)
             try:
+                if self.is_constrained:
+                    check_schema(asked.settings["constraint"]["json_schema"], served.vocab_size)
                 ids = prompt if is_ids else encode(served.tokenizer, prompt)
                 for number in range(asked.num_answers):
                     seed = {} if asked.seed is None else {"seed": asked.seed + number}
                     on_step = self._step_sender(len(self._rows)) if asked.is_streamed else None
-                    self._rows.append(
-                        served.row(
-                            ids, asked.strategy, {**asked.settings, **seed}, asked.stop, on_step, asked.with_drafts
-                        )
-                    )
-            except (ValueError, TypeError) as error:
-                raise RequestError(one_line(error)) from None
+                    settings = {**asked.settings, **seed}
+                    self._rows.append(served.row(ids, asked.strategy, settings, asked.wanted, on_step))
+            except (ValueError, TypeError, ImportError) as error:
+                # What is called a constraint here has another name in a request.
+                raise RequestError(one_line(error).replace("`constraint`", "`response_format`")) from None
             except Exception as error:
                 # Templates raise what they like where a conversation does not suit them.
                 if type(error).__module__.split(".")[0] != "jinja2":
@@ -122,7 +129,7 @@ class RequestDecoding:
                 yield _event(refusal(event).to_dict())
                 return
             if isinstance(event, Progress):
-                if event.text or event.draft is not None:
+                if event.text or event.draft is not None or event.trace is not None:
                     yield _event(form.step(index, event))
                 continue
             found[index] = event
@@ -155,7 +162,9 @@ class RequestDecoding:
     def _step_sender(self, index: int) -> Callable[[Progress], None]:
         def send(progress: Progress) -> None:
             # A client that reads slowly misses drafts: they must not pile up.
-            is_behind = progress.draft is not None and self._events.qsize() > MAX_UNREAD
+            is_behind = self._events.qsize() > MAX_UNREAD
+            if is_behind and progress.trace is not None:
+                raise ValueError("`demask.trace` must be read as it is sent, got a client that does not keep up.")
             self._send(index, dataclasses.replace(progress, draft=None) if is_behind else progress)
 
         return send

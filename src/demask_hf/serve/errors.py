@@ -29,3 +29,9 @@ class RequestError(Exception):
 def one_line(error: BaseException) -> str:
     """Return what an error says, in one line that is not too long."""
     return " ".join(str(error).split())[:1000]
+
+
+def short(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."

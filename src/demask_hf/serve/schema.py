@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..generation.configuration import setting_names
 from ..strategies import strategy_fields, strategy_names
 from ..validation import check_choice, check_count, check_flag, check_interval, nearest
-from .errors import RequestError, one_line
+from .answers import Wanted
+from .errors import RequestError, one_line, short
+from .formats import num_likely_of, schema_of
 from .transformers_chat import in_our_words
 
 
@@ -17,11 +19,13 @@ SETTINGS = (
     *("block_length", "max_denoising_steps", "top_k", "scores", "eos_penalty", "stop_at_eos", "repetition_penalty"),
     *("block_cache", "cache_refresh_interval", "cache_commits_first", "batch_invariant"),
 )
+# What the steps of a stream show, if they are asked to.
+SHOWN = ("drafts", "trace")
 ROLES = ("system", "user", "assistant", "tool", "developer")
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 256
 # Fields of OpenAI's interface that are accepted where they ask for nothing, with these values or null.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("frequency_penalty", "presence_penalty", "top_logprobs"), (0,)),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), (0,)),
     **dict.fromkeys(("echo", "store", "parallel_tool_calls"), (False,)),
     **dict.fromkeys(("logit_bias", "metadata"), ({},)),
     **dict.fromkeys(("tools", "functions"), ([],)),
@@ -47,10 +51,9 @@ class CompletionRequest:
         strategy (`dict[str, Any]`, *optional*): Fields of a strategy, and its `name` if it is named.
         num_answers (`int`): Answers for each prompt.
         seed (`int`, *optional*): Seed; answer `k` gets `seed + k`.
-        stop (`list[str]`): Texts that end an answer.
+        wanted ([`Wanted`]): What rows are to do besides decoding.
         is_streamed (`bool`): Whether to send text as it is finished.
         with_usage (`bool`): Whether a stream ends with the usage.
-        with_drafts (`bool`): Whether a stream holds drafts.
     """
 
     prompts: list[Any]
@@ -58,10 +61,9 @@ class CompletionRequest:
     strategy: dict[str, Any] | None = None
     num_answers: int = 1
     seed: int | None = None
-    stop: list[str] = field(default_factory=list)
+    wanted: Wanted = Wanted()
     is_streamed: bool = False
     with_usage: bool = False
-    with_drafts: bool = False
 
 
 def read_object(body: bytes) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RequestError(f"`body` must be a JSON object, got something else: {one_line(error)}") from None
     if not isinstance(found, dict):
-        raise RequestError(f"`body` must be a JSON object, got {_shown(found)}.")
+        raise RequestError(f"`body` must be a JSON object, got {short(found)}.")
     return found
 
 
@@ -106,7 +108,7 @@ def read_request(body: dict[str, Any], is_chat: bool, model: str) -> CompletionR
 
 
 def _read(body: dict[str, Any], is_chat: bool, model: str) -> CompletionRequest:
-    own = ("messages", "max_completion_tokens") if is_chat else ("prompt",)
+    own = ("messages", "max_completion_tokens", "top_logprobs") if is_chat else ("prompt",)
     known = (*_SHARED, *own)
     for name in body:
         if name not in known:
@@ -114,52 +116,47 @@ def _read(body: dict[str, Any], is_chat: bool, model: str) -> CompletionRequest:
     given = {name: value for name, value in body.items() if value is not None}
     if given.get("model", model) != model:
         raise RequestError(
-            f"`model` must be {model!r}, the one that is served, got {_shown(given['model'])}.", 404, "model_not_found"
+            f"`model` must be {model!r}, the one that is served, got {short(given['model'])}.", 404, "model_not_found"
         )
-    _check_unsupported(given, is_chat)
+    _check_unsupported(given)
     settings = _settings(given)
-    strategy, own_settings, with_drafts = _extension(given.get("demask", {}))
+    strategy, own_settings, shown = _extension(given.get("demask", {}))
     num_answers = given.get("n", 1)
     check_count("n", num_answers)
     is_streamed = given.get("stream", False)
     check_flag("stream", is_streamed)
-    if with_drafts and not is_streamed:
-        raise ValueError("`demask.drafts` must be False without `stream`, got True.")
+    for name, is_shown in shown.items():
+        if is_shown and not is_streamed:
+            raise ValueError(f"`demask.{name}` must be False without `stream`, got True.")
     seed = given.get("seed")
     if seed is not None and not (_is_integer(seed) and -(1 << 62) <= seed < 1 << 62):
-        raise ValueError(f"`seed` must be an integer in [-2^62, 2^62), got {_shown(seed)}.")
+        raise ValueError(f"`seed` must be an integer in [-2^62, 2^62), got {short(seed)}.")
     if "user" in given and not isinstance(given["user"], str):
-        raise ValueError(f"`user` must be a text, got {_shown(given['user'])}.")
+        raise ValueError(f"`user` must be a text, got {short(given['user'])}.")
+    stops, schema = _stops(given.get("stop", [])), schema_of(given.get("response_format", {"type": "text"}))
+    if schema is not None:
+        if stops:
+            raise ValueError("`stop` must be left out with `response_format`, whose answers must be whole, got some.")
+        settings["constraint"] = {"json_schema": schema}
     return CompletionRequest(
         prompts=[_messages(given.get("messages"))] if is_chat else _prompts(given.get("prompt")),
         settings={**settings, **own_settings},
         strategy=strategy or None,
         num_answers=num_answers,
         seed=seed,
-        stop=_stops(given.get("stop", [])),
+        wanted=Wanted(tuple(stops), **shown, num_likely=num_likely_of(given, is_chat)),
         is_streamed=is_streamed,
         with_usage=_with_usage(given, is_streamed),
-        with_drafts=with_drafts,
     )
 
 
-def _check_unsupported(given: dict[str, Any], is_chat: bool) -> None:
+def _check_unsupported(given: dict[str, Any]) -> None:
     for name, values in _NEUTRAL.items():
         if name in given and given[name] not in values:
             raise ValueError(
                 f"`{name}` must be left out or {values[0]!r}, as this server does not support it, got "
-                f"{_shown(given[name])}."
+                f"{short(given[name])}."
             )
-    if "logprobs" in given and not (is_chat and given["logprobs"] is False):
-        raise ValueError(
-            "`logprobs` must be left out, as the probability of a token at the step that wrote it is not kept, got "
-            f"{_shown(given['logprobs'])}."
-        )
-    if given.get("response_format", {"type": "text"}) != {"type": "text"}:
-        raise ValueError(
-            "`response_format` must be of type text, as answers cannot be constrained yet, got "
-            f"{_shown(given['response_format'])}."
-        )
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -185,19 +182,20 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
-    """Return fields of the strategy, settings of `generate`, and whether drafts are asked for."""
+def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, bool]]:
+    """Return fields of the strategy, settings of `generate`, and what steps are to show."""
     if not isinstance(given, dict):
-        raise ValueError(f"`demask` must be an object, got {_shown(given)}.")
+        raise ValueError(f"`demask` must be an object, got {short(given)}.")
     given = {name: value for name, value in given.items() if value is not None}
-    with_drafts = given.pop("drafts", False)
-    check_flag("demask.drafts", with_drafts)
+    shown = {name: given.pop(name, False) for name in SHOWN}
+    for name, is_shown in shown.items():
+        check_flag(f"demask.{name}", is_shown)
     settings = {name: given.pop(name) for name in SETTINGS if name in given}
     strategy: dict[str, Any] = {}
     if "strategy" in given:
         name = given.pop("strategy")
         if not isinstance(name, str):
-            raise ValueError(f"`demask.strategy` must be a name, got {_shown(name)}.")
+            raise ValueError(f"`demask.strategy` must be a name, got {short(name)}.")
         check_choice("demask.strategy", name, strategy_names())
         strategy["name"] = name
     if _names_file({**strategy, **given}):
@@ -206,13 +204,13 @@ def _extension(given: Any) -> tuple[dict[str, Any], dict[str, Any], bool]:
     fields = {each for name in names for each in strategy_fields(name)}
     for name in given:
         if name in setting_names():
-            raise ValueError(f"`demask.{name}` must not be set by a request, got {_shown(given[name])}.")
+            raise ValueError(f"`demask.{name}` must not be set by a request, got {short(given[name])}.")
         if name not in fields:
-            known = {*fields, *SETTINGS, "strategy", "drafts"}
+            known = {*fields, *SETTINGS, *SHOWN, "strategy"}
             raise ValueError(
                 f"`demask.{name[:80]}` must be a known field, got an unknown one; {nearest(name[:80], known)}."
             )
-    return {**strategy, **given}, settings, with_drafts
+    return {**strategy, **given}, settings, shown
 
 
 def _names_file(value: Any) -> bool:
@@ -224,18 +222,18 @@ def _names_file(value: Any) -> bool:
 
 def _messages(given: Any) -> list[dict[str, str]]:
     if not isinstance(given, list) or not given:
-        raise ValueError(f"`messages` must be a list of at least one message, got {_shown(given)}.")
+        raise ValueError(f"`messages` must be a list of at least one message, got {short(given)}.")
     messages = []
     for number, message in enumerate(given):
         name = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise ValueError(f"`{name}` must be an object with role and content, got {_shown(message)}.")
+            raise ValueError(f"`{name}` must be an object with role and content, got {short(message)}.")
         unknown = {key for key, value in message.items() if value is not None} - {"role", "content"}
         if unknown:
-            raise ValueError(f"`{name}` must hold role and content only, got {_shown(sorted(unknown)[0])}.")
+            raise ValueError(f"`{name}` must hold role and content only, got {short(sorted(unknown)[0])}.")
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            raise ValueError(f"`{name}.role` must be one of {', '.join(ROLES)}, got {_shown(role)}.")
+            raise ValueError(f"`{name}.role` must be one of {', '.join(ROLES)}, got {short(role)}.")
         messages.append({"role": role, "content": _content(f"{name}.content", content)})
     return messages
 
@@ -248,7 +246,7 @@ def _content(name: str, given: Any) -> str:
         parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in given]
         if all(isinstance(part, str) for part in parts):
             return "".join(map(str, parts))
-    raise ValueError(f"`{name}` must be a text, or a list of parts of type text, got {_shown(given)}.")
+    raise ValueError(f"`{name}` must be a text, or a list of parts of type text, got {short(given)}.")
 
 
 def _prompts(given: Any) -> list[str | list[int]]:
@@ -256,11 +254,11 @@ def _prompts(given: Any) -> list[str | list[int]]:
     is_one = isinstance(given, str) or (isinstance(given, list) and bool(given) and all(map(_is_integer, given)))
     prompts = [given] if is_one else given
     if not isinstance(prompts, list) or not prompts:
-        raise ValueError(f"`prompt` must be a text, a list of token ids, or a list of those, got {_shown(given)}.")
+        raise ValueError(f"`prompt` must be a text, a list of token ids, or a list of those, got {short(given)}.")
     for prompt in prompts:
         is_ids = isinstance(prompt, list) and bool(prompt) and all(map(_is_integer, prompt))
         if not isinstance(prompt, str) and not is_ids:
-            raise ValueError(f"`prompt` must hold texts or lists of token ids, got {_shown(prompt)}.")
+            raise ValueError(f"`prompt` must hold texts or lists of token ids, got {short(prompt)}.")
         if is_ids and not all(-(1 << 63) <= token < 1 << 63 for token in prompt):
             raise ValueError("`prompt` must hold token ids of at most 64 bits, got a larger number.")
     return prompts
@@ -269,17 +267,17 @@ def _prompts(given: Any) -> list[str | list[int]]:
 def _stops(given: Any) -> list[str]:
     stops = [given] if isinstance(given, str) else given
     if not isinstance(stops, list) or len(stops) > _MAX_STOPS:
-        raise ValueError(f"`stop` must be a text or at most {_MAX_STOPS} texts, got {_shown(given)}.")
+        raise ValueError(f"`stop` must be a text or at most {_MAX_STOPS} texts, got {short(given)}.")
     for stop in stops:
         if not isinstance(stop, str) or not 0 < len(stop) <= _MAX_STOP_LENGTH:
-            raise ValueError(f"`stop` must hold texts of 1 to {_MAX_STOP_LENGTH} characters, got {_shown(stop)}.")
+            raise ValueError(f"`stop` must hold texts of 1 to {_MAX_STOP_LENGTH} characters, got {short(stop)}.")
     return stops
 
 
 def _with_usage(given: dict[str, Any], is_streamed: bool) -> bool:
     options = given.get("stream_options", {})
     if not isinstance(options, dict) or not options.keys() <= {"include_usage", "include_obfuscation"}:
-        raise ValueError(f"`stream_options` must be an object with `include_usage` only, got {_shown(options)}.")
+        raise ValueError(f"`stream_options` must be an object with `include_usage` only, got {short(options)}.")
     if options.get("include_obfuscation"):
         raise ValueError("`stream_options` must not ask for `include_obfuscation`, which is not supported, got True.")
     if options and not is_streamed:
@@ -291,9 +289,3 @@ def _with_usage(given: dict[str, Any], is_streamed: bool) -> bool:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."

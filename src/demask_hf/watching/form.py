@@ -15,10 +15,61 @@ from .records import Candidate, Pass, Recording
 SCHEMA_VERSION = "0.1"
 # Digits after the point that numbers keep.
 _DIGITS = 4
+_FIRST_FRAME = {"frameId": "f0", "ordinal": 0, "kind": "initial", "operations": []}
 
 
 def form_of(recording: Recording) -> dict[str, Any]:
     """Return a recording as JSON types."""
+    return _named({**_facts(recording), "frames": _frames(recording), "final": _final(recording)})
+
+
+def opening_of(recording: Recording) -> dict[str, Any]:
+    """Return the form of a recording that has just begun: without a pass, and without its last frame."""
+    return _named({**_facts(recording), "frames": [_FIRST_FRAME]})
+
+
+def frame_of(recording: Recording, number: int, each: Pass, before: tuple[int, ...]) -> dict[str, Any]:
+    """Return the frame of a pass.
+
+    Args:
+        recording ([`Recording`]):
+            What it belongs to.
+        number (`int`):
+            Its number, from 1.
+        each ([`Pass`]):
+            The pass.
+        before (`tuple[int, ...]`):
+            Token ids before it.
+    """
+    operations = _predicted(recording, each) + _changed(recording, each, before)
+    for dependency in each.dependencies:
+        facts = {"slotId": _slot(dependency.target), "name": f"dependency:{_slot(dependency.source)}"}
+        operations.append({"type": "set-scalar", **facts, "value": round(dependency.value, _DIGITS)})
+    frame_id = f"f{number}"
+    notes = [
+        {
+            "annotationId": f"{frame_id}-{_slot(position)}",
+            "kind": "note",
+            "text": reason,
+            "target": {"slotId": _slot(position), "frameId": frame_id},
+            "provenance": "derived",
+        }
+        for position, reason in each.reasons.items()
+    ]
+    mask = recording.mask_token_id
+    num_written = sum(new != mask and new != old for old, new in zip(before, each.tokens, strict=True))
+    metrics = {"maskedCount": each.tokens.count(mask), "committedThisFrame": num_written, "forwardPasses": number}
+    frame = {"frameId": frame_id, "ordinal": number, "kind": "denoise", "step": number}
+    return {**frame, "operations": operations, "metrics": metrics, "annotations": notes}
+
+
+def closing_of(recording: Recording) -> dict[str, Any]:
+    """Return what a finished recording adds to its frames: the last one, and how it ended."""
+    return {"frame": _last_frame(recording), "final": _final(recording)}
+
+
+def _facts(recording: Recording) -> dict[str, Any]:
+    """Return what is known before the first pass."""
     is_exact = recording.strategy.get("dependencies") == "exact"
     has_blocks = recording.settings is not None and recording.settings.num_blocks > 1
     mode = "semi-autoregressive" if has_blocks else "full-sequence"
@@ -32,14 +83,16 @@ def form_of(recording: Recording) -> dict[str, Any]:
         },
         "prompt": _prompt(recording),
         "initial": {"checkpointId": "start", "frameOrdinal": -1, "slots": _slots(recording)},
-        "frames": _frames(recording),
-        "final": _final(recording),
     }
     if recording.model is not None:
         content["model"] = {"name": recording.model}
     if recording.tokenizer is not None:
         name = type(recording.tokenizer).__name__
         content["tokenizer"] = {"name": name, "maskTokenId": recording.mask_token_id}
+    return content
+
+
+def _named(content: dict[str, Any]) -> dict[str, Any]:
     # The same decoding has the same name.
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"schemaVersion": SCHEMA_VERSION, "traceId": f"demask-hf-{digest[:16]}", **content}
@@ -77,11 +130,14 @@ def _slots(recording: Recording) -> list[dict[str, Any]]:
 
 def _frames(recording: Recording) -> list[dict[str, Any]]:
     """Return a frame for the start, one for each pass, and one for the end."""
-    frames: list[dict[str, Any]] = [{"frameId": "f0", "ordinal": 0, "kind": "initial", "operations": []}]
-    before = recording.first
-    for number, each in enumerate(recording.passes, start=1):
-        frames.append(_frame(recording, number, each, before))
-        before = each.tokens
+    befores = (recording.first, *(each.tokens for each in recording.passes))
+    # The tokens after the last pass come before no other.
+    pairs = enumerate(zip(recording.passes, befores, strict=False), start=1)
+    frames = [frame_of(recording, number, each, before) for number, (each, before) in pairs]
+    return [_FIRST_FRAME, *frames, _last_frame(recording)]
+
+
+def _last_frame(recording: Recording) -> dict[str, Any]:
     operations: list[dict[str, Any]] = []
     for position, token in enumerate(recording.decoded.tokens):
         slot = {"type": "set-token", "slotId": _slot(position)}
@@ -89,8 +145,8 @@ def _frames(recording: Recording) -> list[dict[str, Any]]:
             operations.append({**slot, **_written(recording, token), "state": "padding"})
         elif recording.first[position] == recording.mask_token_id:
             operations.append({**slot, "state": "fixed"})
-    number = len(frames)
-    return [*frames, {"frameId": f"f{number}", "ordinal": number, "kind": "final", "operations": operations}]
+    number = len(recording.passes) + 1
+    return {"frameId": f"f{number}", "ordinal": number, "kind": "final", "operations": operations}
 
 
 def _final(recording: Recording) -> dict[str, Any]:
@@ -103,30 +159,6 @@ def _final(recording: Recording) -> dict[str, Any]:
         "totalForwardPasses": recording.decoded.num_forward_passes,
         "totalProbePasses": recording.decoded.num_probe_passes,
     }
-
-
-def _frame(recording: Recording, number: int, each: Pass, before: tuple[int, ...]) -> dict[str, Any]:
-    """Return the frame of a pass."""
-    operations = _predicted(recording, each) + _changed(recording, each, before)
-    for dependency in each.dependencies:
-        facts = {"slotId": _slot(dependency.target), "name": f"dependency:{_slot(dependency.source)}"}
-        operations.append({"type": "set-scalar", **facts, "value": round(dependency.value, _DIGITS)})
-    frame_id = f"f{number}"
-    notes = [
-        {
-            "annotationId": f"{frame_id}-{_slot(position)}",
-            "kind": "note",
-            "text": reason,
-            "target": {"slotId": _slot(position), "frameId": frame_id},
-            "provenance": "derived",
-        }
-        for position, reason in each.reasons.items()
-    ]
-    mask = recording.mask_token_id
-    num_written = sum(new != mask and new != old for old, new in zip(before, each.tokens, strict=True))
-    metrics = {"maskedCount": each.tokens.count(mask), "committedThisFrame": num_written, "forwardPasses": number}
-    frame = {"frameId": frame_id, "ordinal": number, "kind": "denoise", "step": number}
-    return {**frame, "operations": operations, "metrics": metrics, "annotations": notes}
 
 
 def _predicted(recording: Recording, each: Pass) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from ..files import read_text, write_text
 
 
+_FOLDER = Path(__file__).parent
 # Height of the frame in a notebook, in pixels.
 _FRAME_HEIGHT = 640
 # Characters that end a script or a line of one, where JSON stands in a page.
@@ -29,15 +30,35 @@ def page_of(traces: Sequence[dict[str, Any]]) -> str:
     """
     if not traces:
         raise ValueError("`traces` must hold at least one trace, got none.")
-    folder = Path(__file__).parent
-    template, style, script = (read_text(folder / f"viewer.{kind}") for kind in ("html", "css", "js"))
+    data = json.dumps(list(traces), allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    return _filled("start", "", "", data)
+
+
+def live_page() -> str:
+    """Return the page of a server, which sends prompts to it and shows their decodings while they run.
+
+    It talks to the server that it came from, and to no other.
+    """
+    return _filled("live", "connect-src 'self'; ", read_text(_FOLDER / "live.html"), "[]")
+
+
+def page_style() -> str:
+    """Return the style that all pages of the package share."""
+    return read_text(_FOLDER / "page.css")
+
+
+def _filled(program: str, connect: str, form: str, data: str) -> str:
+    """Return the page that a program, a rule where it may connect to, a form and traces make."""
+    script = "".join(read_text(_FOLDER / f"{name}.js") for name in ("viewer", "export", program))
+    style = page_style() + read_text(_FOLDER / "viewer.css")
     # The browser runs the script with this hash, and no other, whatever a text in the page holds.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    data = json.dumps(list(traces), allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    page = read_text(_FOLDER / "viewer.html")
     # The traces come last, so that nothing in them is taken for a mark.
-    for name, part in {"hash": f"sha256-{digest}", "style": style, "script": script, "traces": data}.items():
-        template = template.replace(f"{{{{{name}}}}}", part, 1)
-    return template
+    parts = {"hash": f"sha256-{digest}", "connect": connect, "style": style, "form": form, "script": script}
+    for name, part in {**parts, "traces": data}.items():
+        page = page.replace(f"{{{{{name}}}}}", part, 1)
+    return page
 
 
 def write_page(traces: Sequence[dict[str, Any]], file: str | Path) -> None:

@@ -5,18 +5,10 @@ from typing import Any
 
 import torch
 
-from ..strategies import (
-    Decision,
-    DecodingSettings,
-    DemaskStrategy,
-    DenoisingStep,
-    Drafts,
-    UnmaskingStrategy,
-    WrappingStrategy,
-)
+from ..strategies import DecodingSettings, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
 from ..strategies.base import Compiled, as_it_is, fields_of
-from ..strategies.needs import Need
 from ..validation import check_flag
+from .observing import ObservingStrategy, start_of
 from .reasons import Choice, Walk, reasons
 from .records import Candidate, Decoded, Dependency, Pass
 from .trace import Trace
@@ -29,10 +21,8 @@ NUM_SOURCES, SMALLEST_DEPENDENCY = 16, 0.005
 
 
 @dataclass
-class WatchingStrategy(WrappingStrategy):
-    """Decode with a strategy and keep what it sees in every step; also one of the loop's `on_step`.
-
-    It changes nothing that the strategy does. It needs whole distributions, for the most likely tokens.
+class WatchingStrategy(ObservingStrategy):
+    """Decode with a strategy and record every step; also one of the loop's `on_step`.
 
     Args:
         strategy ([`UnmaskingStrategy`]):
@@ -41,13 +31,10 @@ class WatchingStrategy(WrappingStrategy):
             What was recorded.
     """
 
-    strategy: UnmaskingStrategy
     passes: list[Pass] = field(default_factory=list)
     _settings: DecodingSettings | None = field(default=None, init=False, repr=False)
-    _first: list[int] = field(default_factory=list, init=False, repr=False)
+    _first: tuple[int, ...] = field(default=(), init=False, repr=False)
     _mask_token_id: int = field(default=-1, init=False, repr=False)
-    _walk: Walk | None = field(default=None, init=False, repr=False)
-    _choice: Choice | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(cls, trace: Any, strategy: UnmaskingStrategy, is_returned: bool | None) -> "WatchingStrategy | None":
@@ -71,18 +58,6 @@ class WatchingStrategy(WrappingStrategy):
             raise ValueError(f"`return_dict_in_generate` must be True with `trace=True`, got {is_returned}.")
         return cls(strategy)
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return _name(self.strategy)
-
-    @property
-    def wrapped(self) -> tuple[UnmaskingStrategy, ...]:
-        return (self.strategy,)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        return super().needs | {"probabilities"}
-
     def bind(
         self,
         model: torch.nn.Module,
@@ -103,12 +78,14 @@ class WatchingStrategy(WrappingStrategy):
             strategy = strategy.wrapped[0]
         return strategy
 
-    def start(self, state: Any) -> None:
+    def start(self, state: Any, mask_token_id: int) -> None:
         """Keep the sequence before the first step.
 
         Args:
             state ([`DecodingState`]):
                 The state, with one row.
+            mask_token_id (`int`):
+                Id of the mask token.
 
         Raises:
             ValueError: if the batch has several rows.
@@ -116,27 +93,8 @@ class WatchingStrategy(WrappingStrategy):
         num_rows = state.sequences.shape[0]
         if num_rows != 1:
             raise ValueError(f"`trace` must be used with a single prompt, got {num_rows} prompts.")
-        self._first = state.sequences[0, _start(state.positions) :].tolist()
-
-    def select(self, step: DenoisingStep) -> torch.Tensor | Decision:
-        self._walk, self._mask_token_id = None, step.mask_token_id
-        decision = self.strategy.select(step)
-        selected = decision.selected if isinstance(decision, Decision) else decision
-        self._choice = Choice(step, selected, _start(step.positions), self._walk)
-        return decision
-
-    @property
-    def num_versions(self) -> int:
-        return self.strategy.num_versions
-
-    def drafts(self, step: DenoisingStep, selected: torch.Tensor) -> Drafts | None:
-        if self.strategy.num_versions > 1:
-            # `select` saw all versions of the row; this is the one that it moved to.
-            self._choice = Choice(step, selected, _start(step.positions), self._walk)
-        return self.strategy.drafts(step, selected)
-
-    def accepts(self, drafts: torch.Tensor, outcomes: torch.Tensor, num_steps: torch.Tensor) -> torch.Tensor:
-        return self.strategy.accepts(drafts, outcomes, num_steps)
+        self._first = tuple(state.sequences[0, start_of(state.positions) :].tolist())
+        self._mask_token_id = mask_token_id
 
     def __call__(self, state: Any, draft: torch.Tensor) -> None:
         """Record a step once its tokens are written.
@@ -147,8 +105,8 @@ class WatchingStrategy(WrappingStrategy):
             draft (`torch.LongTensor` of shape `(1, length)`):
                 The sequence with a token at every candidate.
         """
-        choice, self._choice = self._choice, None
-        start = _start(state.positions)
+        choice = self._take_choice()
+        start = start_of(state.positions)
         tokens = tuple(state.sequences[0, start:].tolist())
         if choice is None:
             self.passes.append(Pass(tokens))
@@ -171,28 +129,34 @@ class WatchingStrategy(WrappingStrategy):
             tokenizer (`PreTrainedTokenizerBase`, *optional*):
                 Spells the tokens; without one they are shown by their ids.
         """
-        decides = self._decides
-        # A strategy need not be registered.
-        facts = {"name": _name(decides), **{each: getattr(decides, each) for each in fields_of(type(decides))}}
-        if isinstance(decides, DemaskStrategy):
-            facts["dependency_bound"] = decides.limit
         num_padding = output.sequences.shape[1] - len(self._first)
         tokens, steps = (values[0, num_padding:].tolist() for values in (output.sequences, output.unmask_step))
         is_dropped = [old == self._mask_token_id and step < 0 for old, step in zip(self._first, steps, strict=True)]
-        return Trace(
-            strategy=facts,
-            settings=self._settings,
-            first=tuple(self._first),
-            passes=tuple(self.passes),
-            decoded=Decoded(
-                tuple(tokens),
-                frozenset(position for position, dropped in enumerate(is_dropped) if dropped),
-                int(output.num_forward_passes[0]),
-                int(output.num_probe_passes[0]),
-            ),
-            mask_token_id=self._mask_token_id,
-            tokenizer=tokenizer,
+        decoded = Decoded(
+            tuple(tokens),
+            frozenset(position for position, dropped in enumerate(is_dropped) if dropped),
+            int(output.num_forward_passes[0]),
+            int(output.num_probe_passes[0]),
         )
+        return self._trace(decoded, tuple(self.passes), tokenizer)
+
+    def opened(self, tokenizer: Any = None) -> Trace:
+        """Return a trace without any pass, before the first step; for those who follow a decoding.
+
+        Args:
+            tokenizer (`PreTrainedTokenizerBase`, *optional*):
+                Spells the tokens; without one they are shown by their ids.
+        """
+        return self._trace(Decoded(self._first, frozenset(), 0), (), tokenizer)
+
+    def _trace(self, decoded: Decoded, passes: tuple[Pass, ...], tokenizer: Any) -> Trace:
+        decides = self._decides
+        name = getattr(decides, "name", type(decides).__name__)
+        facts = {"name": name, **{each: getattr(decides, each) for each in fields_of(type(decides))}}
+        if isinstance(decides, DemaskStrategy):
+            facts["dependency_bound"] = decides.limit
+        settings, mask = self._settings, self._mask_token_id
+        return Trace(facts, settings, self._first, passes, decoded, mask, tokenizer)
 
     def _keep_walk(
         self, step: DenoisingStep, dependencies: torch.Tensor, scores: torch.Tensor, eligible: torch.Tensor
@@ -220,15 +184,6 @@ class WatchingStrategy(WrappingStrategy):
             else:
                 found[position] = "its block has not begun"
         return found
-
-
-def _name(strategy: UnmaskingStrategy) -> str:
-    return getattr(strategy, "name", type(strategy).__name__)
-
-
-def _start(positions: torch.Tensor) -> int:
-    """Return the first column of the only row that is not padding."""
-    return positions.shape[1] - 1 - int(positions[0, -1])
 
 
 def _end(tokens: tuple[int, ...], settings: DecodingSettings | None, start: int, stop: int) -> int:

@@ -3,10 +3,11 @@
 // The page shows traces side by side. Every text of a trace goes through `textContent` or an attribute of a fixed
 // name, so it is shown as text, whatever it holds.
 //
-//   readTrace   from the JSON form to one view for each frame: what every position is, and why it waits
-//   Panel       the tokens of one trace, with arcs or a heat map of dependencies
-//   Player      the pass that all panels show, its controls and keys
-//   savePng     a picture of the panels
+//   Views    from the JSON form to one view for each frame: what every position is, and why it waits
+//   Panel    the tokens of one trace, with arcs or a heat map of dependencies
+//   Player   the pass that all panels show, its controls and keys
+//
+// export.js saves pictures of it. start.js shows the traces of a page, live.js those that a server sends.
 
 const SVG = "http://www.w3.org/2000/svg";
 const MILLISECONDS = 700;
@@ -78,42 +79,51 @@ function entering(cell) {
   return { ...cell, state, text: state === "masked" ? "" : cell.text, reason: undefined };
 }
 
-function readTrace(trace) {
-  const slots = trace.initial.slots;
-  const places = new Map(slots.map((slot, place) => [slot.slotId, place]));
-  let cells = slots.map((slot) => ({ state: slot.state === "masked" ? "masked" : "prompt", text: slot.text ?? "" }));
-  let pass = 0;
-  const views = trace.frames.map((frame) => {
-    cells = cells.map(entering);
-    if (frame.kind === "denoise") pass += 1;
+/** The views of a trace, one for each frame; frames can be added while its answer is decoded. */
+class Views {
+  constructor(trace) {
+    const slots = trace.initial.slots;
+    this.places = new Map(slots.map((slot, place) => [slot.slotId, place]));
+    this.cells = slots.map((slot) => ({ state: slot.state === "masked" ? "masked" : "prompt", text: slot.text ?? "" }));
+    this.title = trace.generation.title ?? trace.generation.algorithm ?? "trace";
+    this.prompt = trace.prompt?.text ?? "";
+    const masked = slots.flatMap((slot, place) => (slot.state === "masked" ? [place] : []));
+    this.first = masked[0] ?? slots.length;
+    // Tokens of the answer that stay: not those after its end, once it is known.
+    this.kept = masked;
+    this.numPasses = 0;
+    this.isOver = false;
+    this.answer = "";
+    this.views = [];
+    for (const frame of trace.frames) this.add(frame);
+    if (trace.final) this.end(trace.final);
+  }
+
+  add(frame) {
+    this.cells = this.cells.map(entering);
+    if (frame.kind === "denoise") this.numPasses += 1;
     const dependencies = [];
     for (const operation of frame.operations) {
-      const place = places.get(operation.slotId);
+      const place = this.places.get(operation.slotId);
       if (place === undefined) continue;
       if (operation.type === "set-scalar" && operation.name.startsWith("dependency:")) {
-        const source = places.get(operation.name.slice("dependency:".length));
+        const source = this.places.get(operation.name.slice("dependency:".length));
         if (source !== undefined) dependencies.push({ source, target: place, value: operation.value });
       }
-      cells[place] = changed(cells[place], operation, pass);
+      this.cells[place] = changed(this.cells[place], operation, this.numPasses);
     }
     for (const note of frame.annotations ?? []) {
-      const place = places.get(note.target?.slotId);
-      if (place !== undefined) cells[place].reason = note.text;
+      const place = this.places.get(note.target?.slotId);
+      if (place !== undefined) this.cells[place].reason = note.text;
     }
-    return { cells, dependencies, pass, isLast: frame.kind === "final" };
-  });
-  const first = slots.findIndex((slot) => slot.state === "masked");
-  const { cells: ended } = views[views.length - 1];
-  return {
-    title: trace.generation.title ?? trace.generation.algorithm ?? "trace",
-    prompt: trace.prompt?.text ?? "",
-    answer: trace.final?.text ?? "",
-    first: first < 0 ? slots.length : first,
-    numPasses: pass,
-    // Tokens of the answer that stay: not those after its end.
-    kept: ended.flatMap((cell, place) => (isWritten(cell) ? [place] : [])),
-    views,
-  };
+    this.views.push({ cells: this.cells, dependencies, pass: this.numPasses, isLast: frame.kind === "final" });
+  }
+
+  end(final) {
+    this.isOver = true;
+    this.answer = final.text ?? "";
+    this.kept = this.cells.flatMap((cell, place) => (isWritten(cell) ? [place] : []));
+  }
 }
 
 // ---- One trace ----
@@ -139,9 +149,8 @@ function describe(place, cell) {
 }
 
 class Panel {
-  constructor(trace, numPasses, onPick) {
+  constructor(trace, onPick) {
     this.trace = trace;
-    this.maxPasses = numPasses;
     this.onPick = onPick;
     this.chosen = null;
     this.heading = make("h2", {}, trace.title);
@@ -186,7 +195,8 @@ class Panel {
     const view = this.view(frame);
     for (const [place, button] of this.buttons) this.showToken(place, button, view.cells[place], settings);
     const written = this.trace.kept.filter((place) => isWritten(view.cells[place])).length;
-    const passes = view.isLast ? `finished after ${view.pass} passes` : `pass ${view.pass} of ${this.trace.numPasses}`;
+    const of = this.trace.isOver ? ` of ${this.trace.numPasses}` : "";
+    const passes = view.isLast ? `finished after ${view.pass} passes` : `pass ${view.pass}${of}`;
     this.summary = `${passes}, ${written} of ${this.trace.kept.length} tokens`;
     this.counter.textContent = this.summary;
     this.answer.textContent = view.isLast ? this.trace.answer : "";
@@ -196,10 +206,12 @@ class Panel {
 
   showToken(place, button, cell, settings) {
     const isVisible = cell.text !== "" && cell.state !== "prompt" && cell.state !== "padding";
-    const shares = { pass: (cell.pass ?? 0) / Math.max(this.maxPasses, 1), certainty: cell.certainty ?? 0 };
+    const shares = { pass: (cell.pass ?? 0) / Math.max(settings.numPasses, 1), certainty: cell.certainty ?? 0 };
     const level = isVisible ? STRONGEST * shares[settings.color] : 0;
     button.className = `cell ${cell.state}`;
     button.classList.toggle("picked", this.chosen === place);
+    // Long names of special tokens would take the room of the others.
+    button.classList.toggle("special", /^<.{4,}>$/.test(cell.text));
     button.style.setProperty("--level", level.toFixed(3));
     button.textContent = shown(cell.text) || "\u00a0";
     button.setAttribute("aria-label", describe(place, cell));
@@ -284,17 +296,38 @@ class Panel {
 // ---- All traces ----
 
 class Player {
-  constructor(traces) {
-    const numPasses = Math.max(...traces.map((trace) => trace.numPasses));
-    this.last = Math.max(...traces.map((trace) => trace.views.length)) - 1;
-    this.frame = 0;
+  constructor() {
     this.timer = null;
-    this.picked = null;
-    this.settings = { color: "pass", links: "arcs" };
-    this.panels = traces.map((trace) => new Panel(trace, numPasses, (panel, place) => this.pick(panel, place)));
-    byId("panels").append(...this.panels.map((panel) => panel.element));
-    byId("scrubber").max = String(this.last);
+    this.settings = { color: "pass", links: "arcs", numPasses: 1 };
+    this.load([]);
     this.listen();
+  }
+
+  /** Show other traces, from their first frame on. */
+  load(traces) {
+    this.stop();
+    this.traces = traces;
+    this.frame = 0;
+    this.isFollowing = true;
+    this.picked = null;
+    this.panels = traces.map((trace) => new Panel(trace, (panel, place) => this.pick(panel, place)));
+    byId("panels").replaceChildren(...this.panels.map((panel) => panel.element));
+    byId("prompt").textContent = traces[0]?.prompt ?? "";
+    this.show();
+  }
+
+  /** The last frame; before there is a trace, the first one. */
+  get last() {
+    return Math.max(1, ...this.traces.map((trace) => trace.views.length)) - 1;
+  }
+
+  get isLive() {
+    return this.traces.some((trace) => !trace.isOver);
+  }
+
+  /** Show what was added to the traces, unless another frame than the last one was chosen. */
+  grown() {
+    if (this.isFollowing) this.frame = this.last;
     this.show();
   }
 
@@ -305,7 +338,8 @@ class Player {
       next: () => this.go(this.frame + 1),
       last: () => this.go(this.last),
       play: () => this.toggle(),
-      save: () => savePng(),
+      png: () => savePng(),
+      gif: () => saveGif(this),
     };
     for (const [id, action] of Object.entries(actions)) byId(id).addEventListener("click", action);
     actions.leave = () => this.pick(null, null);
@@ -321,7 +355,7 @@ class Player {
   }
 
   onKey(event, actions) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("select")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("select, textarea, input:not(#scrubber)")) return;
     // A button has its own use for the space key.
     const isButton = event.target.closest("button") !== null;
     const names = { ArrowLeft: "back", ArrowRight: "next", Home: "first", End: "last", Escape: "leave" };
@@ -335,6 +369,7 @@ class Player {
   go(frame) {
     this.stop();
     this.frame = Math.max(0, Math.min(frame, this.last));
+    this.isFollowing = this.frame === this.last;
     this.show();
   }
 
@@ -370,14 +405,16 @@ class Player {
 
   show() {
     document.body.classList.toggle("by-certainty", this.settings.color === "certainty");
+    this.settings.numPasses = Math.max(0, ...this.traces.map((trace) => trace.numPasses));
     for (const panel of this.panels) panel.show(this.frame, this.settings);
     const isPlaying = this.timer !== null;
+    byId("scrubber").max = String(this.last);
     byId("play").textContent = isPlaying ? "Pause" : "Play";
     byId("scrubber").value = String(this.frame);
-    byId("scrubber").setAttribute("aria-valuetext", `pass ${this.frame} of ${this.last - 1}`);
+    byId("scrubber").setAttribute("aria-valuetext", `pass ${Math.min(this.frame, this.settings.numPasses)} of ${this.settings.numPasses}`);
     byId("scale").textContent = `Stronger color: ${this.settings.color === "pass" ? "a later pass" : "more certain"}.`;
-    // A screen reader would be interrupted by every pass of a playback.
-    byId("status").setAttribute("aria-live", isPlaying ? "off" : "polite");
+    // A screen reader would be interrupted by every pass.
+    byId("status").setAttribute("aria-live", isPlaying || this.isLive ? "off" : "polite");
     byId("status").textContent = this.panels.map((panel) => `${panel.trace.title}: ${panel.summary}.`).join(" ");
     this.showDetails();
   }
@@ -391,70 +428,3 @@ class Player {
     byId("details").replaceChildren(this.picked ? list : make("p", {}, hint));
   }
 }
-
-// ---- A picture ----
-
-/** Draw the panels as they are laid out now, at twice the resolution, and offer the picture as a file. */
-function savePng() {
-  const box = byId("panels").getBoundingClientRect();
-  const canvas = make("canvas");
-  const scale = 2;
-  const margin = 8;
-  canvas.width = (box.width + 2 * margin) * scale;
-  canvas.height = (box.height + 2 * margin) * scale;
-  const context = canvas.getContext("2d");
-  context.scale(scale, scale);
-  context.translate(margin - box.left, margin - box.top);
-  context.fillStyle = getComputedStyle(document.body).backgroundColor;
-  context.fillRect(box.left - margin, box.top - margin, box.width + 2 * margin, box.height + 2 * margin);
-  for (const element of document.querySelectorAll("#panels h2, #panels .counter, #panels .cell, #panels small")) {
-    drawText(context, element);
-  }
-  for (const path of document.querySelectorAll("#panels path")) drawArc(context, path);
-  canvas.toBlob((blob) => {
-    const link = make("a", { download: "decoding.png" });
-    link.href = URL.createObjectURL(blob);
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
-}
-
-/** Draw the box and the text of an element where it is. */
-function drawText(context, element) {
-  const box = element.getBoundingClientRect();
-  const style = getComputedStyle(element);
-  if (element.classList.contains("cell")) {
-    context.fillStyle = style.backgroundColor;
-    context.fillRect(box.left, box.top, box.width, box.height);
-    context.strokeStyle = style.borderTopColor;
-    context.lineWidth = parseFloat(style.borderTopWidth);
-    context.setLineDash(style.borderTopStyle === "dashed" ? [3, 3] : []);
-    context.strokeRect(box.left, box.top, box.width, box.height);
-  }
-  context.fillStyle = style.color;
-  context.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
-  context.textBaseline = "middle";
-  const isCentered = style.textAlign === "center";
-  context.textAlign = isCentered ? "center" : "left";
-  const x = isCentered ? box.left + box.width / 2 : box.left;
-  context.fillText(element.textContent, x, box.top + box.height / 2, box.width);
-}
-
-/** Draw an arc where it is. */
-function drawArc(context, path) {
-  const box = path.ownerSVGElement.getBoundingClientRect();
-  const style = getComputedStyle(path);
-  context.save();
-  context.translate(box.left, box.top);
-  context.setLineDash([]);
-  context.strokeStyle = style.stroke;
-  context.globalAlpha = Number(style.strokeOpacity);
-  context.lineWidth = parseFloat(style.strokeWidth);
-  context.stroke(new Path2D(path.getAttribute("d")));
-  context.restore();
-}
-
-const traces = JSON.parse(byId("traces").textContent).map(readTrace);
-byId("prompt").textContent = traces[0].prompt;
-document.title = `${traces.map((trace) => trace.title).join(", ")}: how the answer was decoded`;
-new Player(traces);
