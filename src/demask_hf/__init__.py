@@ -1,6 +1,7 @@
 """Dependency-guided parallel decoding for masked diffusion language models, as a transformers plugin.
 
-Importing the package registers Dream, LLaDA, A2D and the dependency head with transformers' Auto classes.
+Importing the package registers Dream, LLaDA, LLaDA2, A2D, SDAR and the dependency head with the Auto classes of
+transformers.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ from .models.dream.modeling_dream import DreamModel
 from .models.dream.tokenization_dream import DreamTokenizer
 from .models.llada.configuration_llada import LLaDAConfig
 from .models.llada.modeling_llada import LLaDAModelLM
+from .models.llada2.configuration_llada2 import LLaDA2MoeConfig
+from .models.llada2.modeling_llada2 import LLaDA2MoeModelLM
+from .models.sdar.configuration_sdar import SDARConfig
+from .models.sdar.modeling_sdar import SDARForCausalLM
 from .strategies import (
     DenoisingStep,
     UnmaskingStrategy,
@@ -39,11 +44,12 @@ __version__ = "0.1.0"
 
 AutoConfig.register("Dream", DreamConfig)
 AutoConfig.register("llada", LLaDAConfig)
-for _config in (A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig):
+for _config in (A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig, SDARConfig, LLaDA2MoeConfig):
     AutoConfig.register(_config.model_type, _config)
 AutoConfig.register("demask", DemaskConfig)
 AutoModel.register(DemaskConfig, DemaskHead)
-for _model in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
+_a2d_models = (A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel)
+for _model in (DreamModel, LLaDAModelLM, *_a2d_models, SDARForCausalLM, LLaDA2MoeModelLM):
     for _auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
         _auto.register(_model.config_class, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)

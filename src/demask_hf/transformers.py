@@ -8,13 +8,16 @@ import transformers
 from .models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
 from .models.dream.modeling_dream import DreamModel
 from .models.llada.modeling_llada import LLaDAModelLM
+from .models.llada2.modeling_llada2 import LLaDA2MoeModelLM
+from .models.sdar.modeling_sdar import SDARForCausalLM
 
 
 def main() -> None:
     """Run the command line of transformers; `serve` and `chat` need `pip install transformers[serving]`."""
     from transformers.cli.transformers import app
 
-    for model_class in (DreamModel, LLaDAModelLM, A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel):
+    a2d_models = (A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel)
+    for model_class in (DreamModel, LLaDAModelLM, *a2d_models, SDARForCausalLM, LLaDA2MoeModelLM):
         setattr(transformers, model_class.__name__, model_class)
     app()
 

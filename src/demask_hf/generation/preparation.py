@@ -16,8 +16,9 @@ from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, as_it_is, check_needs
 from ..strategies.needs import Shadows
-from .caching import check_can_cache
-from .combinations import check_drafts, check_every_position_is_seen
+from .blocks import block_numbers, check_block_causal, num_blocks_of
+from .caching import check_can_cache, supports_cache
+from .combinations import check_drafts, check_every_position_is_seen, looks_everywhere
 from .configuration import DemaskGenerationConfig
 from .constraint import automaton_of, check_fits
 from .inputs import check_prompts, row_seeds
@@ -69,7 +70,8 @@ def prepare(
     backbone = _with_written_end(Backbone.of(model, config.mask_token_id), config)
     check_needs(rule)
     check_every_position_is_seen(rule, config)
-    check_can_cache(backbone, config.block_cache or "none")
+    check_can_cache(backbone, config)
+    check_block_causal(backbone, rule, config)
     check_drafts(rule, config)
     if any(isinstance(need, Shadows) for need in rule.needs):
         check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
@@ -80,7 +82,7 @@ def prepare(
         )
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
-    settings = _resolved_settings(backbone, rule, config, input_ids)
+    settings = _resolved_settings(backbone, rule, config, input_ids, attention_mask)
     check_memory(backbone, settings, len(input_ids) * (config.num_return_sequences or 1) * rule.num_versions)
     automaton = _automaton(backbone, config, settings, tokenizer)
     seeds = row_seeds(config.seed, generator, len(input_ids), config.num_return_sequences or 1)
@@ -155,16 +157,22 @@ def _hint_at_equal_answers(
 
 
 def _resolved_settings(
-    backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig, prompts: torch.Tensor
+    backbone: Backbone,
+    rule: UnmaskingStrategy,
+    config: DemaskGenerationConfig,
+    prompts: torch.Tensor,
+    attention_mask: torch.Tensor | None,
 ) -> DecodingSettings:
     """Return the settings of a call, including defaults."""
     prompt_length = prompts.shape[1]
     num_new = _num_new_tokens(config, prompt_length)
     num_closing = _num_closing_tokens(backbone, prompts) if num_new else 0
     block_length = config.block_length or _default_block_length(backbone, num_new)
-    if num_new % block_length:
+    alignment = backbone.quirks.block_alignment if backbone.quirks.is_block_causal else None
+    if num_new % block_length and alignment is None:
         raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
-    num_blocks = max(num_new // block_length, 1)
+    lengths = [prompt_length] if attention_mask is None else attention_mask.sum(dim=-1).tolist()
+    num_blocks = num_blocks_of(alignment, block_length, num_new, lengths)
     steps = config.max_denoising_steps
     if steps is not None and rule.follows_schedule:
         steps = _planned_steps(backbone, config, prompts, num_new)
@@ -183,6 +191,7 @@ def _resolved_settings(
         num_new_tokens=num_new,
         block_length=block_length,
         num_blocks=num_blocks,
+        block_alignment=alignment,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
         max_remasks=config.max_remasks,
@@ -195,11 +204,17 @@ def _resolved_settings(
         eos_penalty=float(config.eos_penalty or 0.0),
         ending_token_ids=eos_token_ids,
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
-        block_cache=config.block_cache or "none",
+        block_cache=_block_cache(backbone, rule, config),
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
         batch_invariant=bool(config.batch_invariant),
     )
+
+
+def _block_cache(backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> str:
+    """Return the cache of a call: unless the caller chose, an exact one where the model and the rule allow it."""
+    is_exact = backbone.quirks.is_block_causal and supports_cache(backbone) and not looks_everywhere(rule)
+    return "exact" if is_exact and "block_cache" not in config._asked else config.block_cache or "none"
 
 
 def _planned_steps(backbone: Backbone, config: DemaskGenerationConfig, prompts: torch.Tensor, num_new: int) -> int:
@@ -241,7 +256,10 @@ def _first_state(
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = left_padded_positions(attention_mask)
     check_positions(backbone, positions)
-    return DecodingState(sequences, attention_mask, positions, torch.zeros_like(sequences[:, 0]), token_type_ids)
+    aligned = (settings.block_alignment, settings.block_length, settings.prompt_length)
+    blocks = block_numbers(*aligned, positions, attention_mask)
+    seeds = torch.zeros_like(sequences[:, 0])
+    return DecodingState(sequences, attention_mask, positions, seeds, token_type_ids, blocks)
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
@@ -259,6 +277,8 @@ def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
 def _default_block_length(backbone: Backbone, num_new: int) -> int:
     """Return the backbone's own block length if it divides the answer, else the length of the answer."""
     own = backbone.quirks.block_length
+    if own is not None and backbone.quirks.is_block_causal:
+        return own
     return own if own is not None and num_new and num_new % own == 0 else max(num_new, 1)
 
 

@@ -30,6 +30,7 @@ from .lossless import LosslessStrategy
 from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
 from .punt import PuntStrategy
+from .quota import QuotaStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
 from .settings import DecodingSettings
@@ -62,6 +63,7 @@ __all__ = [
     "ProbeLedger",
     "ProphetStrategy",
     "PuntStrategy",
+    "QuotaStrategy",
     "Review",
     "ScheduleStrategy",
     "SequentialStrategy",

@@ -12,6 +12,7 @@ from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
 from ..functional.sampling import Sampling
+from ..generation.blocks import BlockLayout
 from ..generation.predictor import Predictor
 
 
@@ -76,6 +77,7 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     estimator: str = "expectation",
     min_probability: float = 1e-3,
     sampling: Sampling | None = None,
+    layout: BlockLayout | None = None,
 ) -> list[DependencyExample]:
     """Measure the dependency rows of a few random sources in every state.
 
@@ -99,13 +101,16 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
         sampling ([`Sampling`], *optional*):
             Temperature and filters of the distributions whose dependencies are measured; by default none.
             Confidence and entropy are always the model's own, as in decoding.
+        layout ([`BlockLayout`], *optional*):
+            Blocks of a model with block-causal attention.
 
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
     sampling = sampling or Sampling()
-    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask)
-    prediction = backbone.predict(PredictionRequest(sequences, candidates, attention_mask))
+    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask, layout=layout)
+    blocks = None if layout is None else layout.blocks
+    prediction = backbone.predict(PredictionRequest(sequences, candidates, attention_mask, blocks=blocks))
     probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
     noise = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (noise.argsort(dim=-1).argsort(dim=-1) < num_sources)
