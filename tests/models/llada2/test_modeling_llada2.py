@@ -1,7 +1,6 @@
 """LLaDA2.0 and LLaDA2.1: recorded logits and decodes of the public code, the Hub's names, and what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -136,14 +135,6 @@ def test_another_architecture_is_refused(fields, message):
         LLaDA2MoeConfig(**fields)
 
 
-@pytest.fixture(scope="module")
-def siblings():
-    folder = Path(__file__).resolve().parents[4] / "shared" / "siblings"
-    if not folder.is_dir():
-        pytest.skip("needs the recordings of other models in ../shared/siblings, beside the repository")
-    return folder
-
-
 def load(siblings, **fields):
     ids = {"eos_token_id": 508, "mask_token_id": 511}
     return AutoModel.from_pretrained(siblings / "checkpoints" / "llada2-moe", **ids, **fields).eval()
@@ -175,39 +166,29 @@ def test_recorded_logits_are_reproduced(siblings, tmp_path):
     assert all(torch.equal(saved[name], published[name]) for name in saved)
 
 
-@pytest.mark.parametrize("version", ["llada2.0 generate", "llada2.1 generate (editing)"])
-def test_recorded_decodes_are_reproduced(version, siblings):
-    recorded = json.loads((siblings / "llada2-moe_decode.json").read_text())
+@pytest.mark.parametrize(("version", "expected"), [("llada2.0 generate", 42), ("llada2.1 generate (editing)", 30)])
+def test_recorded_decodes_are_reproduced(version, expected, siblings, recorded_groups, decode_recorded):
     model, num_cases = load(siblings), 0
-    for case in recorded["cases"]:
-        settings = case["settings"]
-        prompt, size, sequence = len(case["prompt"][0]), settings["block_length"], case["sequences"][0]
-        if case["alg"] != version:
+    for cases in recorded_groups("llada2-moe"):
+        settings = cases[0]["settings"]
+        size, length = settings["block_length"], settings["gen_length"]
+        if cases[0]["alg"] != version:
             continue
         rule = {"strategy": "t2m", "rule": "t2t", "max_review_steps": settings.get("max_post_steps", 16)}
         if "steps" in settings:
             # At most one step for each new token.
-            steps = min(settings["steps"], settings["gen_length"])
-            rule = {"strategy": "quota", "steps_per_block": steps}
+            rule = {"strategy": "quota", "steps_per_block": min(settings["steps"], length)}
         else:
             rule |= {"editing_threshold": settings["editing_threshold"], "max_remasks": 10_000}
-        # The last block is filled as a whole, and then cut.
-        end = -(-(prompt + settings["gen_length"]) // size) * size
-        output = model.generate(
-            torch.tensor(case["prompt"]),
-            confidence_threshold=settings["threshold"],
-            max_new_tokens=end - prompt,
-            block_length=size,
-            stop_at_eos=False,
-            output_history=True,
-            return_dict_in_generate=True,
-            **rule,
-        )
-        assert output.sequences[0].tolist()[: len(sequence)] == sequence
-        # Tokens behind a stop are cut there, and computed here.
-        if "eosX" not in case["id"]:
-            assert output.num_forward_passes.item() == case["nfe"]
-        filled = torch.stack(output.history[1:])[:, 0, prompt:] != 511
-        assert filled.long().argmax(dim=0).tolist()[: len(case["unmask_step"][0])] == case["unmask_step"][0]
-        num_cases += 1
-    assert num_cases == (42 if "2.0" in version else 30)
+        rule["confidence_threshold"] = settings["threshold"]
+        for case, found, steps in decode_recorded(model, cases, size, length + 2 * size, 511, **rule):
+            prompt, sequence, filled = len(case["prompt"][0]), case["sequences"][0], case["unmask_step"][0]
+            # What follows an end is cut there.
+            assert found[: len(sequence)] == sequence
+            assert steps[: len(filled)] == filled
+            # The last block is filled as a whole, and then cut.
+            end = -(-(prompt + length) // size) * size
+            if "eosX" not in case["id"]:
+                assert min(steps[end - prompt :][:size]) == case["nfe"]
+            num_cases += 1
+    assert num_cases == expected

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +28,8 @@ from demask_hf.training.states import CollectionSettings
 from demask_hf.training.trainer import best_kept
 
 
-MASK = 11
+# Of the models built here, and of the recorded one.
+MASK, MASK_ID = 11, 511
 PROMPTS = torch.tensor([[0, 0, 0, 5, 6, 7], [4, 8, 9, 10, 3, 12], [0, 3, 13, MASK, 14, 15]])
 ATTENTION = torch.tensor([[0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
 # One of each kind: scores, a schedule, probes, attention, drafts, changes of written positions.
@@ -38,7 +38,7 @@ RULES = [
     {"strategy": "threshold", "confidence_threshold": 0.4, "temperature": 1.0, "seed": 5},
     {"strategy": "schedule", "algorithm": "maskgit_plus", "plan": "mdlm", "max_denoising_steps": 9},
     {"strategy": "punt", "kl_threshold": 2.0},
-    {"strategy": "demask", "dependencies": "exact"},
+    {"strategy": "demask", "dependencies": "exact", "estimator": "argmax"},
     {"strategy": "dawn", "confidence_threshold": 0.2},
     {"strategy": "lossless", "num_versions": 3},
     {"strategy": "t2m", "confidence_threshold": 0.3, "rule": "t2t", "editing_threshold": 0.2},
@@ -316,14 +316,6 @@ def test_an_impossible_block_is_refused(size):
         SDARConfig(block_size=size)
 
 
-@pytest.fixture(scope="module")
-def siblings():
-    folder = Path(__file__).resolve().parents[4] / "shared" / "siblings"
-    if not folder.is_dir():
-        pytest.skip("needs the recordings of other models in ../shared/siblings, beside the repository")
-    return folder
-
-
 def test_recorded_logits_are_reproduced(siblings):
     model = AutoModel.from_pretrained(siblings / "checkpoints" / "sdar").eval()
     recorded = load_file(siblings / "sdar_logits.safetensors")
@@ -353,34 +345,28 @@ RULES_OF_SDAR = {
 }
 
 
-def test_recorded_decodes_are_reproduced(siblings):
+def test_recorded_decodes_are_reproduced(siblings, recorded_groups, decode_recorded):
     model = AutoModel.from_pretrained(siblings / "checkpoints" / "sdar").eval()
-    recorded = json.loads((siblings / "sdar_decode.json").read_text())
     num_cases = num_faulty = 0
-    for case in recorded["cases"]:
-        settings = case["settings"]
-        prompt, length = len(case["prompt"][0]), settings["block_length"]
-        if settings["remasking_strategy"] == "low_confidence_static" and (length - prompt) % 2:
-            # A fault of the public code: its two best positions are not limited to masks. Where one mask was left, it
-            # also overwrote a token of the prompt or one that it had written. Here what is written stands.
-            num_faulty += 1
-            continue
-        assert not case["prompt_overwritten"]
+    for cases in recorded_groups("sdar"):
+        settings = cases[0]["settings"]
+        size = settings["block_length"]
         rule = dict(RULES_OF_SDAR[settings["remasking_strategy"]], steps_per_block=settings["denoising_steps"])
         if "confidence_threshold" in settings:
             rule["confidence_threshold"] = settings["confidence_threshold"]
-        end = case.get("decoded_columns", len(case["sequences"][0]))
-        output = model.generate(
-            torch.tensor(case["prompt"]),
-            max_new_tokens=end - prompt,
-            block_length=length,
-            stop_at_eos=False,
-            return_dict_in_generate=True,
-            **rule,
-        )
-        assert output.sequences[0].tolist() == case["sequences"][0][:end]
-        # It counts a forward for the prompt's whole blocks, and one after each block to fill the cache.
-        num_blocks = end // length - prompt // length
-        assert output.num_forward_passes.item() == case["nfe"] - num_blocks - (prompt >= length)
-        num_cases += 1
+        for case, found, steps in decode_recorded(
+            model, cases, size, settings["gen_length"] + 2 * size, MASK_ID, **rule
+        ):
+            prompt = len(case["prompt"][0])
+            if settings["remasking_strategy"] == "low_confidence_static" and (size - prompt) % 2:
+                # A fault of the public code: its two best positions are not limited to masks. Where one mask was left,
+                # it also overwrote a token of the prompt or one that it had written. Here what is written stands.
+                num_faulty += 1
+                continue
+            end = case.get("decoded_columns", len(case["sequences"][0]))
+            assert found[:end] == case["sequences"][0][:end]
+            # It counts a forward for the prompt's whole blocks, and one after each block to fill the cache.
+            num_blocks = end // size - prompt // size
+            assert min(steps[end - prompt :][:size]) == case["nfe"] - num_blocks - (prompt >= size)
+            num_cases += 1
     assert (num_cases, num_faulty) == (31, 5)
