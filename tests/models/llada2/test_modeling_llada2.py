@@ -181,7 +181,7 @@ def test_recorded_decodes_are_reproduced(version, expected, siblings, recorded_g
         else:
             rule |= {"editing_threshold": settings["editing_threshold"], "max_remasks": 10_000}
         rule["confidence_threshold"] = settings["threshold"]
-        for case, found, steps in decode_recorded(model, cases, size, length + 2 * size, 511, **rule):
+        for case, found, steps in decode_recorded(model, cases, size, length + size, 511, **rule):
             prompt, sequence, filled = len(case["prompt"][0]), case["sequences"][0], case["unmask_step"][0]
             # What follows an end is cut there.
             assert found[: len(sequence)] == sequence

@@ -354,9 +354,7 @@ def test_recorded_decodes_are_reproduced(siblings, recorded_groups, decode_recor
         rule = dict(RULES_OF_SDAR[settings["remasking_strategy"]], steps_per_block=settings["denoising_steps"])
         if "confidence_threshold" in settings:
             rule["confidence_threshold"] = settings["confidence_threshold"]
-        for case, found, steps in decode_recorded(
-            model, cases, size, settings["gen_length"] + 2 * size, MASK_ID, **rule
-        ):
+        for case, found, steps in decode_recorded(model, cases, size, settings["gen_length"] + size, MASK_ID, **rule):
             prompt = len(case["prompt"][0])
             if settings["remasking_strategy"] == "low_confidence_static" and (size - prompt) % 2:
                 # A fault of the public code: its two best positions are not limited to masks. Where one mask was left,
