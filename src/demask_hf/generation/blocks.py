@@ -17,7 +17,7 @@ from .configuration import DemaskGenerationConfig
 logger = logging.get_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class BlockLayout:
     """The block of each column, with a copy on the host, which tells how far a forward must reach.
 
@@ -30,7 +30,7 @@ class BlockLayout:
 
     def __post_init__(self):
         # Once in a call: the steps then wait for nothing.
-        object.__setattr__(self, "_on_host", self.blocks.cpu())
+        self._on_host = self.blocks.cpu()
 
     @classmethod
     def of(cls, settings: DecodingSettings, blocks: torch.Tensor) -> "BlockLayout | None":
@@ -58,12 +58,12 @@ class BlockLayout:
 
     def start(self, row: int, column: int) -> int:
         """Return the first column of the block that a column of a row belongs to."""
-        own: torch.Tensor = self._on_host[row]  # type: ignore[attr-defined]
+        own = self._on_host[row]
         return int((own < own[column]).sum())
 
     def end(self, row: int, column: int) -> int:
         """Return the column after the block that a column of a row belongs to."""
-        own: torch.Tensor = self._on_host[row]  # type: ignore[attr-defined]
+        own = self._on_host[row]
         return int((own <= own[column]).sum())
 
     def reach(self, index: CandidateIndex) -> int:
