@@ -1,6 +1,7 @@
 """Dependency-guided parallel decoding for masked diffusion language models, as a transformers plugin.
 
-Importing the package registers Dream, LLaDA, LLaDA-MoE, A2D and the dependency head with transformers' Auto classes.
+Importing the package registers Dream, LLaDA, LLaDA-MoE, LLaDA2, A2D, SDAR and the dependency head with the Auto
+classes of transformers.
 """
 
 from typing import TYPE_CHECKING
@@ -25,8 +26,12 @@ from .models.dream.modeling_dream import DreamModel
 from .models.dream.tokenization_dream import DreamTokenizer
 from .models.llada.configuration_llada import LLaDAConfig
 from .models.llada.modeling_llada import LLaDAModelLM
+from .models.llada2.configuration_llada2 import LLaDA2MoeConfig
+from .models.llada2.modeling_llada2 import LLaDA2MoeModelLM
 from .models.llada_moe.configuration_llada_moe import LLaDAMoEConfig
 from .models.llada_moe.modeling_llada_moe import LLaDAMoEModelLM
+from .models.sdar.configuration_sdar import SDARConfig
+from .models.sdar.modeling_sdar import SDARForCausalLM
 from .strategies import (
     DenoisingStep,
     UnmaskingStrategy,
@@ -41,19 +46,13 @@ __version__ = "0.1.0"
 
 AutoConfig.register("Dream", DreamConfig)
 AutoConfig.register("llada", LLaDAConfig)
-AutoConfig.register("lladamoe", LLaDAMoEConfig)
-for _config in (A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig):
+for _config in (LLaDAMoEConfig, A2DQwen3Config, A2DQwen2Config, A2DLlamaConfig, SDARConfig, LLaDA2MoeConfig):
     AutoConfig.register(_config.model_type, _config)
 AutoConfig.register("demask", DemaskConfig)
 AutoModel.register(DemaskConfig, DemaskHead)
-for _model in (
-    DreamModel,
-    LLaDAModelLM,
-    LLaDAMoEModelLM,
-    A2DQwen3LMHeadModel,
-    A2DQwen2LMHeadModel,
-    A2DLlamaLMHeadModel,
-):
+_llada_models = (LLaDAModelLM, LLaDAMoEModelLM, LLaDA2MoeModelLM)
+_a2d_models = (A2DQwen3LMHeadModel, A2DQwen2LMHeadModel, A2DLlamaLMHeadModel)
+for _model in (DreamModel, *_llada_models, *_a2d_models, SDARForCausalLM):
     for _auto in (AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM):
         _auto.register(_model.config_class, _model)
 AutoTokenizer.register(DreamConfig, DreamTokenizer)

@@ -200,8 +200,8 @@ def test_other_models_are_refused():
     )
     bert = demask_hf.attach(AutoModelForMaskedLM.from_config(config), mask_token_id=MASK)
     message = (
-        r"`block_cache` must be 'none' for a BertForMaskedLM, got 'dual': the native models \(Dream, LLaDA, A2D\) can "
-        "keep"
+        r"`block_cache` must be 'none' for a BertForMaskedLM, got 'dual': the native models \(Dream, LLaDA, A2D, "
+        r"SDAR\) can keep"
     )
     with pytest.raises(ValueError, match=message):
         bert.generate(PROMPTS, max_new_tokens=4, block_cache="dual")

@@ -43,7 +43,7 @@ def build(block=0, window=0, dtype=torch.float32, initializer_range=0.2, **field
 def test_attention_from_block_to_block_is_refused(length, dtype):
     message = (
         r"`model` must attend in both directions, got BlockwiseLlama: its attention is causal between blocks of "
-        rf"{length} tokens, and decoding in such blocks is not implemented\."
+        rf"{length} tokens, which only native models and `block_alignment` of"
     )
     with pytest.raises(ValueError, match=message):
         demask_hf.attach(build(length, dtype=dtype), mask_token_id=1)

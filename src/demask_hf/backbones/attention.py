@@ -16,6 +16,28 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 # An attention implementation for transformers: SDPA that also passes its inputs to the reader of the thread. The name
 # contains "sdpa", so that transformers refuses it where it refuses SDPA.
 _IMPLEMENTATION = "demask_readable_sdpa"
+# Implementations that take a mask of four dimensions.
+MASK_IMPLEMENTATIONS = ("sdpa", "eager")
+
+
+def check_takes_masks(config: Any, name: str) -> None:
+    """Refuse an attention implementation that takes no mask of four dimensions, for a model whose blocks need one.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Config that names the implementation; without a name it is the model's own.
+        name (`str`):
+            Class of the model.
+
+    Raises:
+        ValueError: if it is neither SDPA nor eager attention.
+    """
+    implementation = getattr(config, "_attn_implementation", None)
+    if implementation not in (*MASK_IMPLEMENTATIONS, _IMPLEMENTATION, None):
+        raise ValueError(
+            f"`attn_implementation` must be one of {', '.join(MASK_IMPLEMENTATIONS)} for a {name}, which takes a mask "
+            f"of its blocks, got {implementation!r}."
+        )
 
 
 class _Current(threading.local):

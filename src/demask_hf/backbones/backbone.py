@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..functional.masking import left_padded_positions
+from ..functional.masking import additive_mask, block_attention, left_padded_positions
 from .attention import AttentionReader
 from .prediction import Prediction, PredictionRequest, StatesGather, replaced_forward
 from .quirks import BackboneQuirks, quirks_of
@@ -130,29 +130,23 @@ class Backbone:
                 "generate and collect only."
             )
         sequences, attention_mask, cache = request.sequences, request.attention_mask, request.cache
-        inputs: dict[str, Any] = {"input_ids": sequences}
+        inputs = self._inputs(request)
         first_real = torch.zeros(sequences.shape[0], dtype=torch.long, device=sequences.device)
-        if request.token_type_ids is not None:
-            inputs["token_type_ids"] = request.token_type_ids
         if attention_mask is not None:
             first_real = attention_mask.long().argmax(dim=-1)
-            inputs["attention_mask"] = attention_mask
-            if self.takes("position_ids") and not self.quirks.counts_positions:
-                inputs["position_ids"] = left_padded_positions(attention_mask)
-        if request.attended is not None:
-            dtype: Any = self.model.dtype
-            unseen = torch.zeros(request.attended.shape, dtype=dtype, device=sequences.device)
-            unseen.masked_fill_(~request.attended, torch.finfo(unseen.dtype).min)
-            inputs |= {"attention_mask": unseen[:, None], "position_ids": request.positions}
         rows, columns = request.places
         # The first token of a row has no predecessor; like Dream's public code, it is read from its own output.
         columns = torch.maximum(columns - self.quirks.logits_shift, first_real[rows])
         if cache is not None:
             inputs[self.cache_argument] = cache
             if cache.columns is not None:
+                cache.length = sequences.shape[1]
                 inputs["input_ids"] = sequences.gather(1, cache.columns)
                 inputs["position_ids"] = inputs.get("position_ids", _counted(sequences)).gather(1, cache.columns)
                 columns = columns - cache.columns[rows, 0]
+        if request.blocks is not None:
+            own = request.blocks if cache is None else request.blocks.gather(1, cache.columns)
+            inputs["attention_mask"] = block_attention(request.blocks, own, attention_mask, self._dtype)
         if request.attention_layers is None:
             return self._gathered(self.model, inputs, (rows, columns), request)
         reader = AttentionReader(self.model, request.attention_layers)
@@ -161,6 +155,26 @@ class Backbone:
             attentions = reader.attentions.to(sequences.device)
             found.attentions = attentions if attention_mask is None else attentions * attention_mask[..., None]
         return found
+
+    def _inputs(self, request: PredictionRequest) -> dict[str, Any]:
+        """Return the arguments of the model for whole sequences."""
+        inputs: dict[str, Any] = {"input_ids": request.sequences}
+        if request.token_type_ids is not None:
+            inputs["token_type_ids"] = request.token_type_ids
+        if request.attention_mask is not None:
+            inputs["attention_mask"] = request.attention_mask
+            if self.takes("position_ids") and not self.quirks.counts_positions:
+                inputs["position_ids"] = left_padded_positions(request.attention_mask)
+        if request.attended is not None:
+            mask = additive_mask(request.attended, self._dtype)
+            inputs |= {"attention_mask": mask, "position_ids": request.positions}
+        return inputs
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Number format of the model, and so of a mask that its attention adds."""
+        dtype: Any = getattr(self.model, "dtype", None)
+        return dtype or next(self.model.parameters()).dtype
 
     def _finished(self, logits: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Return logits in float32 on the sequences' device; tokens that are never written get the lowest value."""

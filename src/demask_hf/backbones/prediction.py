@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,9 @@ class PredictionRequest:
             Which keys (last) each query sees; by default everything but padding. With `positions`.
         positions (`torch.LongTensor` of shape `(batch, length)`, *optional*):
             Position of each token; by default they are counted.
+        blocks (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+            Block of each column, ascending: a position sees its own block and earlier ones. By default the attention
+            is that of the model.
     """
 
     sequences: torch.Tensor
@@ -51,6 +54,7 @@ class PredictionRequest:
     part_size: int | None = None
     attended: torch.Tensor | None = None
     positions: torch.Tensor | None = None
+    blocks: torch.Tensor | None = None
 
     @property
     def places(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,6 +63,13 @@ class PredictionRequest:
             return self.candidates
         rows, columns = self.candidates.nonzero(as_tuple=True)
         return rows, columns
+
+    def up_to(self, width: int) -> "PredictionRequest":
+        """Return the request without the columns from `width` on, which none of its positions attends to."""
+        names = ("sequences", "attention_mask", "token_type_ids", "blocks")
+        given = {name: getattr(self, name) for name in names}
+        cut = {name: each[:, :width] for name, each in given.items() if each is not None}
+        return replace(self, candidates=self.places, **cut)
 
 
 @dataclass
@@ -136,6 +147,11 @@ def joined_rows(predictions: list[Prediction], part_size: int | None) -> Predict
     if part_size is not None:
         return RowPredictions(predictions[0].logits[:0], states, rows=predictions)
     return Prediction(torch.cat([prediction.logits for prediction in predictions]), states)
+
+
+def joined_parts(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    """Return values that were computed part by part for all candidates; those of a single part are not copied."""
+    return parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 class StatesGather:

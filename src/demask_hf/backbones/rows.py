@@ -52,13 +52,18 @@ class RowwiseBackbone(Backbone):
 
 def _alone(request: PredictionRequest, row: int, first: int, columns: torch.Tensor) -> PredictionRequest:
     """Return the request for one row whose tokens start at column `first`; `columns` are counted from there."""
-    types = request.token_type_ids
+    types, blocks, end = request.token_type_ids, request.blocks, None
+    if blocks is not None:
+        # As alone, the row ends with its own block.
+        end = int((blocks[row] <= blocks[row, columns[-1] + first]).sum())
+        blocks = blocks[row : row + 1, first:end]
     return dataclasses.replace(
         request,
-        sequences=request.sequences[row : row + 1, first:],
+        sequences=request.sequences[row : row + 1, first:end],
         candidates=(torch.zeros_like(columns), columns),
         attention_mask=None,
-        token_type_ids=None if types is None else types[row : row + 1, first:],
+        token_type_ids=None if types is None else types[row : row + 1, first:end],
+        blocks=blocks,
     )
 
 

@@ -4,12 +4,9 @@ import dataclasses
 
 import torch
 
+from .attention import MASK_IMPLEMENTATIONS
 from .backbone import Backbone
 from .prediction import PredictionRequest
-
-
-# Implementations that take a mask of four dimensions.
-_IMPLEMENTATIONS = ("sdpa", "eager")
 
 
 def with_shadows(
@@ -86,8 +83,8 @@ def check_can_shadow(backbone: Backbone, name: str, is_rowwise: bool) -> None:
             "attention mask of its own, which the native models (Dream, LLaDA, A2D) take and others may not."
         )
     implementation = getattr(backbone.model.config, "_attn_implementation", None)
-    if implementation not in _IMPLEMENTATIONS:
+    if implementation not in MASK_IMPLEMENTATIONS:
         raise ValueError(
-            f"`attn_implementation` must be one of {', '.join(_IMPLEMENTATIONS)} for strategy {name!r}, got "
+            f"`attn_implementation` must be one of {', '.join(MASK_IMPLEMENTATIONS)} for strategy {name!r}, got "
             f"{implementation!r}."
         )

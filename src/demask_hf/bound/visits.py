@@ -135,9 +135,15 @@ def drawing_predictor(
 
     Raises:
         ValueError: if the bound on total variation is void because the temperature is 0 or the rule looks at drawn
-            tokens, or if a setting is wrong.
+            tokens, if the attention is causal between blocks, or if a setting is wrong.
     """
     config, _ = resolve_config(model, None, rule, dict(generate_kwargs))
+    backbone = Backbone.of(model, config.mask_token_id)
+    if backbone.quirks.is_block_causal:
+        raise ValueError(
+            f"`model` must attend to all positions to measure its bound, got a {type(model).__name__}, which attends "
+            "from block to block."
+        )
     temperature = float(config.temperature or 0.0)
     if not temperature > 0:
         raise ValueError(
@@ -151,4 +157,4 @@ def drawing_predictor(
         )
     sampling = Sampling(temperature=temperature, top_p=config.top_p, top_k=config.top_k or None)
     scored = sampling if config.scores == "sampled" else Sampling()
-    return Predictor(Backbone.of(model, config.mask_token_id), sampling, scored, excludes_mask=True)
+    return Predictor(backbone, sampling, scored, excludes_mask=True)

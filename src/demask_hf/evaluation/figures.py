@@ -20,6 +20,7 @@ RULE_COLORS = {
     "sequential": "#444444",
     "schedule": "#8c564b",
     "threshold": "#1f77b4",
+    "quota": "#6baed6",
     "frechet": "#17a2c9",
     "local_leap": "#3a57a8",
     "entropy_bound": "#9467bd",

@@ -63,6 +63,43 @@ def steps_of_blocks(num_steps: int, num_blocks: int) -> list[int]:
     return [each + (block < rest) for block in range(num_blocks)]
 
 
+def block_attention(
+    blocks: torch.Tensor, query_blocks: torch.Tensor, attention_mask: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return the mask with which each query sees the keys of its own block and of earlier ones, but no padding.
+
+    Args:
+        blocks (`torch.LongTensor` of shape `(batch, keys)`):
+            Block of each key.
+        query_blocks (`torch.LongTensor` of shape `(batch, queries)`):
+            Block of each query.
+        attention_mask (`torch.Tensor` of shape `(batch, keys)`, *optional*):
+            0 at padding.
+        dtype (`torch.dtype`):
+            Number format of the mask.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, 1, queries, keys)`: 0 where a key is seen, else the lowest finite number.
+    """
+    attended = blocks[:, None] <= query_blocks[:, :, None]
+    if attention_mask is not None:
+        attended = attended & attention_mask.bool()[:, None]
+    return additive_mask(attended, dtype)
+
+
+def additive_mask(attended: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a mask that attention adds to its scores, of shape `(batch, 1, queries, keys)`.
+
+    Args:
+        attended (`torch.BoolTensor` of shape `(batch, queries, keys)`):
+            Which keys each query sees.
+        dtype (`torch.dtype`):
+            Number format of the mask.
+    """
+    mask = torch.zeros(attended.shape, dtype=dtype, device=attended.device)
+    return mask.masked_fill_(~attended, torch.finfo(dtype).min)[:, None]
+
+
 def unmask_shares(num_steps: int, eps: float) -> torch.Tensor:
     """Return the share of the remaining masked positions that each step of Dream's schedule unmasks.
 

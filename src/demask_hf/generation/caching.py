@@ -1,4 +1,4 @@
-"""Keys and values that are kept within a block: the approximate forwards of `generate(block_cache=...)`."""
+"""Keys and values that are kept: the approximate and the exact forwards of `generate(block_cache=...)`."""
 
 import dataclasses
 from collections import defaultdict
@@ -6,111 +6,34 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..backbones.backbone import Backbone
+from ..backbones.block_cache import BlockCache
 from ..backbones.prediction import Prediction, PredictionRequest, joined_rows
 from ..functional.candidates import CandidateIndex
-from ..strategies import DecodingSettings
+from ..strategies import DecodingSettings, UnmaskingStrategy
+from .blocks import BlockLayout
+from .combinations import looks_everywhere
+from .configuration import DemaskGenerationConfig
 from .state import DecodingState
 
 
-class BlockCacheLayer(CacheLayerMixin):
-    """Keys and values of whole rows; a forward may replace some columns.
-
-    The columns that a short forward replaces are not kept, because every forward recomputes the block until the next
-    full one. The replacement is made in a copy, so probes leave no trace.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.keys, self.values = key_states, value_states
-        self.is_initialized = True
-
-    def update(
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        rows: torch.Tensor,
-        columns: torch.Tensor | None,
-        num_rows: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store whole rows, or combine computed columns with the stored ones.
-
-        Args:
-            key_states (`torch.Tensor` of shape `(rows, heads, columns, head_size)`):
-                Keys, rotated.
-            value_states (`torch.Tensor` of the same shape):
-                Values.
-            rows (`torch.LongTensor` of shape `(rows,)`):
-                Batch row of each one.
-            columns (`torch.LongTensor` of shape `(rows, columns)`, *optional*):
-                Column of each one; `None` for whole rows, which are stored.
-            num_rows (`int`):
-                Number of rows of the batch.
-
-        Returns:
-            Keys and values of shape `(rows, heads, length, head_size)`.
-        """
-        rows = rows.to(key_states.device)
-        if columns is None:
-            if not self.is_initialized:
-                shape = (num_rows, *key_states.shape[1:])
-                self.lazy_initialization(key_states.new_empty(shape), value_states.new_empty(shape))
-            self.keys[rows], self.values[rows] = key_states, value_states
-            return key_states, value_states
-        index = columns.to(key_states.device)[:, None, :, None].expand_as(key_states)
-        keys, values = self.keys[rows], self.values[rows]
-        return keys.scatter_(2, index, key_states), values.scatter_(2, index, value_states)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        # The cache itself is asked, which knows the columns.
-        return query_length, 0
-
-    def get_seq_length(self) -> int:
-        return 0
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-class BlockCache(Cache):
-    """The layers' keys and values, and which part of them the next forward computes.
-
-    Args:
-        num_rows (`int`):
-            Number of rows of the batch.
-    """
-
-    def __init__(self, num_rows: int):
-        super().__init__(layer_class_to_replicate=BlockCacheLayer)
-        self.num_rows = num_rows
-        self.rows: torch.Tensor | None = None
-        self.columns: torch.Tensor | None = None
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args, **kwargs):
-        return super().update(key_states, value_states, layer_idx, self.rows, self.columns, self.num_rows)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Return the number of stored keys that the next forward uses: none if it computes whole rows."""
-        layer = self.layers[layer_idx] if self.columns is not None else None
-        return layer.keys.shape[2] if isinstance(layer, BlockCacheLayer) else 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Return the number of keys that the next forward attends to: those of whole rows in any case; and 0."""
-        return self.get_seq_length(layer_idx) or query_length, 0
+# What a full forward computes: whole rows (up to a block of each, for an exact cache), or the last blocks of each.
+_WHOLE, _LATER = 0, -1
 
 
 @dataclass
 class _Row:
-    """A row's block, the columns of its short forwards, and its forwards since the last full one."""
+    """A row's block, the columns of its short forwards, and its forwards since the last full one.
+
+    `num_kept` is the number of columns whose keys and values do not change any more, and are stored.
+    """
 
     block: int = -1
     window: tuple[int, int] = (0, 0)
     age: int = 0
     is_full: bool = True
+    num_kept: int = 0
 
 
 @dataclass
@@ -123,13 +46,17 @@ class CachedForward:
     1` predicts position `i`, so that this position can be predicted too) and ends with the sequence ("prefix") or with
     the block ("dual") (Fast-dLLM, arXiv 2505.22618).
 
+    In a model with block-causal attention keys and values of a finished block never change, and keeping them is exact
+    ("exact"). A row has a full forward after it finished a block (or has a prompt of at least one): it computes the
+    columns whose keys and values are not stored yet, and those of the new block. Other forwards compute the block.
+
     Rows whose forwards have different widths run separately, so a row's result is that of the row alone.
 
     Args:
         backbone ([`Backbone`]):
             The model.
         kind (`str`):
-            "prefix" or "dual".
+            "prefix", "dual" or "exact".
         refresh_interval (`int`, *optional*):
             Forwards from one full forward to the next; `None`: only at the start of each block.
         commits_first (`bool`):
@@ -143,6 +70,8 @@ class CachedForward:
             First column of each row that is not padding.
         length (`int`):
             Number of columns.
+        layout ([`BlockLayout`], *optional*):
+            The blocks of the rows, for "exact".
     """
 
     backbone: Backbone
@@ -153,12 +82,15 @@ class CachedForward:
     block_length: int
     first_real: list[int]
     length: int
+    layout: BlockLayout | None = None
     entered: list[int] = field(init=False, default_factory=list)
     #: These models have none.
     canvas: ClassVar[None] = None
 
     @classmethod
-    def of(cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState) -> "CachedForward | None":
+    def of(
+        cls, backbone: Backbone, settings: DecodingSettings, state: DecodingState, layout: BlockLayout | None = None
+    ) -> "CachedForward | None":
         """Return the empty cache for these settings; `None` if they use none."""
         if settings.block_cache == "none":
             return None
@@ -172,11 +104,14 @@ class CachedForward:
             block_length=settings.block_length,
             first_real=[0] * len(state.sequences) if mask is None else mask.argmax(dim=-1).tolist(),
             length=state.sequences.shape[1],
+            layout=layout,
         )
 
     def __post_init__(self):
         self._rows = [_Row() for _ in self.first_real]
-        self._caches = [BlockCache(1) for _ in self._rows] if self.is_rowwise else [BlockCache(len(self._rows))]
+        num_columns = None if self.layout is None else self.length
+        counts = [1] * len(self._rows) if self.is_rowwise else [len(self._rows)]
+        self._caches = [BlockCache(count, num_columns) for count in counts]
 
     @property
     def is_rowwise(self) -> bool:
@@ -190,6 +125,9 @@ class CachedForward:
         """
         self.entered = []
         for number, first, last in zip(index.host_active, index.first_columns, index.last_columns, strict=True):
+            if self.layout is not None:
+                self._plan_exactly(number, self.layout, first, last)
+                continue
             own, block = number % len(self._rows), max((first - self.prompt_length) // self.block_length, 0)
             row = self._rows[own]
             is_entry = block != row.block
@@ -199,6 +137,16 @@ class CachedForward:
             is_due = self.refresh_interval is not None and row.age >= self.refresh_interval
             row.is_full = is_entry or is_due or last >= row.window[1]
             row.age = 1 if row.is_full else row.age + 1
+
+    def _plan_exactly(self, number: int, layout: BlockLayout, first: int, last: int) -> None:
+        """Decide what a row computes of the block of its first candidate, up to the end of that of its last one."""
+        if number >= len(self._rows):
+            # A version is in the block of its row, which was planned before.
+            return
+        row, origin = self._rows[number], self.first_real[number] if self.is_rowwise else 0
+        start, end = max(layout.start(number, first), origin), layout.end(number, last)
+        row.is_full = row.num_kept < start
+        row.window, row.num_kept = (max(row.num_kept, origin) if row.is_full else start, end), start
 
     def _window(self, block: int, first: int, first_real: int) -> tuple[int, int]:
         shift = 0 if self.commits_first else self.backbone.quirks.logits_shift
@@ -220,26 +168,30 @@ class CachedForward:
         groups = defaultdict(list)
         for place, number in enumerate(rows):
             row = self._rows[number]
-            width = 0 if row.is_full else row.window[1] - row.window[0]
-            groups[place if self.is_rowwise else 0, width].append(place)
+            groups[place if self.is_rowwise else 0, self._kind(row)].append(place)
         parts: list[tuple[torch.Tensor | None, Prediction]] = []
         places, device = request.places, request.sequences.device
-        for (_, width), members in groups.items():
+        for (_, kind), members in groups.items():
             chosen, asked, order = _sent(members, device), places, None
             if len(groups) > 1:
                 ranks = torch.full((len(rows),), -1, device=device)
                 ranks[chosen] = torch.arange(len(members), device=device)
                 order = (ranks[places[0]] >= 0).nonzero().squeeze(-1)
                 asked = (ranks[places[0][order]], places[1][order])
-            is_kept = not (is_probe and width == 0)
+            is_kept = not (is_probe and kind == _WHOLE)
             part = dataclasses.replace(
                 request,
                 sequences=request.sequences[chosen],
                 candidates=asked,
                 attention_mask=None if request.attention_mask is None else request.attention_mask[chosen],
-                cache=self._placed([rows[place] for place in members], width, device) if is_kept else None,
+                cache=self._placed([rows[place] for place in members], kind, device) if is_kept else None,
+                blocks=None if request.blocks is None else request.blocks[chosen],
             )
             parts.append((order, self.backbone.predict(part)))
+        if self.layout is not None:
+            for row in (self._rows[number] for number in rows):
+                # What was computed up to the block is stored: probes of this step compute the block only.
+                row.is_full, row.window = False, (max(row.window[0], row.num_kept), row.window[1])
         if len(parts) == 1:
             return parts[0][1]
         if self.is_rowwise:
@@ -248,15 +200,25 @@ class CachedForward:
             [prediction for _, prediction in parts], torch.cat([order for order, _ in parts if order is not None])
         )
 
-    def _placed(self, rows: list[int], width: int, device: torch.device) -> BlockCache:
+    def _kind(self, row: _Row) -> int:
+        """Return what rows must have in common to run together: the width of a short forward, or how a full one is."""
+        if not row.is_full:
+            return row.window[1] - row.window[0]
+        # Prompts do not wait for shorter ones, but blocks that are stored do not wait for prompts.
+        return _WHOLE if self.layout is None or row.window[0] == 0 else _LATER
+
+    def _placed(self, rows: list[int], kind: int, device: torch.device) -> BlockCache:
         """Return the cache, set to the rows and columns of the next forward."""
-        starts = [self._rows[row].window[0] for row in rows]
-        cache = self._caches[0]
+        windows, cache, places = [self._rows[row].window for row in rows], self._caches[0], rows
+        width = max(end - start for start, end in windows)
+        # In a full forward the row with most columns to compute determines how many are computed of all.
+        starts = [max(end - width, 0) if kind in (_WHOLE, _LATER) else start for start, end in windows]
         if self.is_rowwise:
             # The only row of its cache, without its padding.
-            cache, starts, rows = self._caches[rows[0]], [starts[0] - self.first_real[rows[0]]], [0]
-        cache.rows, cache.columns = _sent(rows, device), None
-        if width:
+            cache, starts, places = self._caches[rows[0]], [windows[0][0] - self.first_real[rows[0]]], [0]
+        cache.rows, cache.columns = _sent(places, device), None
+        cache.keeps_columns = kind in (_WHOLE, _LATER)
+        if kind != _WHOLE or self.layout is not None:
             cache.columns = _sent(starts, device)[:, None] + torch.arange(width, device=device)
         return cache
 
@@ -280,14 +242,35 @@ def _merged(predictions: list[Prediction], places: torch.Tensor) -> Prediction:
     return Prediction(torch.cat([prediction.logits for prediction in predictions])[order], states)
 
 
-def check_can_cache(backbone: Backbone, kind: str) -> None:
+def chosen_cache(backbone: Backbone, rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> str:
+    """Return the cache of a call: unless the caller chose, an exact one where the model and the rule allow it."""
+    is_exact = backbone.quirks.is_block_causal and supports_cache(backbone) and not looks_everywhere(rule)
+    return "exact" if is_exact and "block_cache" not in config._asked else config.block_cache or "none"
+
+
+def supports_cache(backbone: Backbone) -> bool:
+    """Return whether a model's attention combines computed columns with stored ones, as that of native models does."""
+    return bool(getattr(backbone.states_module, "_supports_block_cache", False))
+
+
+def check_can_cache(backbone: Backbone, config: DemaskGenerationConfig) -> None:
     """Refuse a cache for a model whose attention does not support one.
 
     Raises:
-        ValueError: if the model is not a native one.
+        ValueError: if the model is not a native one, or the cache is not one for its attention.
     """
-    if kind != "none" and not getattr(backbone.states_module, "_supports_block_cache", False):
+    kind, model = config.block_cache or "none", type(backbone.model).__name__
+    if kind == "none":
+        return
+    if not supports_cache(backbone):
         raise ValueError(
-            f"`block_cache` must be 'none' for a {type(backbone.model).__name__}, got {kind!r}: the native models "
-            "(Dream, LLaDA, A2D) can keep keys and values, other models cannot."
+            f"`block_cache` must be 'none' for a {model}, got {kind!r}: the native models "
+            "(Dream, LLaDA, A2D, SDAR) can keep keys and values, other models cannot."
         )
+    is_exact = backbone.quirks.is_block_causal
+    if (kind == "exact") != is_exact:
+        kinds = "'none' or 'exact'" if is_exact else "'none', 'prefix' or 'dual'"
+        reason = "do not change once a block is finished" if is_exact else "change with every token"
+        raise ValueError(f"`block_cache` must be {kinds} for a {model}, got {kind!r}: its keys and values {reason}.")
+    if is_exact and config.cache_commits_first:
+        raise ValueError("`cache_commits_first` must be False with `block_cache='exact'`, got True.")

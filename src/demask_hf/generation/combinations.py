@@ -5,11 +5,15 @@ from ..strategies.base import AnswerGaps, LastLayers
 from .configuration import DemaskGenerationConfig
 
 
+def looks_everywhere(rule: UnmaskingStrategy) -> bool:
+    """Return whether a strategy reads or changes other positions than the candidates."""
+    wide = ("context_confidence", "review")
+    return rule.remasks or any(isinstance(need, LastLayers | AnswerGaps) or need in wide for need in rule.needs)
+
+
 def check_every_position_is_seen(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> None:
     """Refuse a cache and compilation for a strategy that reads or changes other positions than the candidates."""
-    wide = ("context_confidence", "review")
-    is_wide = any(isinstance(need, LastLayers | AnswerGaps) or need in wide for need in rule.needs)
-    if not is_wide and not rule.remasks:
+    if not looks_everywhere(rule):
         return
     for name, plain in (("block_cache", "none"), ("compile", False)):
         if getattr(config, name) not in (plain, None):

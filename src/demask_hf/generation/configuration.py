@@ -17,7 +17,7 @@ from .foreign import WithoutOptions, without_foreign
 
 logger = logging.get_logger(__name__)
 
-CACHES = ("none", "prefix", "dual")
+CACHES = ("none", "prefix", "dual", "exact")
 SCORES = ("model", "sampled")
 # Names in the generation_config.json of Dream's Hub repositories, and ours.
 _DREAM_NAMES = {"alg": "algorithm", "eps": "eps", "alg_temp": "alg_temp"}
@@ -60,8 +60,8 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         max_length (`int`, *optional*):
             Length of prompt and answer; used when `max_new_tokens` is not set.
         block_length (`int`, *optional*):
-            Decode the answer block by block, each of this many tokens; must divide `max_new_tokens`. By default the
-            whole answer is one block.
+            Decode the answer block by block, each of this many tokens; must divide `max_new_tokens`, unless attention
+            is causal between blocks. By default that of the model, else the whole answer is one block.
         max_denoising_steps (`int`, *optional*):
             For the "schedule" strategy the total number of steps, by default one per token; those of a checkpoint are
             at most that. For others a cap on the steps of a row, or a canvas: the last one writes all that is masked.
@@ -115,8 +115,8 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
             becomes padding.
         block_cache (`str`, *optional*):
             "prefix" and "dual" keep keys and values within a block, which is approximate: only the columns from the
-            block to the end, or only those of the block, are recomputed. "none" (default) is exact. For the
-            native models (Dream, LLaDA, A2D) only.
+            block to the end, or only those of the block, are recomputed. "none" (default) is exact, and so is "exact",
+            for models whose attention is causal between blocks, and their default. For native models only.
         cache_refresh_interval (`int`, *optional*):
             With a cache, the number of forwards from one full forward of a row to the next; 1 is exact. By default
             there is a full one at the start of each block.

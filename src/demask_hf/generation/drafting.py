@@ -9,7 +9,7 @@ from .state import DecodingState
 
 
 # What belongs to a row and is the same in all of its versions, until they are decoded further.
-_SHARED = ("attention_mask", "positions", "seeds", "token_type_ids", "num_forward_passes", "stop_lengths")
+_SHARED = ("attention_mask", "positions", "seeds", "token_type_ids", "blocks", "num_forward_passes", "stop_lengths")
 _OWN = ("block", "block_start", "num_block_steps")
 
 

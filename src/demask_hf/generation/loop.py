@@ -8,8 +8,8 @@ from transformers import LogitsProcessorList
 from ..backbones.backbone import Backbone
 from ..functional.automaton import TokenAutomaton
 from ..functional.candidates import CandidateIndex
-from ..functional.masking import steps_of_blocks
 from ..strategies import Decision, DecodingSettings, DenoisingStep, Drafts, UnmaskingStrategy
+from .blocks import BlockLayout, block_plans, first_blocks
 from .caching import CachedForward
 from .canvases import DecodingCanvas
 from .constrained import ConstrainedPredictor, Constraint
@@ -38,9 +38,7 @@ class DenoisingLoop:
         automaton: TokenAutomaton | None = None,
     ):
         self.backbone, self.strategy, self.settings, self.automaton = backbone, strategy, settings, automaton
-        self._plan = None
-        if settings.num_steps is not None:
-            self._plan = torch.tensor(steps_of_blocks(settings.num_steps, settings.num_blocks))
+        self._plans: torch.Tensor | None = None
 
     def run(
         self,
@@ -61,10 +59,12 @@ class DenoisingLoop:
         Raises:
             ValueError: if the model's logits hold NaN.
         """
-        cached = CachedForward.of(self.backbone, self.settings, state) or DecodingCanvas.of(
+        self._plans = block_plans(self.settings, state.blocks)
+        layout = BlockLayout.of(self.settings, state.blocks)
+        cached = CachedForward.of(self.backbone, self.settings, state, layout) or DecodingCanvas.of(
             self.backbone, self.strategy, self.settings, state, self.kept_lengths
         )
-        predictor = self._predictor(state, cached)
+        predictor = self._predictor(state, cached, layout)
         max_remasks = most_remasks(self.settings.max_remasks, self.open_positions(state))
         drafts: Drafts | None = None
         while True:
@@ -80,7 +80,7 @@ class DenoisingLoop:
                 candidates = candidates & in_block_of_row(versions, len(state.seeds))
             index, written = _index(candidates, versions.faults), None
             if self.strategy.remasks:
-                written = written_positions(state, candidates, self.kept_lengths(state), self.settings.max_steps)
+                written = self._written(state, candidates)
             if not index.host_active and (written is None or not written.any()):
                 return
             # 3. One forward. 4. The token that each candidate would get.
@@ -104,7 +104,9 @@ class DenoisingLoop:
             for callback in on_step:
                 callback(state, torch.where(drafted, tokens, before))
 
-    def _predictor(self, state: DecodingState, cached: CachedForward | DecodingCanvas | None) -> Predictor:
+    def _predictor(
+        self, state: DecodingState, cached: CachedForward | DecodingCanvas | None, layout: BlockLayout | None
+    ) -> Predictor:
         """Return what does steps 3 and 4."""
         mask_token_id = self.backbone.mask_token_id
         given = (
@@ -112,7 +114,7 @@ class DenoisingLoop:
             *(state.attention_mask, state.token_type_ids, cached, EosPenalty.of(self.settings, mask_token_id)),
         )
         if self.automaton is None:
-            return Predictor(*given)
+            return Predictor(*given, layout=layout)
         constraint = Constraint(self.automaton.to(state.sequences.device), self.settings, mask_token_id)
         return ConstrainedPredictor(*given, constraint=constraint, open_positions=self.open_positions)
 
@@ -132,21 +134,28 @@ class DenoisingLoop:
         is_end &= columns >= self.settings.prompt_length
         return torch.where(is_end, columns + 1, state.stop_lengths[:, None]).amin(dim=-1)
 
+    def _written(self, state: DecodingState, candidates: torch.Tensor) -> torch.Tensor:
+        """Return the positions that the strategy may change, see [`written_positions`]."""
+        written = written_positions(state, candidates, self.kept_lengths(state), self.settings.max_steps)
+        # With block-causal attention, what was computed from a finished block would change with it.
+        return written if self.settings.block_alignment is None else written & (state.blocks == state.block[:, None])
+
     def _candidates(self, state: DecodingState, is_open: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the candidates, and whether it is the last step of a row, of shape `(batch, 1)`.
 
         Rows that enter a block start to count its steps.
         """
-        columns = torch.arange(is_open.shape[1], device=is_open.device)
-        blocks = ((columns - self.settings.prompt_length) // self.settings.block_length).clamp(min=0)
-        current = torch.where(is_open, blocks, self.settings.num_blocks).min(dim=-1).values
+        current = torch.where(is_open, state.blocks, is_open.shape[1]).min(dim=-1).values
+        if self.settings.block_alignment is not None and self.strategy.remasks:
+            # A row that its strategy wants to see again stays in its block, which is not changed later.
+            current = torch.where(state.is_revisited, state.block, current)
         # The rows of canvases share a cache: none moves on before all do.
         has_canvas = self.backbone.quirks.noise == "uniform"
-        candidates = is_open & (blocks == (current.min() if has_canvas else current[:, None]))
-        is_new = candidates.any(dim=-1) & (current != state.block)
+        candidates = is_open & (state.blocks == (current.min() if has_canvas else current[:, None]))
+        is_new = (candidates if has_canvas else is_open).any(dim=-1) & (current != state.block)
         state.block = torch.where(is_new, current, state.block)
         state.block_start = torch.where(is_new, state.num_steps, state.block_start)
-        state.num_block_steps = torch.where(is_new, self._planned(candidates, current), state.num_block_steps)
+        state.num_block_steps = torch.where(is_new, self._planned(state, candidates, current), state.num_block_steps)
         is_last = torch.zeros_like(is_new)[:, None]
         if self.settings.max_steps is not None and has_canvas:
             is_last = (state.num_steps - state.block_start == self.settings.max_steps - 1)[:, None]
@@ -155,11 +164,14 @@ class DenoisingLoop:
             candidates = torch.where(is_last, is_open, candidates)
         return candidates, is_last
 
-    def _planned(self, candidates: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    def _planned(self, state: DecodingState, candidates: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
         """Return the steps planned for each row's block: its share of the plan, or one per position."""
-        if self._plan is None:
+        if self._plans is None:
             return candidates.sum(dim=-1)
-        return self._plan.to(block.device)[block.clamp(max=self.settings.num_blocks - 1)]
+        # Versions of a row have its plan.
+        rows = torch.arange(len(block), device=block.device) % len(self._plans)
+        number = block - first_blocks(self.settings, state.blocks)
+        return self._plans[rows, number.clamp(min=0, max=self.settings.num_blocks - 1)]
 
     def _decided(
         self, state: DecodingState, step: DenoisingStep, entered: list[int], forced: torch.Tensor

@@ -78,6 +78,27 @@ class OtherPositions:
         return found
 
 
+def observed_attention(
+    attentions: torch.Tensor | None, active: torch.Tensor, candidates: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return what a step holds of the attention of some rows and their first columns, 0 elsewhere; nothing of `None`.
+
+    Args:
+        attentions (`torch.Tensor` of shape `(active, width, width)`, *optional*):
+            Attention `[query, key]`.
+        active (`torch.LongTensor` of shape `(active,)`):
+            The rows.
+        candidates (`torch.BoolTensor` of shape `(batch, length)`):
+            All rows and columns.
+    """
+    if attentions is None:
+        return {}
+    (batch, length), width = candidates.shape, attentions.shape[-1]
+    whole = attentions.new_zeros(batch, length, length)
+    whole[active, :width, :width] = attentions
+    return {"attentions": whole}
+
+
 def _placed(values: torch.Tensor, at: tuple[torch.Tensor, torch.Tensor], asked: torch.Tensor) -> torch.Tensor:
     """Return values at those of these places that were asked for, and 0 elsewhere, shape `(batch, length)`."""
     placed, is_asked = values.new_zeros(asked.shape), asked[at]

@@ -8,16 +8,17 @@ import torch
 from transformers import LogitsProcessorList
 
 from ..backbones.backbone import Backbone
-from ..backbones.prediction import Prediction, PredictionRequest
+from ..backbones.prediction import Prediction, PredictionRequest, joined_parts
 from ..functional.candidates import CandidateIndex
 from ..functional.distributions import SCORES, scores_of
 from ..functional.sampling import Sampling, draw_tokens, uniform_noise
 from ..strategies import DenoisingStep, Review
 from ..strategies.needs import LastLayers, Need, Shadows
+from .blocks import BlockLayout
 from .caching import CachedForward
 from .canvases import CanvasForward
 from .ending import EosPenalty
-from .observing import OtherPositions
+from .observing import OtherPositions, observed_attention
 from .review import own_masked, processed_logits, review_of, shadowed, written_in_block
 from .state import DecodingState
 
@@ -50,6 +51,8 @@ class Predictor:
             Runs the model if keys and values are kept.
         ending ([`EosPenalty`], *optional*):
             Makes candidates that would end the answer wait.
+        layout ([`BlockLayout`], *optional*):
+            Blocks of a model with block-causal attention; a forward ends with the last one that it needs.
         excludes_mask (`bool`, *optional*, defaults to `False`):
             Make probes return the distributions that tokens are drawn from, without the mask token, instead of those
             that the strategy reads.
@@ -63,6 +66,7 @@ class Predictor:
     token_type_ids: torch.Tensor | None = None
     cached: CachedForward | CanvasForward | None = None
     ending: EosPenalty | None = None
+    layout: BlockLayout | None = None
     excludes_mask: bool = False
 
     def __post_init__(self):
@@ -85,6 +89,8 @@ class Predictor:
             `torch.Tensor` of shape `(number of requested positions, vocabulary)`, row-major; rows sum to 1.
         """
         request = self._request(sequences, asked, rows)
+        if self.layout is not None:
+            request = request.up_to(self.layout.width(asked, rows))
         if self.cached is None:
             logits = self.backbone.predict(request).logits
         else:
@@ -173,9 +179,10 @@ class Predictor:
         **wanted: Any,
     ) -> PredictionRequest:
         """Return a request for sequences that belong to these rows of the batch, or to versions of them."""
-        given = (self.attention_mask, self.token_type_ids)
-        attention_mask, token_type_ids = (None if tensor is None else tensor[rows % len(tensor)] for tensor in given)
-        wanted = {"with_hidden_states": False, **wanted}
+        blocks = None if self.layout is None else self.layout.blocks
+        given = (self.attention_mask, self.token_type_ids, blocks)
+        attention_mask, token_type_ids, blocks = (None if each is None else each[rows % len(each)] for each in given)
+        wanted = {"with_hidden_states": False, "blocks": blocks, **wanted}
         return PredictionRequest(sequences, candidates, attention_mask, token_type_ids, **wanted)
 
     def _noise(self, state: DecodingState, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor | None:
@@ -213,6 +220,8 @@ class Predictor:
             attention_layers=layers,
             part_size=None if is_whole or is_wider else part_size_of(self.backbone.vocab_size),
         )
+        if self.layout is not None:
+            request = request.up_to(self.layout.width(asked) if is_wider else self.layout.reach(index))
         if written is not None and shadows is not None:
             request = shadowed(request, shadows, written, state, active, self.backbone, self.sampling)
             found, count = self.backbone.predict(request), len(index.rows)
@@ -221,11 +230,7 @@ class Predictor:
         if self.cached is not None:
             return self.cached.predict(request, index.host_active), {"canvas": self.cached.canvas}, None
         prediction, reviewed = self.backbone.predict(request), None
-        observed: dict[str, Any] = {}
-        attentions = prediction.attentions
-        if attentions is not None:
-            observed["attentions"] = attentions.new_zeros((len(candidates), *attentions.shape[1:]))
-            observed["attentions"][active] = attentions
+        observed = observed_attention(prediction.attentions, active, candidates)
         if is_wider:
             logits, states = prediction.logits, prediction.hidden_states
             is_candidate = candidates[active][places]
@@ -286,7 +291,7 @@ class Predictor:
                 read_lowered.append(values_of(self.scored.probabilities(lowered)))
                 del lowered
             del logits, probabilities
-        values, postponed = _joined(read), None
+        values, postponed = joined_parts(read), None
         if self.ending is not None:
             postponed = torch.cat(waits)
             # The penalty holds in rows where a candidate of the block does not wait; the others end now.
@@ -295,7 +300,7 @@ class Predictor:
             self._is_lowered = counts.index_add(0, index.rows, is_other.long()) > 0
             is_lowered = self._is_lowered[index.rows]
             postponed = postponed & is_lowered
-            pairs = zip(_joined(read_lowered), values, strict=True)
+            pairs = zip(joined_parts(read_lowered), values, strict=True)
             values = [torch.where(is_lowered.view(-1, *[1] * (old.ndim - 1)), new, old) for new, old in pairs]
         scores = {} if is_whole else dict(zip(names, values, strict=True))
         return torch.cat(tokens), scores, values[0] if is_whole else None, postponed, torch.stack(faults).any(dim=0)
@@ -308,11 +313,6 @@ class Predictor:
         # The most likely token needs no distribution to be drawn from.
         drawn = probabilities if is_same or noise is None else self.sampling.probabilities(logits)
         return draw_tokens(logits, drawn, self.backbone.mask_token_id, noise)
-
-
-def _joined(parts: list[list[torch.Tensor]]) -> list[torch.Tensor]:
-    """Return the values of all candidates; those of a single part are not copied."""
-    return parts[0] if len(parts) == 1 else [torch.cat(values) for values in zip(*parts, strict=True)]
 
 
 def part_size_of(vocab_size: int | None) -> int | None:

@@ -16,7 +16,8 @@ from ..functional.masking import left_padded_positions
 from ..strategies import DecodingSettings, UnmaskingStrategy
 from ..strategies.base import Compiled, as_it_is, check_needs
 from ..strategies.needs import Shadows
-from .caching import check_can_cache
+from .blocks import block_numbers, check_block_causal, num_blocks_of
+from .caching import check_can_cache, chosen_cache
 from .canvases import check_canvas, check_canvas_length
 from .combinations import check_drafts, check_every_position_is_seen
 from .configuration import DemaskGenerationConfig
@@ -71,7 +72,8 @@ def prepare(
     check_needs(rule)
     check_canvas(backbone, rule, config)
     check_every_position_is_seen(rule, config)
-    check_can_cache(backbone, config.block_cache or "none")
+    check_can_cache(backbone, config)
+    check_block_causal(backbone, rule, config)
     check_drafts(rule, config)
     if any(isinstance(need, Shadows) for need in rule.needs):
         check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
@@ -82,7 +84,7 @@ def prepare(
         )
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
-    settings = _resolved_settings(backbone, rule, config, input_ids, generator)
+    settings = _resolved_settings(backbone, rule, config, input_ids, attention_mask, generator)
     num_answers = config.num_return_sequences or 1
     check_memory(backbone, settings, len(input_ids) * num_answers * rule.num_versions)
     automaton = _automaton(backbone, config, settings, tokenizer)
@@ -161,6 +163,7 @@ def _resolved_settings(
     rule: UnmaskingStrategy,
     config: DemaskGenerationConfig,
     prompts: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     generator: torch.Generator | None,
 ) -> DecodingSettings:
     """Return the settings of a call, including defaults."""
@@ -169,9 +172,11 @@ def _resolved_settings(
     check_canvas_length(backbone, num_new)
     num_closing = _num_closing_tokens(backbone, prompts) if num_new else 0
     block_length = config.block_length or _default_block_length(backbone, num_new)
-    if num_new % block_length:
+    alignment = backbone.quirks.block_alignment if backbone.quirks.is_block_causal else None
+    if num_new % block_length and alignment is None:
         raise ValueError(f"`block_length` must divide `max_new_tokens` ({num_new}), got {block_length}.")
-    num_blocks = max(num_new // block_length, 1)
+    lengths = [prompt_length] if attention_mask is None else attention_mask.sum(dim=-1).tolist()
+    num_blocks = num_blocks_of(alignment, block_length, num_new, lengths)
     steps = config.max_denoising_steps
     if steps is not None and rule.follows_schedule:
         steps = _planned_steps(backbone, config, prompts, num_new, num_blocks)
@@ -190,6 +195,7 @@ def _resolved_settings(
         num_new_tokens=num_new,
         block_length=block_length,
         num_blocks=num_blocks,
+        block_alignment=alignment,
         num_steps=steps if rule.follows_schedule else None,
         max_steps=None if rule.follows_schedule else steps,
         max_remasks=config.max_remasks,
@@ -202,7 +208,7 @@ def _resolved_settings(
         eos_penalty=float(config.eos_penalty or 0.0),
         ending_token_ids=eos_token_ids,
         pad_token_id=eos_token_ids[0] if pad is None and eos_token_ids else pad,
-        block_cache=config.block_cache or "none",
+        block_cache=chosen_cache(backbone, rule, config),
         cache_refresh_interval=config.cache_refresh_interval,
         cache_commits_first=bool(config.cache_commits_first),
         batch_invariant=bool(config.batch_invariant),
@@ -253,7 +259,10 @@ def _first_state(
             attention_mask = torch.nn.functional.pad(attention_mask, (0, num_new), value=1)
             positions = left_padded_positions(attention_mask)
     check_positions(backbone, positions)
-    return DecodingState(sequences, attention_mask, positions, torch.zeros_like(sequences[:, 0]), token_type_ids)
+    aligned = (settings.block_alignment, settings.block_length, settings.prompt_length)
+    blocks = block_numbers(*aligned, positions, attention_mask)
+    seeds = torch.zeros_like(sequences[:, 0])
+    return DecodingState(sequences, attention_mask, positions, seeds, token_type_ids, blocks)
 
 
 def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
@@ -271,7 +280,8 @@ def _num_new_tokens(config: DemaskGenerationConfig, prompt_length: int) -> int:
 def _default_block_length(backbone: Backbone, num_new: int) -> int:
     """Return the backbone's own block length if it divides the answer, else the length of the answer."""
     own = backbone.quirks.block_length
-    return own if own is not None and num_new and num_new % own == 0 else max(num_new, 1)
+    fits = own is not None and (backbone.quirks.is_block_causal or (num_new and num_new % own == 0))
+    return own if own is not None and fits else max(num_new, 1)
 
 
 def _num_closing_tokens(backbone: Backbone, prompts: torch.Tensor) -> int:
@@ -282,9 +292,8 @@ def _num_closing_tokens(backbone: Backbone, prompts: torch.Tensor) -> int:
     is_closed = prompts[:, -1] == closing
     if is_closed.any() and not is_closed.all():
         row = int((~is_closed).nonzero()[0])
-        raise ValueError(
-            f"`input_ids` must end with token {closing} in all rows or in none, got row {row} without it."
-        )
+        rule = f"must end with token {closing} in all rows or in none"
+        raise ValueError(f"`input_ids` {rule}, got row {row} without it.")
     return int(is_closed.all())
 
 

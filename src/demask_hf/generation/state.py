@@ -19,6 +19,7 @@ class DecodingState:
         seeds (`torch.LongTensor` of shape `(batch,)`): Seed of each row.
         token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*): Segment ids, for models that use
             them.
+        blocks (`torch.LongTensor` of shape `(batch, length)`): Block of each column, ascending from 0; by default one.
         unmask_step (`torch.LongTensor` of shape `(batch, length)`): Step that wrote each position, else -1.
         num_forward_passes (`torch.LongTensor` of shape `(batch,)`): Forward passes of each row so far.
         num_remasked (`torch.LongTensor` of shape `(batch,)`): Written positions of each row that were remasked or
@@ -42,6 +43,7 @@ class DecodingState:
     positions: torch.Tensor
     seeds: torch.Tensor
     token_type_ids: torch.Tensor | None = None
+    blocks: torch.Tensor = None  # type: ignore[assignment]
     unmask_step: torch.Tensor = field(init=False)
     num_forward_passes: torch.Tensor = field(init=False)
     num_remasked: torch.Tensor = field(init=False)
@@ -56,6 +58,8 @@ class DecodingState:
     faults: torch.Tensor = field(init=False)
 
     def __post_init__(self):
+        if self.blocks is None:
+            self.blocks = torch.zeros_like(self.sequences)
         self.unmask_step = torch.full_like(self.sequences, -1)
         self.num_forward_passes = torch.zeros_like(self.seeds)
         self.num_remasked = torch.zeros_like(self.seeds)

@@ -1,9 +1,9 @@
 """Native backbones, each written as its difference from a transformers model, and models that are already loaded.
 
-Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`. A model
-that transformers has, such as BERT, gets `generate` from `attach.py`; `probing.py` runs one that nobody described.
-`lookalikes.py`, `fields.py` and `checkpoint.py` refuse what is not a native model's own. `loading.py` loads a model
-with its head, `fingerprints.py` tells models apart.
+Read `bidirectional.py` first (what makes a causal model attend in both directions), then `dream/` or `llada/`;
+`blockwise.py` is the same from block to block. A model that transformers has, such as BERT, gets `generate` from
+`attach.py`; `probing.py` runs one that nobody described. `lookalikes.py`, `fields.py` and `checkpoint.py` refuse what
+is not a native model's own. `loading.py` loads a model with its head, `fingerprints.py` tells models apart.
 """
 
 from typing import TYPE_CHECKING

@@ -178,7 +178,8 @@ def _examined(model: PreTrainedModel, quirks: BackboneQuirks) -> BackboneQuirks:
     if getattr(model.config, "is_decoder", False):
         raise ValueError(f"{refusal} autoregressive, its config has `is_decoder=True`.")
     block_length = BLOCKWISE_TYPES.get(getattr(model.config, "model_type", ""))
-    if block_length is None and ((is_known and is_declared(model)) or model.device.type == "meta"):
+    is_said = (is_known and is_declared(model)) or quirks.is_block_causal
+    if block_length is None and (is_said or model.device.type == "meta"):
         return quirks
     if block_length is None and not is_known:
         if is_causal(model):
@@ -187,6 +188,6 @@ def _examined(model: PreTrainedModel, quirks: BackboneQuirks) -> BackboneQuirks:
     if block_length is not None:
         raise ValueError(
             f"`model` must attend in both directions, got {name}: its attention is causal between blocks of "
-            f"{block_length} tokens, and decoding in such blocks is not implemented."
+            f"{block_length} tokens, which only native models and `block_alignment` of declared quirks decode."
         )
     return quirks if is_declared(model) or holds(model, quirks) else replace(quirks, states=None)

@@ -34,7 +34,8 @@ class BidirectionalMixin(_Body):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "cache" in inspect.signature(super().forward).parameters:
+        parent = getattr(super(), "forward", None)
+        if parent is not None and "cache" in inspect.signature(parent).parameters:
             cls._cache_argument = "cache"
 
     def __init__(self, config: PreTrainedConfig):

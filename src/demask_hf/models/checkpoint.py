@@ -35,9 +35,10 @@ _NUM_NAMED = 3
 _ARGUMENT, _BASE = "pretrained_model_name_or_path", "base_model_name_or_path"
 # Where the tensors show a size that the config says, too: their names here and on the Hub, and a dimension.
 _SIZES = {
-    "vocab_size": (r"(^|\.)(embed_tokens|wte)\.weight$", 0),
-    "hidden_size": (r"(^|\.)(embed_tokens|wte)\.weight$", 1),
-    "intermediate_size": (r"\.(mlp\.gate_proj|ff_proj)\.weight$", 0),
+    "vocab_size": (r"(^|\.)(embed_tokens|wte|word_embeddings)\.weight$", 0),
+    "hidden_size": (r"(^|\.)(embed_tokens|wte|word_embeddings)\.weight$", 1),
+    # Not those of experts.
+    "intermediate_size": (r"(\.mlp\.gate_proj|\.ff_proj)\.weight$", 0),
     "moe_intermediate_size": (r"\.experts\.\d+\.gate_proj\.weight$", 0),
     "num_experts": (r"\.mlp\.gate\.weight$", 0),
     "shared_expert_intermediate_size": (r"\.shared_expert\.gate_proj\.weight$", 0),

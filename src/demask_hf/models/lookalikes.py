@@ -8,6 +8,8 @@ from typing import Any
 _NATIVE = {
     "Dream": "DreamModel",
     "llada": "LLaDAModelLM",
+    "sdar": "SDARForCausalLM",
+    "llada2_moe": "LLaDA2MoeModelLM",
     "a2d-qwen3": "A2DQwen3LMHeadModel",
     "a2d-qwen2": "A2DQwen2LMHeadModel",
     "a2d-llama": "A2DLlamaLMHeadModel",

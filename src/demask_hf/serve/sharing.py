@@ -42,8 +42,8 @@ class Pass:
         layers = self.request.attention_layers
         # Of two methods of equal objects only the objects are equal.
         layers = getattr(layers, "__self__", layers)
-        has_types = self.request.token_type_ids is not None
-        return self.backbone.quirks, self.backbone.mask_token_id, layers, self.request.part_size, has_types
+        has = tuple(getattr(self.request, name) is not None for name in ("token_type_ids", "blocks"))
+        return self.backbone.quirks, self.backbone.mask_token_id, layers, self.request.part_size, has
 
 
 class WaitingBackbone(Backbone):
@@ -129,7 +129,7 @@ def _padding_of(backbone: Backbone) -> int:
 def _merged(requests: Sequence[PredictionRequest], pad_token_id: int) -> PredictionRequest:
     """Return one request for the rows of several, padded on the left to the longest."""
     width = max(request.sequences.shape[1] for request in requests)
-    sequences, masks, types, rows, columns = [], [], [], [], []
+    sequences, masks, types, blocks, rows, columns = [], [], [], [], [], []
     num_rows = 0
     for request in requests:
         padding = (width - request.sequences.shape[1], 0)
@@ -139,6 +139,8 @@ def _merged(requests: Sequence[PredictionRequest], pad_token_id: int) -> Predict
         masks.append(torch.nn.functional.pad(mask, padding))
         if request.token_type_ids is not None:
             types.append(torch.nn.functional.pad(request.token_type_ids, padding))
+        if request.blocks is not None:
+            blocks.append(torch.nn.functional.pad(request.blocks, padding))
         own_rows, own_columns = request.places
         rows.append(own_rows + num_rows)
         columns.append(own_columns + padding[0])
@@ -150,6 +152,7 @@ def _merged(requests: Sequence[PredictionRequest], pad_token_id: int) -> Predict
         candidates=(torch.cat(rows), torch.cat(columns)),
         attention_mask=torch.cat(masks) if is_padded else None,
         token_type_ids=torch.cat(types) if types else None,
+        blocks=torch.cat(blocks) if blocks else None,
         with_hidden_states=any(request.with_hidden_states for request in requests),
     )
 

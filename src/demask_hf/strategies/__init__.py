@@ -31,6 +31,7 @@ from .lossless import LosslessStrategy
 from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
 from .punt import PuntStrategy
+from .quota import QuotaStrategy
 from .renoise import RenoiseStrategy
 from .schedule import ScheduleStrategy
 from .sequential import SequentialStrategy
@@ -65,6 +66,7 @@ __all__ = [
     "ProbeLedger",
     "ProphetStrategy",
     "PuntStrategy",
+    "QuotaStrategy",
     "RenoiseStrategy",
     "Review",
     "ScheduleStrategy",

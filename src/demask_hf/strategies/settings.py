@@ -14,6 +14,8 @@ class DecodingSettings(Sampling):
         num_new_tokens (`int`): Length of the answer.
         block_length (`int`): Tokens in a block of the answer; at least 1.
         num_blocks (`int`): Number of blocks; at least 1. Masks in the prompt belong to the first.
+        block_alignment (`str`, *optional*): How blocks are counted in a model with block-causal attention, see
+            [`BackboneQuirks`]. A finished block is then not changed any more.
         num_steps (`int`, *optional*): Planned steps of a schedule; `None` is one per token.
         max_steps (`int`, *optional*): Cap on the steps of a row.
         max_remasks (`int`, *optional*): Cap on what is remasked or edited of a row; `None` is 8 for each position.
@@ -22,7 +24,7 @@ class DecodingSettings(Sampling):
         eos_penalty (`float`): Subtracted from the logits of `ending_token_ids` in what the strategy reads.
         ending_token_ids (`list[int]`): End-of-sequence tokens that it holds for, whether they end an answer or not.
         pad_token_id (`int`, *optional*): Token written after the end.
-        block_cache (`str`): "none", "prefix" or "dual".
+        block_cache (`str`): "none", "prefix", "dual" or "exact".
         cache_refresh_interval (`int`, *optional*): Forwards of a row from one full forward to the next.
         cache_commits_first (`bool`): With a cache, write the first position of a block after its full forward.
         batch_invariant (`bool`): Compute every row in the shapes that it has alone.
@@ -33,6 +35,7 @@ class DecodingSettings(Sampling):
     num_new_tokens: int
     block_length: int
     num_blocks: int
+    block_alignment: str | None = None
     num_steps: int | None = None
     max_steps: int | None = None
     max_remasks: int | None = None

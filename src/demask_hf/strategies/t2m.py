@@ -106,7 +106,8 @@ class TokenToMaskStrategy(UnmaskingStrategy):
             edited = self._doubted(step, self.editing_threshold)
         else:
             remasked = self._remasked(step, memory.probability, counts)
-        num_reviews = memory.num_reviews + (has_written[:, 0] & ~step.candidates.any(dim=-1))
+        # Where a finished block is not looked at again, nothing is written when a row enters the next one.
+        num_reviews = memory.num_reviews * has_written[:, 0] + (has_written[:, 0] & ~step.candidates.any(dim=-1))
         # Of a token that was just written, the probability before it stood there counts.
         now = torch.where(filled, step.at_positions(certainty, 0.0), review.kept_probability)
         before = torch.where(has_written, now, memory.probability)

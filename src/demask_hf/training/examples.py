@@ -12,6 +12,7 @@ from ..functional.distributions import certainty_of, confidence, entropy
 from ..functional.masking import left_padded_positions
 from ..functional.probes import MeasuredDependencies, measure_dependencies
 from ..functional.sampling import Sampling
+from ..generation.blocks import BlockLayout
 from ..generation.canvases import CanvasForward
 from ..generation.predictor import Predictor
 
@@ -78,6 +79,7 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     min_probability: float = 1e-3,
     sampling: Sampling | None = None,
     noise: torch.Tensor | None = None,
+    layout: BlockLayout | None = None,
 ) -> list[DependencyExample]:
     """Measure the dependency rows of a few random sources in every state.
 
@@ -103,14 +105,19 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
             Confidence and entropy are always the model's own, as in decoding.
         noise (`torch.LongTensor` of shape `(2, batch, canvas_length)`, *optional*):
             For models with canvases: random tokens of the step before and of this one.
+        layout ([`BlockLayout`], *optional*):
+            Blocks of a model with block-causal attention.
 
     Returns:
         `list[DependencyExample]`, one per state, on the CPU; hidden states in the backbone's precision.
     """
     sampling = sampling or Sampling()
     canvas = None if noise is None else CanvasForward.at(backbone, sequences, attention_mask, noise)
-    predictor = Predictor(backbone, sampling, scored=sampling, attention_mask=attention_mask, cached=canvas)
-    prediction = _predicted(backbone, canvas, PredictionRequest(sequences, candidates, attention_mask))
+    predictor = Predictor(
+        backbone, sampling, scored=sampling, attention_mask=attention_mask, cached=canvas, layout=layout
+    )
+    blocks = None if layout is None else layout.blocks
+    prediction = _predicted(backbone, canvas, PredictionRequest(sequences, candidates, attention_mask, blocks=blocks))
     probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
     order = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (order.argsort(dim=-1).argsort(dim=-1) < num_sources)

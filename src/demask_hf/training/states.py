@@ -12,6 +12,7 @@ from ..backbones.backbone import Backbone, text_config
 from ..functional.masking import random_mask
 from ..functional.probes import TARGET_ESTIMATORS
 from ..functional.sampling import Sampling
+from ..generation.blocks import BlockLayout
 from ..generation.canvases import check_canvas_length
 from ..generation.encoding import left_padded
 from ..generation.mixin import DemaskGenerationMixin
@@ -131,10 +132,15 @@ class MeasuredStates(Dataset):
         masked = self._randomly_masked(answers, generator)
         if is_visited.any():
             masked[is_visited] = self._visited(prompts[is_visited], attention_mask[is_visited], random)
-        sequences = torch.cat([prompts, masked], dim=1)
-        candidates = torch.nn.functional.pad(self._candidates(masked), (prompts.shape[1], 0))
-        attention_mask = torch.nn.functional.pad(attention_mask, (0, masked.shape[1]), value=1)
         device = self.backbone.device
+        attention_mask = torch.nn.functional.pad(attention_mask, (0, masked.shape[1]), value=1)
+        layout, candidates = BlockLayout.of_model(self.backbone, prompts.shape[1], attention_mask.to(device)), None
+        if layout is not None:
+            blocks = layout.blocks[:, prompts.shape[1] :].cpu()
+            masked, candidates = self._in_one_block(masked, answers, blocks, is_visited, generator)
+        candidates = self._candidates(masked) if candidates is None else candidates
+        sequences = torch.cat([prompts, masked], dim=1)
+        candidates = torch.nn.functional.pad(candidates, (prompts.shape[1], 0))
         examples = measure_examples(
             self.backbone,
             sequences.to(device),
@@ -145,6 +151,7 @@ class MeasuredStates(Dataset):
             self.settings.estimator,
             sampling=Sampling(temperature=self.settings.temperature or 1.0, top_p=self.settings.top_p),
             noise=self._noise(masked, generator),
+            layout=layout,
         )
         for example, record in zip(examples, records, strict=True):
             example.record = record
@@ -202,6 +209,28 @@ class MeasuredStates(Dataset):
             return None
         noise = torch.randint(self.backbone.mask_token_id, (2, *answers.shape), generator=generator)
         return noise.to(self.backbone.device or "cpu")
+
+    def _in_one_block(
+        self,
+        masked: torch.Tensor,
+        answers: torch.Tensor,
+        blocks: torch.Tensor,
+        is_visited: torch.Tensor,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return states in which one block is decoded, and its candidates: earlier blocks are written.
+
+        In states that decoding visits it is the first unfinished block, in others a random one.
+        """
+        candidates, is_end = self._candidates(masked), torch.isin(answers, self._eos)
+        # Up to the first end, so that no end is revealed before a candidate.
+        is_eligible = candidates & ((is_end.cumsum(dim=-1) - is_end.long() == 0) | is_visited[:, None])
+        noise = torch.rand(answers.shape, generator=generator).masked_fill(~is_eligible, 2.0)
+        chosen = blocks.gather(1, noise.argmin(dim=-1, keepdim=True))
+        first = blocks.masked_fill(~is_eligible, answers.shape[1] + int(blocks.max())).amin(dim=-1, keepdim=True)
+        current = torch.where(is_visited[:, None], first, chosen)
+        masked = torch.where((blocks < current) & ~is_visited[:, None], answers, masked)
+        return masked, self._candidates(masked) & (blocks == current)
 
     def _visited(self, prompts: torch.Tensor, attention_mask: torch.Tensor, random: Random) -> torch.Tensor:
         """Decode the prompts and return the answers before a random step, `(batch, answer_length)`."""

@@ -19,6 +19,8 @@ from transformers import (
 import demask_hf
 from demask_hf.models.a2d.configuration_a2d import A2DLlamaConfig, A2DQwen2Config, A2DQwen3Config
 from demask_hf.models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
+from demask_hf.training.prompts import TokenizedPrompt
+from demask_hf.training.states import CollectionSettings, MeasuredStates
 
 
 MASK = 11
@@ -106,11 +108,41 @@ def test_a_look_alike_is_refused(family):
         config_class(num_experts=8)
 
 
-def test_a_model_of_block_diffusion_is_refused(tmp_path):
+def test_a_model_of_block_diffusion_is_known_by_its_name_or_its_block_size(tmp_path):
     folder = tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1"
-    build("qwen3").save_pretrained(folder)
-    with pytest.raises(ValueError, match="`model` must be an A2D model with full attention, got '.*bd3lm-v0.1'"):
-        AutoModel.from_pretrained(folder)
+    model = build("qwen3")
+    model.save_pretrained(folder)
+    assert AutoModel.from_pretrained(folder).config.block_size == 32
+    assert AutoModel.from_pretrained(folder, block_size=4).config.block_size == 4
+    model.save_pretrained(tmp_path / "other")
+    assert AutoModel.from_pretrained(tmp_path / "other").config.block_size is None
+    loaded = AutoModel.from_pretrained(tmp_path / "other", block_size=4)
+    loaded.save_pretrained(tmp_path / "again")
+    assert AutoModel.from_pretrained(tmp_path / "again").config.block_size == 4
+
+
+@every_family
+def test_block_diffusion_sees_earlier_blocks_only(family):
+    model, prompt = build(family, block_size=4), IDS[:, :3]
+    settings = {"strategy": "threshold", "return_dict_in_generate": True, "stop_at_eos": False}
+    prompt = torch.where(prompt == MASK, 13, prompt)
+    whole = model.generate(prompt, max_new_tokens=8, **settings)
+    # What comes later changes nothing.
+    first = model.generate(prompt, max_new_tokens=4, **settings)
+    assert whole.sequences[:, :7].tolist() == first.sequences.tolist()
+    # Blocks end with the prompt: a row with padding is the row alone, with and without kept keys and values.
+    padded, mask = torch.tensor([[0, 0, 3], [5, 6, 7]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
+    for cache in ("none", "exact"):
+        together = model.generate(padded, mask, max_new_tokens=8, block_cache=cache, **settings)
+        alone = model.generate(padded[:1, 2:], max_new_tokens=8, block_cache=cache, **settings)
+        assert together.sequences[0, 2:].tolist() == alone.sequences[0].tolist()
+        assert together.unmask_step[0, 2:].tolist() == alone.unmask_step[0].tolist()
+    # A head learns from states of one block, too.
+    prompts = [TokenizedPrompt((3, 4, 5)[: 1 + row % 3], (6, 7, 8, 9, 10, 12)) for row in range(3)]
+    states = MeasuredStates(model, prompts, CollectionSettings(num_states=6, answer_length=9, estimator="argmax"))
+    for example in states.__getitems__(range(6)):
+        answer = example.positions - len(prompts[example.record].prompt)
+        assert len(set((answer // 4).tolist())) == 1
 
 
 @pytest.mark.parametrize(("token", "is_mask"), [("<|mask|>", False), ("<|MASK|>", False), ("[M]", True)])
@@ -151,3 +183,39 @@ def test_recorded_logits_are_reproduced(family, siblings):
 def test_recorded_decodes_are_reproduced(family, siblings, reproduces_mdlm):
     model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}").eval()
     assert reproduces_mdlm(model, json.loads((siblings / f"a2d-{family}_decode.json").read_text())) == 27
+
+
+@every_family
+def test_recorded_decodes_of_block_diffusion_are_reproduced(family, siblings):
+    recorded = json.loads((siblings / f"a2d-{family}_decode.json").read_text())
+    groups = {}
+    for case in recorded["cases"]:
+        if "bd3lm" in case["id"]:
+            groups.setdefault((case["settings"]["steps"], case["settings"]["block_size"]), []).append(case)
+    assert sum(map(len, groups.values())) == {"qwen3": 27, "qwen2": 21, "llama": 21}[family]
+    for (steps, size), cases in groups.items():
+        model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}", block_size=size).eval()
+        prompts = [prompt for case in cases for prompt in case["prompt"]]
+        width, length = max(map(len, prompts)), 24
+        # The public sampler gives each block the same number of steps.
+        num_blocks = -(-length // size)
+        output = model.generate(
+            torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts]),
+            torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]),
+            strategy="schedule",
+            algorithm="maskgit_plus",
+            plan="mdlm",
+            max_denoising_steps=-(-steps // num_blocks) * num_blocks,
+            max_new_tokens=length,
+            stop_at_eos=False,
+            mask_token_id=recorded["mask_token_id"],
+            return_dict_in_generate=True,
+        )
+        answers, counts = iter(output.sequences[:, -length:].tolist()), iter(output.num_forward_passes.tolist())
+        for case in cases:
+            for start, sequence in zip(case["gen_start"], case["sequences"], strict=True):
+                # It stops after the block in which each row has an end.
+                answer, count = sequence[start:], next(counts)
+                assert next(answers)[: len(answer)] == answer
+                # It counts a forward for each block that only fills the cache.
+                assert len(answer) < length or count == case["nfe"] - num_blocks

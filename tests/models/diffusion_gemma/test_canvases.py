@@ -199,7 +199,8 @@ def test_measured_dependencies_decode_without_a_head(ours):
 
 
 READ_OPEN_POSITIONS = {
-    *("demask", "distance", "entropy_bound", "eoser", "frechet", "klass", "local_leap", "punt", "schedule"),
+    *("demask", "distance", "entropy_bound", "eoser", "frechet", "klass", "local_leap", "punt", "quota"),
+    "schedule",
     *("sequential", "table", "threshold"),
 }
 

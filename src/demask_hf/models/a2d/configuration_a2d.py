@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
+from ...validation import check_count
 from ..fields import check_sizes, in_a_sentence
 from ..lookalikes import check_lookalike
 
@@ -17,6 +18,8 @@ class _A2DFields:
         # The published code does not run on transformers 5; a saved copy must not refer older versions to it.
         kwargs.pop("auto_map", None)
         check_sizes(self)
+        if self.block_size is not None:  # type: ignore[attr-defined]
+            check_count("block_size", self.block_size)  # type: ignore[attr-defined]
         super().__post_init__(**kwargs)  # type: ignore[misc]
 
 
@@ -28,6 +31,10 @@ class A2DQwen3Config(_A2DFields, Qwen3Config):
     Args:
         mask_token_id (`int`, *optional*):
             Id of the mask token. Published configs do not have it: it is taken from the tokenizer by `load_model`.
+        block_size (`int`, *optional*):
+            Length of a block for a checkpoint of block diffusion (bd3lm), which `generate` then decodes block by
+            block. Published configs do not have it; it is 32, the default of the public sampler, where the name of
+            the model contains "bd3lm".
         kwargs:
             Fields of [`~transformers.Qwen3Config`].
     """
@@ -35,6 +42,7 @@ class A2DQwen3Config(_A2DFields, Qwen3Config):
     model_type = "a2d-qwen3"
 
     mask_token_id: int | None = None
+    block_size: int | None = None
     is_causal: bool = False
 
 
@@ -46,6 +54,8 @@ class A2DQwen2Config(_A2DFields, Qwen2Config):
     Args:
         mask_token_id (`int`, *optional*):
             Id of the mask token.
+        block_size (`int`, *optional*):
+            Length of a block, for block diffusion.
         kwargs:
             Fields of [`~transformers.Qwen2Config`].
     """
@@ -53,6 +63,7 @@ class A2DQwen2Config(_A2DFields, Qwen2Config):
     model_type = "a2d-qwen2"
 
     mask_token_id: int | None = None
+    block_size: int | None = None
     is_causal: bool = False
 
 
@@ -64,6 +75,8 @@ class A2DLlamaConfig(_A2DFields, LlamaConfig):
     Args:
         mask_token_id (`int`, *optional*):
             Id of the mask token.
+        block_size (`int`, *optional*):
+            Length of a block, for block diffusion.
         kwargs:
             Fields of [`~transformers.LlamaConfig`].
     """
@@ -71,6 +84,7 @@ class A2DLlamaConfig(_A2DFields, LlamaConfig):
     model_type = "a2d-llama"
 
     mask_token_id: int | None = None
+    block_size: int | None = None
     is_causal: bool = False
 
 

@@ -11,6 +11,10 @@ from ..checkpoint import WholeCheckpointMixin
 from .configuration_a2d import A2DLlamaConfig, A2DQwen2Config, A2DQwen3Config
 
 
+# The default of the public sampler of block diffusion.
+_BLOCK_SIZE = 32
+
+
 class A2DQwen3Model(BidirectionalMixin, Qwen3Model):
     """Qwen3 blocks without the causal mask; returns hidden states of shape `(batch, length, hidden_size)`."""
 
@@ -35,12 +39,9 @@ class _WithHead:
     _body: Any
 
     def __init__(self, config: Any):
-        name = str(config.name_or_path)
-        if "bd3lm" in name.lower():
-            raise ValueError(
-                f"`model` must be an A2D model with full attention, got {name!r}: those of block diffusion (bd3lm) "
-                "attend from block to block only, which is not decoded here."
-            )
+        # Models of block diffusion have the same class and config: only their names tell them apart.
+        if config.block_size is None and "bd3lm" in str(config.name_or_path).lower():
+            config.block_size = _BLOCK_SIZE
         # Skips the constructor of the causal model, which would build its body first.
         super(self._causal, self).__init__(config)  # type: ignore[attr-defined, call-arg]
         self.model = self._body(config)
