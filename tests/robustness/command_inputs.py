@@ -124,7 +124,7 @@ def cases(folder: Path) -> Iterator[Case]:
         minimal = _minimal(command, folder)
         for wrong in (["--unknown"], ["--unknown=1"], ["-x"]):
             yield Case(f"command {command}", " ".join(wrong), partial(_run, [command, *minimal, *wrong]))
-        parser = import_module(f"demask_hf.cli.{command}").make_parser()
+        parser = import_module(f"demask_hf.cli.{command.replace('-', '_')}").make_parser()
         for cls in parser.dataclass_types:
             for field in dataclasses.fields(cls):
                 for value in _wrong(field.name, field.type, folder, command):
