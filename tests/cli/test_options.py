@@ -64,7 +64,9 @@ LOADING = ("generate", "watch", "profile", "demo", "collect", "train", "evaluate
 
 @pytest.mark.parametrize("command", LOADING)
 def test_every_command_that_loads_a_model_can_spread_it(command):
-    dests = {action.dest for action in import_module(f"demask_hf.cli.{command}").make_parser()._actions}
+    dests = {
+        action.dest for action in import_module(f"demask_hf.cli.{command.replace('-', '_')}").make_parser()._actions
+    }
     assert {field.name for field in fields(ModelOptions)} <= dests
 
 

@@ -218,7 +218,7 @@ def test_bad_input_is_a_value_error_that_names_the_help(arguments, message):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_is_explained(command):
-    parser = import_module(f"demask_hf.cli.{command}").make_parser()
+    parser = import_module(f"demask_hf.cli.{command.replace('-', '_')}").make_parser()
     assert parser.prog == f"demask-hf {command}"
     for action in parser._actions:
         assert action.help, f"{command}: {action.dest} has no description"
@@ -227,5 +227,5 @@ def test_every_option_of_every_command_is_explained(command):
 
 @pytest.mark.parametrize("command", ["collect", "train", "evaluate", "benchmark", "verify", "calibrate"])
 def test_long_commands_say_how_they_resume(command):
-    text = import_module(f"demask_hf.cli.{command}").make_parser().format_help()
+    text = import_module(f"demask_hf.cli.{command.replace('-', '_')}").make_parser().format_help()
     assert "run the same command again" in text or "does not resume" in text

@@ -119,6 +119,7 @@ class Chat:
         system (`str`, *optional*): The first message.
         messages (`list[dict[str, str]]`): What was said.
         num_passes (`int`): Forward passes of all answers.
+        num_answers (`int`): How many there are.
     """
 
     model: DemaskGenerationMixin
