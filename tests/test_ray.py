@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(OSError, match=r"Ray cannot start: The current node timed out during startup\. This could"):
         list(map_tables(Decoder, {}, [pyarrow.table({"prompt": PROMPTS})]))
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (ray.exceptions.RayTaskError("f", "trace", ValueError("`x` must be y.")), ValueError, r"^`x` must be y\.$"),
+        (
+            ray.exceptions.RayError("Trace\n  ValueError: gone"),
+            OSError,
+            "^workers of Ray cannot go on: ValueError: gone$",
+        ),
+    ],
+)
+def test_what_workers_raise_is_one_sentence(monkeypatch, raised, kind, message):
+    dataset = MagicMock()
+    dataset.map_batches.return_value.iter_batches.side_effect = raised
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 2.0})
+    monkeypatch.setattr(ray.data, "from_arrow", lambda tables: dataset)
+    with pytest.raises(kind, match=message):
+        list(map_tables(Decoder, {}, [pyarrow.table({"prompt": PROMPTS})] * 3))
+    given = dataset.map_batches.call_args.kwargs
+    assert given["num_gpus"] == 1
+    assert "num_cpus" not in given
 
 
 def test_a_killed_worker_loses_nothing(cluster, folder, tmp_path, monkeypatch):

@@ -232,13 +232,12 @@ def decode_batches(
         if length is not None:
             tables[index] = tables[index].append_column("max_new_tokens", [[length] * len(tables[index])])
     for result in map_tables(Decoder, _absolute(arguments), tables, num_workers):
-        yield [
-            Decoding(
-                text_of(row["prompt"]),
-                **{name: tuple(row[name]) if name in _COST_TYPES else row[name] for name in _COSTS},
-            )
-            for row in result.to_pylist()
-        ]
+        yield [Decoding(text_of(row["prompt"]), **_costs_of(row)) for row in result.to_pylist()]
+
+
+def _costs_of(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a [`Decoding`] in a row of a result."""
+    return {name: tuple(row[name]) if name in _COST_TYPES else row[name] for name in _COSTS}
 
 
 def decode_runs(
