@@ -14,6 +14,7 @@ import argparse
 import json
 import lzma
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from antibody_scores import add_order_from_left, decode, first_sets, spread_by_d
 
 from demask_hf import DemaskHead
 from demask_hf.backbones.backbone import backbone_facts
-from demask_hf.files import read_json, replacing, write_json
+from demask_hf.files import keep_facts, read_json, replacing, write_json
 from demask_hf.strategies.table import write_table
-from demask_hf.training import distance_dependencies, fit_of, new_head, train_head
+from demask_hf.training import DependencyExample, distance_dependencies, fit_of, new_head, train_head
 
 
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.6)
@@ -46,14 +47,14 @@ SHARPENING: dict[str, dict[str, Any]] = {
     "sequential, drawn token": {"name": "sequential", "order": "token_probability"},
     "threshold 0.5": {"name": "threshold", "confidence_threshold": 0.5},
 }
-# Measured with many more forwards than they save, on a few of the chains that settings were chosen by.
+# Dependencies measured with many more forwards than they save: what a perfect head would decode.
 EXACT: dict[str, dict[str, Any]] = {
     f"exact {bound:g}, influence": {
         **{"name": "demask", "dependencies": "exact", "dependency_bound": bound, "order": "influence"}
     }
     for bound in (0.1, 0.3)
 }
-# Beside them on the same chains, and with the heads of fewer states.
+# Decoded beside them, and with the heads of fewer states.
 BESIDE = ("demask 0.1, influence", "demask 0.3, influence", "distance, gap 2")
 _CHAINS_PER_FILE = 10
 
@@ -71,31 +72,36 @@ class Work:
         self.model, self.tokenizer = load_model(folder / "antiberty", arguments.wheel, arguments.dtype)
         chains = read_chains(arguments.data) if arguments.data.is_file() else generated_chains(2000, seed=0)
         self.train, self.held_out, self.test = split(chains, arguments.num_test, arguments.num_held_out)
+        facts = {name: str(getattr(arguments, name)) for name in ("states", "steps", "width", "dtype", "num_loops")}
+        facts |= {"settings": SETTINGS | SHARPENING | EXACT, "test": [chain.name for chain in self.test]}
+        keep_facts(folder / "decoded" / "run.json", facts, "study", ["*/*/*.json"])
         print(f"chains: {len(self.train)} train, {len(self.held_out)} held out, {len(self.test)} test", flush=True)
 
     def head(self, count: int) -> tuple[DemaskHead, dict[str, float]]:
-        """Return the head that is trained on so many states, and its fit on held-out ones."""
+        """Return the head that is trained on so many states, and its fit on whole loops of held-out chains."""
         folder = self.folder / f"head_{count}"
         states = training_states(self.model, self.tokenizer, self.train, self.folder, count)
-        held_out = self.states("held_out", self.arguments.num_held_out_states)
         if not (folder / "config.json").exists():
             head = new_head(backbone_facts(self.model), 0, width=self.arguments.width)
             schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": 0}
             schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
             quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-            train_head(head, states, held_out, folder / "training", use_cpu=True, **schedule, **quiet)
+            train_head(head, states, self.loops, folder / "training", use_cpu=True, **schedule, **quiet)
             head.save_pretrained(folder)
         head = DemaskHead.from_pretrained(folder)
-        return head, fit_of(head, states, held_out)
+        return head, fit_of(head, states, self.loops)
 
-    def states(self, kind: str, count: int) -> Any:
-        """Return measured states of held-out chains."""
-        return measured_states(self.model, self.tokenizer, self.held_out, self.folder / kind, kind, count, seed=99)
+    @cached_property
+    def loops(self) -> list[DependencyExample]:
+        """Wholly masked loops of held-out chains, measured exactly."""
+        chosen = (self.held_out, self.folder / "loop", "loop", self.arguments.num_loops)
+        stored = measured_states(self.model, self.tokenizer, *chosen, seed=99)
+        return [stored[index] for index in range(len(stored))]
 
     def decoded(
         self, chains: Sequence[Chain], place: str, task: str, settings: dict[str, dict[str, Any]]
     ) -> dict[str, list[dict[str, Any]]]:
-        """Return what every setting wrote, and how likely it is in both orders; first the decoding, then the rest."""
+        """Return what every setting wrote, and how likely it is."""
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in settings}
         for start in range(0, len(chains), _CHAINS_PER_FILE):
             numbers = range(start, min(start + _CHAINS_PER_FILE, len(chains)))
@@ -127,17 +133,15 @@ def measured_facts(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
         heads[f"head, {count} states"], fit = work.head(count)
         fits.append({"num_states": count, **fit})
         print(f"head: {fits[-1]}", flush=True)
-    loops = work.states("loop", arguments.num_loop_states)
     table = distance_dependencies(
         training_states(work.model, work.tokenizer, work.train, work.folder, arguments.states)
     )
     write_table(work.folder / "table.json", table)
     return {
         "fits": fits,
-        "distances": spread_by_distance(loops),
-        "first_sets": first_sets(heads, table, [loops[index] for index in range(len(loops))]),
-        "num_loop_states": len(loops),
-        "num_held_out_states": arguments.num_held_out_states,
+        "distances": spread_by_distance(work.loops),
+        "first_sets": first_sets(heads, table, work.loops),
+        "num_loops": len(work.loops),
     }
 
 
@@ -147,16 +151,19 @@ def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, di
     for setting in settings.values():
         if setting["name"] == "table":
             setting["table"] = str(work.folder / "table.json")
-    beside = {name: settings[name] for name in BESIDE}
-    few = work.held_out[: arguments.exact_chains]
+    few = work.held_out[: arguments.head_chains]
     outcomes: dict[str, dict[str, list[dict[str, Any]]]] = {"heads": {}}
     for count in sizes_of(arguments):
         work.model.set_demask_head(work.head(count)[0])
-        rules = {name: setting for name, setting in beside.items() if setting["name"] == "demask"}
+        rules = {name: settings[name] for name in BESIDE if settings[name]["name"] == "demask"}
         found = work.decoded(few, f"head_{count}", "loop", rules)
         outcomes["heads"] |= {f"{name}, head of {count} states": own for name, own in found.items()}
-    rest = {name: setting for name, setting in beside.items() if setting["name"] != "demask"}
-    outcomes["heads"] |= work.decoded(few, "held_out", "loop", rest | EXACT)
+    rest = {name: settings[name] for name in BESIDE if settings[name]["name"] != "demask"}
+    outcomes["heads"] |= work.decoded(few, "held_out", "loop", rest)
+    if arguments.exact_chains:
+        exact = work.decoded(few[: arguments.exact_chains], "held_out", "loop", EXACT)
+        same = {name: own[: arguments.exact_chains] for name, own in outcomes["heads"].items()}
+        outcomes["exact"] = same | exact
     for task, count in (("loop", arguments.chains), ("span", arguments.span_chains)):
         outcomes[task] = work.decoded(work.test[:count], "test", task, settings)
     return outcomes
@@ -172,11 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--states", type=int, default=1000, choices=tuple(PARTS), help="states of the largest head")
     parser.add_argument("--num-test", type=int, default=200, help="chains to keep for the test")
     parser.add_argument("--num-held-out", type=int, default=40, help="chains to judge heads and choose settings by")
-    parser.add_argument("--num-loop-states", type=int, default=32, help="whole loops measured from all sources")
-    parser.add_argument("--num-held-out-states", type=int, default=32, help="other states measured exactly")
+    parser.add_argument("--num-loops", type=int, default=16, help="loops of these whose dependencies are measured")
     parser.add_argument("--chains", type=int, default=200, help="test chains to decode with their loop to write")
     parser.add_argument("--span-chains", type=int, default=100, help="test chains to decode with a span to write")
-    parser.add_argument("--exact-chains", type=int, default=10, help="held-out chains for measured dependencies")
+    parser.add_argument("--head-chains", type=int, default=20, help="held-out chains to decode with every head")
+    parser.add_argument("--exact-chains", type=int, default=10, help="of these, chains for measured dependencies")
     parser.add_argument("--orders", type=int, default=2, choices=(1, 2), help="orders of the model's own chain")
     parser.add_argument("--steps", type=int, default=600, help="training steps of the head")
     parser.add_argument("--width", type=int, default=64, help="width of the head")

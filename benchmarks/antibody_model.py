@@ -35,6 +35,8 @@ TEMPERATURE = 1.0
 # Heads are trained on the states of the first one, two, ... of these parts.
 PARTS = {96: 96, 400: 304, 1000: 600, 4000: 3000}
 _SHARD = 32
+# All tokens of all sources of a state are hundreds of forwards.
+_STATES_TOGETHER = {"train": _SHARD, "loop": 4}
 _CHECKPOINT = "antiberty/trained_models/AntiBERTy_md_smooth"
 
 
@@ -161,7 +163,9 @@ def measured_states(
         order = torch.randperm(len(chains), generator=generator).repeat(-(-sizes[index] // len(chains)))
         order = order[: sizes[index]]
         chosen = sorted((chains[place] for place in order.tolist()), key=lambda chain: len(chain.residues))
-        return [measured(model, tokenizer, chosen, KINDS[kind], generator)]
+        size = _STATES_TOGETHER[kind]
+        parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        return [measured(model, tokenizer, part, KINDS[kind], generator) for part in parts]
 
     fill_shards(folder, sizes, shard, facts=facts)
     return StoredExamples(folder)
@@ -188,7 +192,6 @@ class Kind:
 # States in which everything is masked come first in every decoding, and random ratios hardly ever mask all.
 KINDS = {
     "train": Kind("sample", 8, 1 / 3, 0.25),
-    "held_out": Kind("expectation", 8, 1 / 3, 0.25),
     "loop": Kind("expectation", 64, 0.0, 1.0),
 }
 

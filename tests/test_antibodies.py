@@ -171,7 +171,7 @@ def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
         "num-held-out-states": 2,
         "steps": 2,
     }
-    counts |= {"chains": 2, "span-chains": 2, "exact-chains": 1, "width": 16}
+    counts |= {"chains": 2, "span-chains": 2, "head-chains": 2, "exact-chains": 1, "width": 16}
     arguments = [f"--{name}={count}" for name, count in counts.items()]
     arguments += [f"--work={tmp_path / 'work'}", f"--data={tmp_path / 'none'}", f"--wheel={wheel}", "--dtype=float32"]
     study.main([*arguments, f"--out={tmp_path / 'out'}"])
