@@ -72,7 +72,7 @@ class Work:
         self.model, self.tokenizer = load_model(folder / "antiberty", arguments.wheel, arguments.dtype)
         chains = read_chains(arguments.data) if arguments.data.is_file() else generated_chains(2000, seed=0)
         self.train, self.held_out, self.test = split(chains, arguments.num_test, arguments.num_held_out)
-        facts = {name: str(getattr(arguments, name)) for name in ("states", "steps", "width", "dtype", "num_loops")}
+        facts = {name: str(getattr(arguments, name)) for name in ("steps", "width", "dtype")}
         facts |= {"settings": SETTINGS | SHARPENING | EXACT, "test": [chain.name for chain in self.test]}
         keep_facts(folder / "decoded" / "run.json", facts, "study", ["*/*/*.json"])
         print(f"chains: {len(self.train)} train, {len(self.held_out)} held out, {len(self.test)} test", flush=True)
@@ -136,7 +136,7 @@ def measured_facts(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
     table = distance_dependencies(
         training_states(work.model, work.tokenizer, work.train, work.folder, arguments.states)
     )
-    write_table(work.folder / "table.json", table)
+    write_table(work.folder / f"table_{arguments.states}.json", table)
     return {
         "fits": fits,
         "distances": spread_by_distance(work.loops),
@@ -150,7 +150,7 @@ def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, di
     settings = {name: dict(setting) for name, setting in (SETTINGS | SHARPENING).items()}
     for setting in settings.values():
         if setting["name"] == "table":
-            setting["table"] = str(work.folder / "table.json")
+            setting["table"] = str(work.folder / f"table_{arguments.states}.json")
     few = work.held_out[: arguments.head_chains]
     outcomes: dict[str, dict[str, list[dict[str, Any]]]] = {"heads": {}}
     for count in sizes_of(arguments):
@@ -164,8 +164,16 @@ def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, di
         exact = work.decoded(few[: arguments.exact_chains], "held_out", "loop", EXACT)
         same = {name: own[: arguments.exact_chains] for name, own in outcomes["heads"].items()}
         outcomes["exact"] = same | exact
+    # What depends on the states lies in folders of its own, so that more of them do not need the rest again.
+    is_learned = {name: setting["name"] in ("demask", "table") for name, setting in settings.items()}
+    folders = {False: "test", True: f"test_{arguments.states}"}
     for task, count in (("loop", arguments.chains), ("span", arguments.span_chains)):
-        outcomes[task] = work.decoded(work.test[:count], "test", task, settings)
+        if count:
+            found = {}
+            for kind, folder in folders.items():
+                own = {name: settings[name] for name in settings if is_learned[name] == kind}
+                found |= work.decoded(work.test[:count], folder, task, own)
+            outcomes[task] = {name: found[name] for name in settings}
     return outcomes
 
 

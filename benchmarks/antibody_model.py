@@ -15,7 +15,6 @@ import torch
 from antibody_chains import Chain
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
-from torch.utils.data import ConcatDataset
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 import demask_hf
@@ -231,10 +230,10 @@ def measured(
 
 
 def training_states(model: Any, tokenizer: Any, chains: Sequence[Chain], work: Path, count: int) -> Examples:
-    """Return the first states of the training chains; `count` is one of `PARTS`."""
+    """Return the first states of the training chains, in memory; `count` is one of `PARTS`."""
     parts = [(total, own) for total, own in PARTS.items() if total <= count]
-    stored = [
-        measured_states(model, tokenizer, chains, work / f"states_{total}", "train", own, seed)
-        for seed, (total, own) in enumerate(parts, start=1)
-    ]
-    return ConcatDataset(stored)
+    found: list[DependencyExample] = []
+    for seed, (total, own) in enumerate(parts, start=1):
+        stored = measured_states(model, tokenizer, chains, work / f"states_{total}", "train", own, seed)
+        found += [stored[index] for index in range(len(stored))]
+    return found
