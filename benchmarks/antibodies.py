@@ -145,12 +145,10 @@ def measured_facts(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Return what was written, by part of the study and by setting."""
-    settings = {name: dict(setting) for name, setting in (SETTINGS | SHARPENING).items()}
-    for setting in settings.values():
-        if setting["name"] == "table":
-            setting["table"] = str(work.folder / f"table_{arguments.states}.json")
+def decoded_with_heads(
+    work: Work, arguments: argparse.Namespace, settings: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return what is written in loops of held-out chains with every head, and with measured dependencies."""
     few = work.held_out[: arguments.head_chains]
     outcomes: dict[str, dict[str, list[dict[str, Any]]]] = {"heads": {}}
     for count in sizes_of(arguments):
@@ -164,6 +162,17 @@ def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, di
         exact = work.decoded(few[: arguments.exact_chains], "held_out", "loop", EXACT)
         same = {name: own[: arguments.exact_chains] for name, own in outcomes["heads"].items()}
         outcomes["exact"] = same | exact
+    return outcomes
+
+
+def measured_outcomes(work: Work, arguments: argparse.Namespace) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return what was written, by part of the study and by setting."""
+    settings = {name: dict(setting) for name, setting in (SETTINGS | SHARPENING).items()}
+    for setting in settings.values():
+        if setting["name"] == "table":
+            setting["table"] = str(work.folder / f"table_{arguments.states}.json")
+    outcomes = decoded_with_heads(work, arguments, settings) if arguments.head_chains else {}
+    work.model.set_demask_head(work.head(arguments.states)[0])
     # What depends on the states lies in folders of its own, so that more of them do not need the rest again.
     is_learned = {name: setting["name"] in ("demask", "table") for name, setting in settings.items()}
     folders = {False: "test", True: f"test_{arguments.states}"}

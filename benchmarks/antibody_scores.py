@@ -27,8 +27,9 @@ def decode(
 
     Returns:
         `list[dict]` with `num_forward_passes`, `num_probe_passes`, `written` (letters), `num_right` residues that are
-        those of the chain, and log-probabilities, summed over the residues: `written_log_p` as they were drawn, and
-        `steps_log_q` drawn one at a time in the order of the steps, within a step from the left.
+        those of the chain; log-probabilities, summed over the residues: `written_log_p` as they were drawn, and
+        `steps_log_q` drawn one at a time in the order of the steps, within a step from the left; and `divergence`, an
+        estimate of the mean of their difference.
     """
     strategy, mask = dict(setting), tokenizer.mask_token_id
     steps = {name: strategy.pop(name) for name in ("max_denoising_steps",) if name in strategy}
@@ -42,7 +43,9 @@ def decode(
         return_dict_in_generate=True,
         **steps,
     )
-    one_at_a_time, together = log_probabilities(Backbone.of(model), batch, output.sequences, output.unmask_step)
+    one_at_a_time, together, divergence = likelihoods(
+        Backbone.of(model), batch, output.sequences, output.unmask_step
+    ).tolist()
     is_right = (output.sequences == batch.truth) & batch.is_open
     return [
         {
@@ -50,8 +53,9 @@ def decode(
             "num_probe_passes": int(output.num_probe_passes[row]),
             "written": "".join(tokenizer.convert_ids_to_tokens(output.sequences[row][batch.is_open[row]].tolist())),
             "num_right": int(is_right[row].sum()),
-            "written_log_p": float(together[row]),
-            "steps_log_q": float(one_at_a_time[row]),
+            "written_log_p": together[row],
+            "steps_log_q": one_at_a_time[row],
+            "divergence": divergence[row],
         }
         for row in range(len(seeds))
     ]
@@ -63,16 +67,18 @@ def add_order_from_left(model: Any, tokenizer: Any, batch: Batch, found: list[di
     written = "".join(one["written"] for one in found)
     sequences[batch.is_open] = torch.tensor(tokenizer.convert_tokens_to_ids(list(written)))
     columns = torch.arange(sequences.shape[1]).expand_as(sequences)
-    sums, _ = log_probabilities(Backbone.of(model), batch, sequences, columns)
-    for one, value in zip(found, sums.tolist(), strict=True):
+    from_left = likelihoods(Backbone.of(model), batch, sequences, columns)[0]
+    for one, value in zip(found, from_left.tolist(), strict=True):
         one["left_log_q"] = value
 
 
 @torch.no_grad()
-def log_probabilities(
-    backbone: Backbone, batch: Batch, sequences: torch.Tensor, steps: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how likely the open places of each row are, drawn one at a time, and drawn together in each step.
+def likelihoods(backbone: Backbone, batch: Batch, sequences: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Return how likely what was written is, drawn one at a time, and drawn together in each step.
+
+    The divergence of the second from the first is the mean, over what is drawn, of the sum over the places of the
+    divergence of two distributions: the one at the start of a place's step, which it was drawn from, from the one
+    given all places before it. One draw tells it more exactly than it tells the difference of the log-probabilities.
 
     Args:
         backbone ([`Backbone`]): The model.
@@ -82,7 +88,7 @@ def log_probabilities(
             left.
 
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]` of shape `(chains,)`: sums of log-probabilities, float64.
+        `torch.Tensor` of shape `(3, chains)`: log-probability one at a time, together, and divergence; float64.
     """
     states, asked, rows = [], [], []
     for row, sequence in enumerate(sequences):
@@ -97,20 +103,28 @@ def log_probabilities(
             states.append(state)
             asked.append(own)
             rows.append(row)
-    sums = torch.zeros(2, len(sequences), dtype=torch.float64)
+    sums = torch.zeros(3, len(sequences), dtype=torch.float64)
+    begun: torch.Tensor | None = None
     for start in range(0, len(states), _STATES_PER_FORWARD):
         part = slice(start, start + _STATES_PER_FORWARD)
         own, row = torch.stack(asked[part]), torch.tensor(rows[part])
         request = PredictionRequest(torch.stack(states[part]), own > 0, batch.attention_mask[row])
         logits = backbone.predict(request).logits.double()
         logits[:, backbone.mask_token_id] = float("-inf")
+        found = logits.log_softmax(dim=-1)
         place, column = (own > 0).nonzero(as_tuple=True)
-        tokens = sequences[row[place], column]
-        found = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
-        for kind in (0, 1):
-            counted = (own[place, column] & (kind + 1)) > 0
-            sums[kind].index_add_(0, row[place][counted], found[counted])
-    return sums[0], sums[1]
+        kind, chain = own[place, column], row[place]
+        written = found.gather(-1, sequences[chain, column][:, None]).squeeze(-1)
+        is_single, is_begun = (kind & 1) > 0, (kind & 2) > 0
+        if begun is None:
+            begun = torch.zeros(*sequences.shape, found.shape[-1], dtype=torch.float64)
+        begun[chain[is_begun], column[is_begun]] = found[is_begun]
+        before = begun[chain[is_single], column[is_single]]
+        apart = torch.where(before.exp() > 0, before.exp() * (before - found[is_single]), 0.0).sum(dim=-1)
+        sums[0].index_add_(0, chain[is_single], written[is_single])
+        sums[1].index_add_(0, chain[is_begun], written[is_begun])
+        sums[2].index_add_(0, chain[is_single], apart)
+    return sums
 
 
 def spread_by_distance(states: Examples) -> list[dict[str, float]]:

@@ -55,9 +55,7 @@ def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFE
             "num_chains": len(chains),
             "passes": float(np.mean([chain["num_forward_passes"] for chain in chains])),
             "probes": float(np.mean([chain["num_probe_passes"] for chain in chains])),
-            "excess": _mean(
-                [_per_residue(chain, ("written_log_p",)) - _per_residue(chain, ("steps_log_q",)) for chain in chains]
-            ),
+            "excess": _mean([_per_residue(chain, ("divergence",)) for chain in chains]),
             "log_q": _mean([_log_q(chain) for chain in chains]),
             "entropy": float(-(shares * np.log(shares)).sum()),
             "recovered": sum(chain["num_right"] for chain in chains) / sum(letters.values()),

@@ -134,25 +134,30 @@ def test_likelihoods_by_hand(script, loaded):
     first, second = batch.is_open[0].nonzero().squeeze(-1)[:2].tolist()
     batch.is_open[0, second + 1 :] = False
 
-    def logs(sequence, place):
+    def distribution(sequence, place):
         logits = model(sequence, batch.attention_mask).logits[0, place].double()
-        logits[tokenizer.all_special_ids] = float("-inf")
-        return float(logits.log_softmax(dim=-1)[batch.truth[0, place]].detach())
+        return logits[len(tokenizer.all_special_ids) :].log_softmax(dim=-1).detach()
+
+    def logs(sequence, place):
+        return float(distribution(sequence, place)[batch.truth[0, place] - len(tokenizer.all_special_ids)])
 
     whole = batch.masked(tokenizer.mask_token_id)
     after_second = whole.clone()
     after_second[0, second] = batch.truth[0, second]
-    function, backbone = script("antibody_scores").log_probabilities, Backbone.of(model)
+    function, backbone = script("antibody_scores").likelihoods, Backbone.of(model)
     steps = torch.zeros_like(batch.truth)
     steps[0, first] = 1
-    one_at_a_time, together = function(backbone, batch, batch.truth, steps)
+    one_at_a_time, together, divergence = function(backbone, batch, batch.truth, steps)
+    assert float(divergence) == 0
     assert float(one_at_a_time) == pytest.approx(logs(whole, second) + logs(after_second, first), abs=1e-4)
     assert float(together) == pytest.approx(float(one_at_a_time))
-    one_at_a_time, together = function(backbone, batch, batch.truth, torch.zeros_like(steps))
+    one_at_a_time, together, divergence = function(backbone, batch, batch.truth, torch.zeros_like(steps))
     after_first = whole.clone()
     after_first[0, first] = batch.truth[0, first]
     assert float(one_at_a_time) == pytest.approx(logs(whole, first) + logs(after_first, second), abs=1e-4)
     assert float(together) == pytest.approx(logs(whole, first) + logs(whole, second), abs=1e-4)
+    drawn, given = distribution(whole, second), distribution(after_first, second)
+    assert float(divergence) == pytest.approx(float((drawn.exp() * (drawn - given)).sum()), abs=1e-4)
 
 
 def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
@@ -163,14 +168,7 @@ def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "SETTINGS", {name: study.SETTINGS[name] for name in names})
     monkeypatch.setattr(study, "EXACT", {name: own for name, own in study.EXACT.items() if "0.1" in name})
     monkeypatch.setattr(study, "BESIDE", ("demask 0.1, influence", "distance, gap 2"))
-    counts = {
-        "states": 6,
-        "num-test": 4,
-        "num-held-out": 3,
-        "num-loop-states": 2,
-        "num-held-out-states": 2,
-        "steps": 2,
-    }
+    counts = {"states": 6, "num-test": 4, "num-held-out": 3, "num-loops": 2, "steps": 2}
     counts |= {"chains": 2, "span-chains": 2, "head-chains": 2, "exact-chains": 1, "width": 16}
     arguments = [f"--{name}={count}" for name, count in counts.items()]
     arguments += [f"--work={tmp_path / 'work'}", f"--data={tmp_path / 'none'}", f"--wheel={wheel}", "--dtype=float32"]
@@ -200,10 +198,8 @@ def test_rows_by_hand(script):
     tables = script("antibody_tables")
 
     def chain(written, own, chain_log_q, passes):
-        return {"written": written, "written_log_p": own, "steps_log_q": chain_log_q, "num_forward_passes": passes} | {
-            "num_probe_passes": 0,
-            "num_right": 1,
-        }
+        facts = {"written": written, "num_forward_passes": passes, "num_probe_passes": 0, "num_right": 1}
+        return {**facts, "steps_log_q": chain_log_q, "divergence": own - chain_log_q}
 
     found = {
         "sequential": [chain("AC", -2.0, -2.0, 2), chain("AC", -4.0, -4.0, 2)],
