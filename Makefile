@@ -1,5 +1,5 @@
-# make demo | test | lint | versions | tiny | reactions | gpu: all but versions set up .venv first, which takes a moment
-# the second time.
+# make demo | test | lint | versions | tiny | reactions | antibodies | gpu: all but versions set up .venv first, which
+# takes a moment the second time.
 #
 # torch is installed first and by itself: every later range is then satisfied by it. This names no build of torch:
 # pip takes a CPU build where it finds one, elsewhere perhaps one with several GB of CUDA packages. To choose, say
@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint versions tiny reactions gpu
+.PHONY: demo test lint versions tiny reactions antibodies gpu
 
 demo: $(READY)
 	$(BIN)/demask-hf demo
@@ -36,6 +36,13 @@ tiny: $(READY)
 reactions: $(READY)
 	$(BIN)/python -m pip install --no-deps rxnmapper==0.4.3
 	$(BIN)/python benchmarks/reactions.py --out docs/results/reactions.json
+
+# The same on a pretrained model of antibodies: docs/antibodies.md. Takes hours on a CPU; goes on where it was.
+antibodies: $(READY)
+	$(BIN)/python -m pip install --no-deps antiberty==0.1.3
+	$(BIN)/python benchmarks/antibodies.py --out docs/results
+	$(BIN)/python benchmarks/antibody_tables.py docs/images/antibodies.png
+	$(BIN)/python benchmarks/write_results.py
 
 # What only a GPU can tell, in calls of less than ten minutes; resumes, and refuses without one. `make gpu
 # OUT=runs/gpu GPU="--dry-run"` lists the calls, GPU="floor caches" runs two of them.

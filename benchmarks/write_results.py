@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import antibody_tables
+
 from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
 from demask_hf.evaluation.benchmark import COLUMNS, Report
@@ -26,7 +28,7 @@ from demask_hf.tables import Column, Row, markdown_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/verification.md")
+PAGES = ("README.md", "docs/results.md", "docs/verification.md", "docs/antibodies.md")
 _TABLE = re.compile(r"<!-- table ([^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
@@ -237,6 +239,7 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "fit": fit_table,
     "walks": walks_table,
     "baselines": baselines_table,
+    **antibody_tables.TABLES,
 }
 
 

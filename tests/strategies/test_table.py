@@ -77,6 +77,21 @@ def test_masks_in_the_prompt_depend_on_everything(file, scripted):
     assert output.unmask_step[0, 1:].tolist() == [0, 1, 2, 1, 2]
 
 
+def test_a_table_by_distance_covers_masks_in_the_prompt(tmp_path, scripted):
+    # A position says much about the next one, and nothing about the others.
+    write_table(tmp_path / "table.json", torch.tensor([0.0, 0.0, 0.0, 0.5, 0.0]))
+    assert json.loads((tmp_path / "table.json").read_text()) == {"dependencies": [0.0, 0.0, 0.0, 0.5, 0.0]}
+    model = scripted(lambda position, context: {5: 0.9 - 0.1 * position})
+    settings = {"strategy": "table", "table": str(tmp_path / "table.json"), "return_dict_in_generate": True}
+    output = model.generate(torch.tensor([[9, 1, 1]]), max_new_tokens=4, **settings)
+    # By confidence from left to right, with bound 0.06: every second one, then the rest.
+    assert output.unmask_step[0, 1:].tolist() == [0, 1, 0, 1, 0, 1]
+    # From right to left nobody is known to depend on one taken before.
+    model = scripted(lambda position, context: {5: 0.1 + 0.1 * position})
+    output = model.generate(torch.tensor([[9, 1, 1]]), max_new_tokens=4, **settings)
+    assert output.unmask_step[0, 1:].tolist() == [0] * 6
+
+
 def test_a_table_that_is_too_short_is_refused(file, scripted):
     message = "`table` must cover the 5 positions of the answer, got one of 4 positions"
     with pytest.raises(ValueError, match=message):
@@ -102,6 +117,8 @@ def test_a_table_comes_back_in_fractions(tmp_path):
         ('{"dependencies": [["a"]]}', "must be rows of numbers, all of one length"),
         ('{"dependencies": [[0, 1]]}', r"must have one row and one column a position, got shape \(1, 2\)"),
         ('{"dependencies": []}', r"must have one row and one column a position, got shape \(0,\)"),
+        ('{"dependencies": [0.5, 0.5]}', "must have an odd number of distances, from -n to n, got 2"),
+        ('{"dependencies": [0, 2, 0]}', r"must hold numbers in \[0, 1\], got one that is not"),
         ('{"dependencies": 1}', r"must have one row and one column a position, got shape \(\)"),
         ('{"dependencies": [[1.5]]}', r"must hold numbers in \[0, 1\], got one that is not"),
         ('{"dependencies": [[-0.5]]}', r"must hold numbers in \[0, 1\], got one that is not"),

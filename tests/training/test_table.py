@@ -3,7 +3,7 @@ import torch
 
 from demask_hf.strategies import DemaskStrategy
 from demask_hf.strategies.table import read_table, write_table
-from demask_hf.training import mean_dependencies
+from demask_hf.training import DependencyExample, distance_dependencies, mean_dependencies
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_a_decode_with_the_means_follows_the_head(model, tokenizer, tmp_path):
     by_table = model.generate(**inputs, strategy="table", table=str(tmp_path / "table.json"), **settings)
     assert by_table.unmask_step.tolist() == by_head.unmask_step.tolist()
     assert read_table(tmp_path / "table.json").shape == (4, 4)
+
+
+def test_means_by_distance_by_hand():
+    def example(targets):
+        facts = {"hidden_states": torch.zeros(3, 4), "confidence": torch.ones(3), "entropy": torch.zeros(3)}
+        places = {"positions": torch.tensor([4, 5, 7]), "sources": torch.tensor([1]), "tokens": torch.zeros(3).long()}
+        return DependencyExample(**facts, **places, targets=torch.tensor([targets]))
+
+    # From place 5 to 4 and to 7; the distances -3, -2, 1 and 3 were not measured.
+    table = distance_dependencies([example([0.1, 0.0, 0.5]), example([0.3, 0.0, 0.7])])
+    torch.testing.assert_close(table, torch.tensor([0.4, 0.2, 0.4, 0.4, 0.6]))

@@ -30,11 +30,12 @@ class TableStrategy(UnmaskingStrategy):
     The walk is that of [`DemaskStrategy`], but the dependency of each ordered pair of answer positions is the same in
     every prompt and state. It is a baseline: what a head adds to it is what it reads in the state. Make a table with
     [`~training.table.mean_dependencies`]. Positions that it does not cover, those in the prompt, depend fully on all
-    others, and all others on them; without a table these are all positions, so they are unmasked one by one.
+    others, and all others on them; without a table these are all positions, so they are unmasked one by one. A table
+    by distance, from [`~training.table.distance_dependencies`], covers every position, also masks in the prompt.
 
     Args:
         table (`str`, *optional*):
-            File with the table, see [`write_table`]; it must cover the whole answer.
+            File with the table, see [`write_table`]; by positions, it must cover the whole answer.
         dependency_bound (`float`, *optional*, defaults to 0.06):
             Upper limit of the rule, in total variation, at least 0.
         rule (`str`, *optional*, defaults to `"token"`):
@@ -104,7 +105,8 @@ class TableStrategy(UnmaskingStrategy):
         if self.table is None:
             return
         self._dependencies = read_table(self.table)
-        if settings is not None and settings.num_new_tokens > len(self._dependencies):
+        is_by_position = self._dependencies.ndim == 2
+        if is_by_position and settings is not None and settings.num_new_tokens > len(self._dependencies):
             raise ValueError(
                 f"`table` must cover the {settings.num_new_tokens} positions of the answer, got one of "
                 f"{len(self._dependencies)} positions."
@@ -129,6 +131,10 @@ class TableStrategy(UnmaskingStrategy):
         if self._dependencies is None:
             raise RuntimeError("`bind` must be called before `select`, got a strategy without its table.")
         size = len(self._dependencies)
+        if self._dependencies.ndim == 1:
+            farthest = size // 2
+            distances = (places[:, None, :] - places[:, :, None]).clamp(-farthest, farthest)
+            return self._dependencies.to(places.device)[distances + farthest]
         is_known = (places >= 0) & (places < size)
         places = places.clamp(0, size - 1)
         found = self._dependencies.to(places.device)[places[:, :, None], places[:, None, :]]
@@ -141,14 +147,16 @@ def write_table(file: str | Path, table: torch.Tensor) -> None:
     Args:
         file (`str` or `Path`):
             The file.
-        table (`torch.Tensor` of shape `(positions, positions)`):
-            `D[source, target]` between positions of the answer, in [0, 1]; the diagonal is ignored.
+        table (`torch.Tensor` of shape `(positions, positions)` or `(2 * n + 1,)`):
+            `D[source, target]` between positions of the answer, in [0, 1]; the diagonal is ignored. Or by distance,
+            the target's place minus the source's, from -n to n; pairs that lie farther apart have the outermost ones.
 
     Raises:
         ValueError: if it is no such table.
     """
-    rows = [[round(value, 4) for value in row] for row in _checked("table", table.detach()).tolist()]
-    write_json(Path(file), {_ENTRY: rows})
+    table = _checked("table", table.detach())
+    rows = [[round(value, 4) for value in row] for row in torch.atleast_2d(table).tolist()]
+    write_json(Path(file), {_ENTRY: rows if table.ndim == 2 else rows[0]})
 
 
 def read_table(file: str | Path) -> torch.Tensor:
@@ -170,7 +178,10 @@ def read_table(file: str | Path) -> torch.Tensor:
 
 def _checked(name: str, table: torch.Tensor) -> torch.Tensor:
     """Return the table if it is one."""
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or not table.numel():
+    if table.ndim == 1 and table.numel():
+        if table.numel() % 2 == 0:
+            raise ValueError(f"`{name}` must have an odd number of distances, from -n to n, got {table.numel()}.")
+    elif table.ndim != 2 or table.shape[0] != table.shape[1] or not table.numel():
         raise ValueError(f"`{name}` must have one row and one column a position, got shape {tuple(table.shape)}.")
     # NaN is neither below 0 nor above 1.
     if not ((table >= 0) & (table <= 1)).all():

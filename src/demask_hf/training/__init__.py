@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .prompts import TokenizedPrompt, read_prompts
     from .states import CollectionSettings, MeasuredStates
     from .store import StoredExamples
-    from .table import mean_dependencies
+    from .table import distance_dependencies, mean_dependencies
     from .trainer import new_head, split_by_prompt, train_head
 else:
     __getattr__, __dir__ = lazy_names(
@@ -43,7 +43,7 @@ else:
                 "MeasuredStates",
             ),
             "store": ("StoredExamples",),
-            "table": ("mean_dependencies",),
+            "table": ("distance_dependencies", "mean_dependencies"),
             "trainer": (
                 "new_head",
                 "split_by_prompt",
@@ -60,6 +60,7 @@ __all__ = [
     "TokenizedPrompt",
     "collate_examples",
     "collect",
+    "distance_dependencies",
     "fit_of",
     "mean_dependencies",
     "measure_examples",

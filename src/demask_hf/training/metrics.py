@@ -83,7 +83,7 @@ def fit_of(
         `_mean` and `_distance` for the trivial predictors, `mean` and `num_pairs` of the held-out pairs.
     """
     pairs = predict_pairs(head, held_out, batch_size)
-    mean, by_distance = _trivial_predictors(examples)
+    mean, by_distance = trivial_predictors(examples)
     predictions = {
         "": pairs.predicted,
         "_mean": np.full_like(pairs.measured, mean),
@@ -122,6 +122,27 @@ def reliability_of(pairs: PairPredictions, num_bins: int = 10) -> list[dict[str,
     ]
 
 
+def trivial_predictors(examples: Examples) -> tuple[float, dict[int, float]]:
+    """Return the mean dependency of measured pairs, and the mean at each distance, target minus source.
+
+    Args:
+        examples (`Sequence[DependencyExample]`):
+            States, of which at most 4,096 are read.
+    """
+    values, distances = [], []
+    stride = -(-len(examples) // _MAX_TRIVIAL_STATES)
+    for index in range(0, len(examples), stride):
+        example = examples[index]
+        size = example.positions.numel()
+        is_labelled = _labelled(example.labels[None], torch.ones(1, size, dtype=torch.bool))[0]
+        values.append(example.labels[is_labelled].numpy())
+        distances.append(_distances(example.positions[None])[0][is_labelled].numpy())
+    value, distance = np.concatenate(values), np.concatenate(distances)
+    keys, inverse = np.unique(distance, return_inverse=True)
+    means = np.bincount(inverse, value) / np.bincount(inverse)
+    return float(value.mean()), dict(zip(keys.tolist(), means.tolist(), strict=True))
+
+
 def area_under_curve(scores: np.ndarray, is_positive: np.ndarray) -> float:
     """Return the probability that a positive scores above a negative, ties counting half (Mann-Whitney).
 
@@ -149,19 +170,3 @@ def _labelled(labels: torch.Tensor, is_position: torch.Tensor) -> torch.Tensor:
 
 def _distances(positions: torch.Tensor) -> torch.Tensor:
     return positions[:, None, :] - positions[:, :, None]
-
-
-def _trivial_predictors(examples: Examples) -> tuple[float, dict[int, float]]:
-    """Return the mean dependency, and the mean at each signed distance."""
-    values, distances = [], []
-    stride = -(-len(examples) // _MAX_TRIVIAL_STATES)
-    for index in range(0, len(examples), stride):
-        example = examples[index]
-        size = example.positions.numel()
-        is_labelled = _labelled(example.labels[None], torch.ones(1, size, dtype=torch.bool))[0]
-        values.append(example.labels[is_labelled].numpy())
-        distances.append(_distances(example.positions[None])[0][is_labelled].numpy())
-    value, distance = np.concatenate(values), np.concatenate(distances)
-    keys, inverse = np.unique(distance, return_inverse=True)
-    means = np.bincount(inverse, value) / np.bincount(inverse)
-    return float(value.mean()), dict(zip(keys.tolist(), means.tolist(), strict=True))

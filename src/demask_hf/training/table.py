@@ -11,6 +11,8 @@ from ..generation.encoding import Prompt, encode_batch
 from ..generation.mixin import DemaskGenerationMixin
 from ..strategies import DecodingSettings, DemaskStrategy, DenoisingStep, UnmaskingStrategy, WrappingStrategy
 from ..strategies.base import Compiled, as_it_is
+from .examples import Examples
+from .metrics import trivial_predictors
 
 
 def mean_dependencies(
@@ -65,6 +67,22 @@ def mean_dependencies(
     padded = [torch.nn.functional.pad(sums, (0, size - sums.shape[-1]) * 2) for sums in averaging.sums]
     total, count = torch.stack(padded).sum(dim=0)
     return torch.where(count > 0, total / count.clamp(min=1), 1.0).float()
+
+
+def distance_dependencies(examples: Examples) -> torch.Tensor:
+    """Return the mean dependency at each distance over measured states, for masks in any place.
+
+    Args:
+        examples (`Sequence[DependencyExample]`):
+            Measured states.
+
+    Returns:
+        `torch.Tensor` of shape `(2 * n + 1,)`: distances from -n to n, target minus source, float32; for
+        [`~strategies.table.write_table`]. A distance that was never measured has the mean of all pairs.
+    """
+    mean, by_distance = trivial_predictors(examples)
+    farthest = max(map(abs, by_distance))
+    return torch.tensor([by_distance.get(distance, mean) for distance in range(-farthest, farthest + 1)])
 
 
 @dataclass

@@ -1,0 +1,230 @@
+"""The tables and the figure of docs/antibodies.md, from the records and results of `antibodies.py`.
+
+python benchmarks/antibody_tables.py docs/images/antibodies.png
+"""
+
+import json
+import lzma
+import re
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demask_hf.evaluation.figures import color_of
+from demask_hf.tables import Column, markdown_lines
+
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+REFERENCE = "sequential"
+# Rules that look at the drawn token have one of their kind to be compared with.
+DRAWN_REFERENCE = "sequential, drawn token"
+DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
+_LOSSES = (0.05, 0.1, 0.15)
+_LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")
+
+
+@cache
+def outcomes_of(name: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the records of a study: what each setting wrote in each chain, by part of the study."""
+    with lzma.open(RESULTS / "records" / f"{name}.json.xz", "rt", encoding="utf-8") as stream:
+        return json.load(stream)["outcomes"]
+
+
+def facts_of(name: str) -> dict[str, Any]:
+    """Return the facts of a study."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFERENCE) -> list[dict[str, Any]]:
+    """Return one row for each setting; means over chains, and their standard errors.
+
+    Args:
+        found (`dict`): What each setting wrote.
+        reference (`str`, *optional*): The setting that the others are compared with on the same chains.
+    """
+    rows = []
+    for name, chains in found.items():
+        letters = Counter("".join(chain["written"] for chain in chains))
+        shares = np.array(list(letters.values())) / sum(letters.values())
+        row = {
+            "setting": name,
+            "num_chains": len(chains),
+            "passes": float(np.mean([chain["num_forward_passes"] for chain in chains])),
+            "probes": float(np.mean([chain["num_probe_passes"] for chain in chains])),
+            "excess": _mean([_per_residue(chain, ("divergence",)) for chain in chains]),
+            "log_q": _mean([_log_q(chain) for chain in chains]),
+            "entropy": float(-(shares * np.log(shares)).sum()),
+            "recovered": sum(chain["num_right"] for chain in chains) / sum(letters.values()),
+        }
+        if reference is not None and name != reference:
+            own = zip(chains, found[reference], strict=True)
+            row["difference"] = _mean([_log_q(chain) - _log_q(other) for chain, other in own])
+        rows.append(row)
+    return rows
+
+
+def front_rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return for each rule how many passes it takes to lose so many nats a residue, between two of its limits."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows_of(found):
+        if row["setting"] not in (REFERENCE, *DRAWN):
+            lines.setdefault(_rule_of(row["setting"]), []).append((row["excess"][0], row["passes"]))
+    rows = []
+    for rule, points in lines.items():
+        losses, passes = np.array(sorted(points)).T
+        inside = [loss for loss in _LOSSES if losses[0] <= loss <= losses[-1]]
+        rows.append({"rule": rule, **{loss: float(np.interp(loss, losses, passes)) for loss in inside}})
+    return rows
+
+
+def strategies_table(part: str) -> list[str]:
+    """Return all settings of a part of the study, such as "antibodies.loop"."""
+    name, _, part = part.partition(".")
+    found = outcomes_of(name)[part]
+    rows = rows_of(
+        {key: own for key, own in found.items() if key not in DRAWN}, REFERENCE if REFERENCE in found else None
+    )
+    columns = [
+        Column("setting", "setting", is_text=True),
+        Column("passes", "passes", ".2f"),
+        Column("nats a residue lost by writing together (SE)", lambda row: _with_error(row["excess"], ".3f")),
+        Column("log q a residue (SE)", lambda row: _with_error(row["log_q"], ".2f")),
+        Column("difference to `sequential` (SE)", lambda row: _with_error(row.get("difference"), "+.2f")),
+        Column("entropy of residues", "entropy", ".2f"),
+        Column("recovered", "recovered", ".1%"),
+    ]
+    if any(row["probes"] for row in rows):
+        columns.insert(2, Column("probes", "probes", ".0f"))
+    return markdown_lines(columns, rows)
+
+
+def drawn_table(part: str) -> list[str]:
+    """Return the rules that look at the drawn token, beside a reference of their own kind and beside `sequential`."""
+    name, _, part = part.partition(".")
+    found = outcomes_of(name)[part]
+    rows = rows_of({key: found[key] for key in (REFERENCE, *DRAWN)})
+    own = {row["setting"]: row for row in rows_of({key: found[key] for key in DRAWN}, DRAWN_REFERENCE)}
+    columns = [
+        Column("setting", "setting", is_text=True),
+        Column("passes", "passes", ".2f"),
+        Column("log q a residue (SE)", lambda row: _with_error(row["log_q"], ".2f")),
+        Column("difference to `sequential` (SE)", lambda row: _with_error(row.get("difference"), "+.2f")),
+        Column(
+            "to its own reference (SE)", lambda row: _with_error(own.get(row["setting"], {}).get("difference"), "+.2f")
+        ),
+        Column("entropy of residues", "entropy", ".2f"),
+        Column("recovered", "recovered", ".1%"),
+    ]
+    return markdown_lines(columns, rows)
+
+
+def front_table(part: str) -> list[str]:
+    """Return the passes of each rule at equal loss."""
+    name, _, part = part.partition(".")
+
+    def column(loss: float) -> Column:
+        return Column(f"passes at {loss:g} nats lost", lambda row: row.get(loss), ".2f")
+
+    return markdown_lines(
+        [Column("rule", "rule", is_text=True), *map(column, _LOSSES)], front_rows(outcomes_of(name)[part])
+    )
+
+
+def states_table(name: str) -> list[str]:
+    """Return the fit of heads by number of states, next to the mean by distance."""
+    titles = {"r2": "R^2", "auc": "AUC of D > 0.1", "mae": "mean absolute error"}
+    columns = [
+        Column("states", "num_states", ","),
+        *(Column(f"head: {title}", key, ".3f") for key, title in titles.items()),
+        *(Column(f"by distance: {title}", f"{key}_distance", ".3f") for key, title in titles.items()),
+    ]
+    return markdown_lines(columns, facts_of(name)["fits"])
+
+
+def distances_table(name: str) -> list[str]:
+    """Return the dependencies at each distance."""
+    rows = facts_of(name)["distances"]
+    last = rows[-1]["distance"]
+    columns = [
+        Column("distance", lambda row: f"{row['distance']}{' and more' * (row['distance'] == last)}"),
+        Column("mean", "mean", ".3f"),
+        Column("standard deviation", "sd", ".3f"),
+        Column("a tenth is above", "upper_tenth", ".3f"),
+        Column("pairs", "num_pairs", ","),
+    ]
+    return markdown_lines(columns, rows)
+
+
+def first_table(name: str) -> list[str]:
+    """Return the exact dependencies within first sets of equal size."""
+    rows = facts_of(name)["first_sets"]
+    sizes = sorted({size for row in rows for size in row["cost"]}, key=int)
+
+    def column(size: str) -> Column:
+        return Column(f"{size} residues", lambda row: row["cost"].get(size), ".3f")
+
+    columns = [Column("dependencies", "dependencies", is_text=True), Column("order", "order", is_text=True)]
+    return markdown_lines([*columns, *map(column, sizes)], rows)
+
+
+TABLES = {
+    "strategies": strategies_table,
+    "drawn": drawn_table,
+    "front": front_table,
+    "states": states_table,
+    "distances": distances_table,
+    "first": first_table,
+}
+
+
+def draw(file: Path, part: str = "loop") -> None:
+    """Draw what each rule loses against its passes."""
+    from matplotlib.figure import Figure
+
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in rows_of(outcomes_of("antibodies")[part]):
+        if row["setting"] not in (REFERENCE, *DRAWN):
+            lines.setdefault(_rule_of(row["setting"]), []).append(row)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for rule, rows in lines.items():
+        rows = sorted(rows, key=lambda row: row["passes"])
+        color = color_of(rule.split(",")[0].replace(" ", "_"))
+        means, errors = zip(*(row["excess"] for row in rows), strict=True)
+        style = "s--" if "influence" in rule else "o-"
+        axes.errorbar([row["passes"] for row in rows], means, errors, fmt=style, color=color, label=rule, capsize=2)
+    axes.set(xlabel="forward passes for a loop", ylabel="nats a residue lost by writing together", ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+def _rule_of(setting: str) -> str:
+    """Return the name of a setting without its limit."""
+    return _LIMIT.sub("", setting, count=1).rstrip(",")
+
+
+def _per_residue(chain: dict[str, Any], names: tuple[str, ...]) -> float:
+    return float(np.mean([chain[name] for name in names]) / len(chain["written"]))
+
+
+def _log_q(chain: dict[str, Any]) -> float:
+    """Return the log-probability of a residue under the model's own chain, the mean of the orders that are known."""
+    return _per_residue(chain, tuple(name for name in ("steps_log_q", "left_log_q") if name in chain))
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Return the mean with its standard error."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return float(np.mean(values)), spread / len(values) ** 0.5
+
+
+def _with_error(found: tuple[float, float] | None, form: str) -> str | None:
+    return None if found is None else f"{found[0]:{form}} ({found[1]:{form.strip('+')}})"
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))
