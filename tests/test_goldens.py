@@ -57,6 +57,8 @@ SHARED_FILES = [
 SHARED_FILES += ["R1_eoser_ties", "R1_d2cache_rules_ties", "R1_fastdllm_llada_rules_ties"]
 SHARED_FILES += ["T_eoser_ties", "T_d2cache_rules_ties", "T_frechet_cache_ties"]
 SHARED_FILES += ["T_t2m_remask", "T_t2m_remask_ties", "Tsoft_t2m_remask"]
+SHARED_FILES += ["T_prophet", "T_prophet_ties", "T_freedave", "T_freedave_ties"]
+SHARED_FILES += ["T_freedave_base", "T_freedave_base_ties", "R1_freedave_base_ties", "Tsoft_freedave_base"]
 SHARED_FILES += [f"{name}_wino{code}" for name in ("R1", "T") for code in ("_ties", "_d2cache_ties")]
 SHARED_FILES += [f"{name}_wino{code}" for name in ("T", "Tsoft") for code in ("", "_d2cache")]
 # Of the trained checkpoint's cases, of those with a cache or many rules and of those that remask, the default run

@@ -27,6 +27,8 @@ RULE_COLORS = {
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "adas": "#c49c3a",
+    "mean_field": "#4f7942",
     "freedave": "#0b4f6c",
     "prophet": "#bcbd22",
     "lossless": "#7f0000",

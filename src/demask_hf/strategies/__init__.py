@@ -5,6 +5,7 @@ Read `step.py` first (what a strategy sees), then `base.py` (what a strategy is)
 model.
 """
 
+from .adas import AdasStrategy
 from .base import (
     UnmaskingStrategy,
     WrappingStrategy,
@@ -27,6 +28,7 @@ from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
 from .local_leap import LocalLeapStrategy
 from .lossless import LosslessStrategy
+from .mean_field import MeanFieldStrategy
 from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
 from .punt import PuntStrategy
@@ -41,6 +43,7 @@ from .wino import WinoStrategy
 
 
 __all__ = [
+    "AdasStrategy",
     "AnswerGaps",
     "DapdStrategy",
     "DawnStrategy",
@@ -59,6 +62,7 @@ __all__ = [
     "LastLayers",
     "LocalLeapStrategy",
     "LosslessStrategy",
+    "MeanFieldStrategy",
     "ProbeLedger",
     "ProphetStrategy",
     "PuntStrategy",
