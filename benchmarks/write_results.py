@@ -19,7 +19,7 @@ from typing import Any
 
 from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
-from demask_hf.evaluation.benchmark import COLUMNS, Report
+from demask_hf.evaluation.benchmark import COLUMNS, Report, with_costs
 from demask_hf.files import write_text
 from demask_hf.tables import Column, Row, markdown_lines
 
@@ -51,7 +51,7 @@ def settings_table(name: str) -> list[str]:
     if rows[0]["num_seeds"] > 1:
         titles.insert(1, "sd over seeds")
     by_title = {column.title: column for column in COLUMNS}
-    return markdown_lines([_SETTING, *map(by_title.__getitem__, titles)], rows)
+    return markdown_lines([_SETTING, *map(by_title.__getitem__, with_costs(titles, rows))], rows)
 
 
 def families_table(name: str) -> list[str]:

@@ -10,13 +10,14 @@ from transformers import PreTrainedTokenizerBase
 from ..bound.figures import dependency_figure
 from ..bound.verification import dependencies_before
 from ..evaluation.archive import ARCHIVE_FILE, Archive
-from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID, Report, markdown_table, run_benchmark, text_table
+from ..evaluation.benchmark import Report, markdown_table, run_benchmark, text_table
 from ..evaluation.figures import frontier_figure, order_figure
+from ..evaluation.grid import DEFAULT_GRID, SAMPLING_GRID
 from ..evaluation.records import Record
 from ..evaluation.report import environment, write_report
 from ..evaluation.runs import Run
 from ..evaluation.specs import parse_settings
-from ..files import write_text
+from ..files import write_json, write_text
 from ..generation.mixin import DemaskGenerationMixin
 from ..locking import locked
 from ..strategies.demask import DemaskStrategy
@@ -34,8 +35,9 @@ EXAMPLES = """examples:
   accelerate launch --num_processes 4 -m demask_hf benchmark --out runs/t0
 
 To resume an interrupted benchmark, run the same command again: what is in OUT is not decoded twice. OUT then holds
-report.html, summary.json, table.md, the figures, one JSON Lines file of records for each setting, and all records
-without the tokens in records.json.xz, from which the tables can be computed again.
+report.html, summary.json, table.md, the figures, leaderboard.yaml (the points of d3LLM's AUP), one JSON Lines file of
+records for each setting, and all records without the tokens in records.json.xz, from which the tables can be computed
+again.
 """
 
 
@@ -130,7 +132,7 @@ def run(
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
     """Return the grid of all strategies that the model can run."""
     grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
-    return [spec for spec in grid if has_head or not spec.startswith("demask")]
+    return [spec for spec in grid if has_head or "demask" not in spec]
 
 
 def _write(
@@ -146,6 +148,8 @@ def _write(
     chosen = [row for row in rows if row["is_chosen"]]
     write_text(out / "table.md", markdown_table(chosen))
     report.write(out / "summary.json")
+    # JSON is YAML, which the leaderboard of d3LLM reads.
+    write_json(out / "leaderboard.yaml", report.sweeps())
     frontier_figure(rows, out / "frontier.png")
     figures = {
         "Right answers against forward passes; bars: bounds of the difference to the reference.": "frontier.png"
