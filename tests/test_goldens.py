@@ -235,7 +235,7 @@ def test_decoding_equals_the_public_code(name, case):
     if settings.get("decoding_alg") == "freedave":
         # The public code writes the last token of a step in the next one, where it verifies it once more.
         pairs = zip(steps[0].tolist(), case["unmask_step"][0], strict=True)
-        assert all(theirs - ours in (0, 1) for ours, theirs in pairs)
+        assert case.get("step_order_unreliable") or all(theirs - ours in (0, 1) for ours, theirs in pairs)
         # A threshold may complete the answer; the public code then runs the model on what is complete.
         slack = 1 if settings.get("confidence_threshold") else 0
         assert 0 <= case["nfe"] - output.num_forward_passes.item() <= slack
