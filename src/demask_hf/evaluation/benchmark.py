@@ -10,7 +10,7 @@ from ..strategies import make_strategy, strategy_fields
 from ..tables import Column, Row, markdown_lines, text_lines
 from .comparison import Comparison, Outcome, choose, compare, mean_aup, pareto_front, sweeps
 from .runs import Run
-from .specs import Setting
+from .specs import Setting, fields_of_spec
 
 
 _DIFFERENCE = "points against the same order, one at a time (95 % lower bound)"
@@ -251,7 +251,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
 def is_default(setting: Setting) -> bool:
     """Return whether a setting is its strategy with default fields and no further option."""
     name, fields = setting.strategy["name"], strategy_fields(setting.strategy["name"])
-    named = [pair.partition("=")[0] for pair in setting.label.partition(":")[2].split(",") if pair]
+    named = [pair.partition("=")[0] for pair in fields_of_spec(setting.label.partition(":")[2])]
     given, default = setting.build(), make_strategy(name)
     # For a default of None, the value in use counts.
     own, usual = ({**rule.to_dict(), "dependency_bound": getattr(rule, "limit", None)} for rule in (given, default))
