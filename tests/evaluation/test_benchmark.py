@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from demask_hf.cli.benchmark import _can_run
 from demask_hf.cli.main import main
 from demask_hf.evaluation.benchmark import markdown_table, run_benchmark, with_costs
 from demask_hf.evaluation.figures import frontier_figure, order_figure
@@ -134,6 +135,14 @@ def test_every_strategy_is_in_the_default_grid_with_limits_that_are_read():
         setting.reference()
 
 
+def test_the_default_grid_leaves_out_what_needs_shadows_where_there_are_none(dream):
+    (wino,), (plain,) = parse_settings("wino"), parse_settings("threshold")
+    assert _can_run(dream, wino)
+    dream.config._attn_implementation = "flex_attention"
+    assert not _can_run(dream, wino)
+    assert _can_run(dream, plain)
+
+
 def test_the_report_is_one_file_with_its_figures(report, tmp_path):
     rows = report[0].rows()
     frontier_figure(rows, tmp_path / "frontier.png")
@@ -170,6 +179,8 @@ def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
     assert all(len(line) <= 100 for line in first.splitlines()[:-1])
     written = {file.name for file in (tmp_path / "run").iterdir()}
     assert {"report.html", "summary.json", "table.md", "frontier.png", "order.png", "run.json"} <= written
+    points = json.loads((tmp_path / "run" / "leaderboard.yaml").read_text())
+    assert {row: len(limits) for row, limits in points["pairs"].items()} == {"demask": 2, "threshold": 1}
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
 

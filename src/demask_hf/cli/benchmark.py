@@ -7,6 +7,8 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerBase
 
+from ..backbones.backbone import Backbone
+from ..backbones.shadows import check_can_shadow
 from ..bound.figures import dependency_figure
 from ..bound.verification import dependencies_before
 from ..evaluation.archive import ARCHIVE_FILE, Archive
@@ -16,10 +18,11 @@ from ..evaluation.grid import DEFAULT_GRID, SAMPLING_GRID
 from ..evaluation.records import Record
 from ..evaluation.report import environment, write_report
 from ..evaluation.runs import Run
-from ..evaluation.specs import parse_settings
+from ..evaluation.specs import Setting, parse_settings
 from ..files import write_json, write_text
 from ..generation.mixin import DemaskGenerationMixin
 from ..locking import locked
+from ..strategies import Shadows
 from ..strategies.demask import DemaskStrategy
 from .evaluate import keep_run_facts, run_facts
 from .options import ModelOptions, SampledDecodingOptions
@@ -93,6 +96,8 @@ def run(
     out = Path(options.out)
     with locked(out, is_shared=True):
         model, tokenizer = model_options.load(head, is_shared=True)
+        if options.compare is None:
+            grid = [row for row in grid if _can_run(model, row[0])]
         facts = run_facts(model_options, decoding.seed, model, tokenizer)
         keep_run_facts(out, facts, model)
         runs = {
@@ -133,6 +138,18 @@ def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
     """Return the grid of all strategies that the model can run."""
     grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
     return [spec for spec in grid if has_head or "demask" not in spec]
+
+
+def _can_run(model: DemaskGenerationMixin, setting: Setting) -> bool:
+    """Return whether a model has the shadow tokens that a strategy may need; few kinds of attention do."""
+    rule = setting.build()
+    if not any(isinstance(need, Shadows) for need in rule.needs):
+        return True
+    try:
+        check_can_shadow(Backbone.of(model), rule.name, False)
+    except ValueError:
+        return False
+    return True
 
 
 def _write(
