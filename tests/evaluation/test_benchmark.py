@@ -135,10 +135,10 @@ def test_every_strategy_is_in_the_default_grid_with_limits_that_are_read():
         setting.reference()
 
 
-def test_the_default_grid_leaves_out_what_needs_shadows_where_there_are_none(dream):
+def test_the_default_grid_leaves_out_what_needs_shadows_where_there_are_none(dream, monkeypatch):
     (wino,), (plain,) = parse_settings("wino"), parse_settings("threshold")
     assert _can_run(dream, wino)
-    dream.config._attn_implementation = "flex_attention"
+    monkeypatch.setattr(dream.config, "_attn_implementation", "flex_attention")
     assert not _can_run(dream, wino)
     assert _can_run(dream, plain)
 
