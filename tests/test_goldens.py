@@ -233,12 +233,16 @@ def test_decoding_equals_the_public_code(name, case):
         # Rows of the public code wait for each other at the end of a block.
         return
     if settings.get("decoding_alg") == "freedave":
+        more = case["nfe"] - output.num_forward_passes.item()
+        if case.get("step_order_unreliable"):
+            # Which of equally certain positions a draft holds decides whether it is accepted.
+            assert abs(more) <= 1
+            return
         # The public code writes the last token of a step in the next one, where it verifies it once more.
         pairs = zip(steps[0].tolist(), case["unmask_step"][0], strict=True)
-        assert case.get("step_order_unreliable") or all(theirs - ours in (0, 1) for ours, theirs in pairs)
+        assert all(theirs - ours in (0, 1) for ours, theirs in pairs)
         # A threshold may complete the answer; the public code then runs the model on what is complete.
-        slack = 1 if settings.get("confidence_threshold") else 0
-        assert 0 <= case["nfe"] - output.num_forward_passes.item() <= slack
+        assert 0 <= more <= (1 if settings.get("confidence_threshold") else 0)
         return
     if "wino" in name:
         assert output.num_forward_passes.sum() == case.get("row_forwards", case["nfe"])
