@@ -91,7 +91,7 @@ def accuracy_under_parallelism(
 
         AUP = r_1 y_1 + sum_i (r_i - r_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) / 2
 
-    Points more than `tolerance` below `y_1` are left out.
+    Points more than `tolerance` below `y_1` are left out; the public code refuses a method whose fastest point is one.
 
     Args:
         points (`Sequence` of pairs):
