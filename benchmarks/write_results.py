@@ -21,14 +21,15 @@ import antibody_tables
 
 from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
-from demask_hf.evaluation.benchmark import COLUMNS, Report
+from demask_hf.evaluation.benchmark import COLUMNS, Report, with_costs
+from demask_hf.evaluation.comparison import mean_aup
 from demask_hf.files import write_text
 from demask_hf.tables import Column, Row, markdown_lines
 
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/verification.md", "docs/antibodies.md")
+PAGES = ("README.md", "docs/results.md", "docs/strategies.md", "docs/verification.md", "docs/antibodies.md")
 _TABLE = re.compile(r"<!-- table ([^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
@@ -53,7 +54,7 @@ def settings_table(name: str) -> list[str]:
     if rows[0]["num_seeds"] > 1:
         titles.insert(1, "sd over seeds")
     by_title = {column.title: column for column in COLUMNS}
-    return markdown_lines([_SETTING, *map(by_title.__getitem__, titles)], rows)
+    return markdown_lines([_SETTING, *map(by_title.__getitem__, with_costs(titles, rows))], rows)
 
 
 def families_table(name: str) -> list[str]:
@@ -110,6 +111,34 @@ def summary_table(name: str) -> list[str]:
         Column("tokens per pass", "tokens_per_forward", ".1f"),
     ]
     return markdown_lines(columns, report_of(name).rows())
+
+
+def costs_table(name: str) -> list[str]:
+    """Return what each setting reaches and costs, by ascending number of passes."""
+    columns = [
+        _SETTING,
+        Column("right", "accuracy", ".1%"),
+        Column("forward passes", "mean_forward_passes", ".2f"),
+        Column("row forwards", "mean_row_forwards", ".1f"),
+        Column("probe passes", "mean_probe_passes", ".1f"),
+    ]
+    rows = sorted(report_of(name).rows(), key=lambda row: (row["mean_forward_passes"], row["label"]))
+    return markdown_lines(columns, rows)
+
+
+def aup_table(name: str) -> list[str]:
+    """Return the accuracy under parallelism of each row, the mean over tasks, highest first."""
+    tasks = report_of(name).sweeps()
+    rows = [
+        {"row": row, "aup": score, "limits": len(next(iter(tasks.values()))[row])}
+        for row, score in sorted(mean_aup(tasks).items(), key=lambda pair: -pair[1])
+    ]
+    columns = [
+        Column("row", lambda row: f"`{row['row']}`", is_text=True),
+        Column("limits", "limits"),
+        Column("AUP", "aup", ".0f"),
+    ]
+    return markdown_lines(columns, rows)
 
 
 def _lost(row: Row) -> str | None:
@@ -233,6 +262,8 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "order": order_table,
     "diversity": diversity_table,
     "summary": summary_table,
+    "costs": costs_table,
+    "aup": aup_table,
     "sets": sets_table,
     "properties": properties_table,
     "paired": paired_table,

@@ -57,6 +57,8 @@ SHARED_FILES = [
 SHARED_FILES += ["R1_eoser_ties", "R1_d2cache_rules_ties", "R1_fastdllm_llada_rules_ties"]
 SHARED_FILES += ["T_eoser_ties", "T_d2cache_rules_ties", "T_frechet_cache_ties"]
 SHARED_FILES += ["T_t2m_remask", "T_t2m_remask_ties", "Tsoft_t2m_remask"]
+SHARED_FILES += ["T_prophet", "T_prophet_ties", "T_freedave", "T_freedave_ties"]
+SHARED_FILES += ["T_freedave_base", "T_freedave_base_ties", "R1_freedave_base_ties", "Tsoft_freedave_base"]
 SHARED_FILES += [f"{name}_wino{code}" for name in ("R1", "T") for code in ("_ties", "_d2cache_ties")]
 SHARED_FILES += [f"{name}_wino{code}" for name in ("T", "Tsoft") for code in ("", "_d2cache")]
 # Of the trained checkpoint's cases, of those with a cache or many rules and of those that remask, the default run
@@ -231,12 +233,16 @@ def test_decoding_equals_the_public_code(name, case):
         # Rows of the public code wait for each other at the end of a block.
         return
     if settings.get("decoding_alg") == "freedave":
+        more = case["nfe"] - output.num_forward_passes.item()
+        if case.get("step_order_unreliable"):
+            # Which of equally certain positions a draft holds decides whether it is accepted.
+            assert abs(more) <= 1
+            return
         # The public code writes the last token of a step in the next one, where it verifies it once more.
         pairs = zip(steps[0].tolist(), case["unmask_step"][0], strict=True)
         assert all(theirs - ours in (0, 1) for ours, theirs in pairs)
         # A threshold may complete the answer; the public code then runs the model on what is complete.
-        slack = 1 if settings.get("confidence_threshold") else 0
-        assert 0 <= case["nfe"] - output.num_forward_passes.item() <= slack
+        assert 0 <= more <= (1 if settings.get("confidence_threshold") else 0)
         return
     if "wino" in name:
         assert output.num_forward_passes.sum() == case.get("row_forwards", case["nfe"])

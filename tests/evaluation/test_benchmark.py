@@ -5,13 +5,16 @@ import json
 
 import pytest
 
+from demask_hf.cli.benchmark import _can_run
 from demask_hf.cli.main import main
-from demask_hf.evaluation.benchmark import markdown_table, run_benchmark
+from demask_hf.evaluation.benchmark import markdown_table, run_benchmark, with_costs
 from demask_hf.evaluation.figures import frontier_figure, order_figure
+from demask_hf.evaluation.grid import DEFAULT_GRID, SAMPLING_GRID
 from demask_hf.evaluation.records import Record
 from demask_hf.evaluation.report import environment, reference_rows, write_report
 from demask_hf.evaluation.runs import Run
 from demask_hf.evaluation.specs import parse_settings
+from demask_hf.strategies import strategy_names
 from demask_hf.tasks import Task, TaskExample
 
 
@@ -21,6 +24,9 @@ TASKS = [
 ]
 # Limit of the threshold -> share of right answers, forward passes.
 KNOWN = {0.9: (1.0, 10), 0.7: (1.0, 6), 0.5: (0.9, 4), 0.3: (0.5, 2)}
+
+# Other tests register strategies of their own.
+BUILT_IN = strategy_names()
 
 
 class FakeRun(Run):
@@ -87,7 +93,7 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
     assert lines[2].count("| reference ") == 5
     assert lines[3] == (
         "| threshold:confidence_threshold=0.7 | 100.0% | +0.00 (-6.34) | lists +0.00 (-11.92) | 1 | 6.00 | 0.33 | "
-        "1.00 | 3.33x (3.33 to 3.33) | yes |"
+        "1.00 | 3.33x (3.33 to 3.33) | 67 | yes |"
     )
     report[0].write(tmp_path / "summary.json")
     written = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
@@ -95,6 +101,47 @@ def test_the_table_and_the_summary_hold_every_row(report, tmp_path):
     assert written["rows"][1]["families"]["lists"]["accuracy"] == 1.0
     assert [row["difference"] for row in written["rows"]] == [row["difference"] for row in rows]
     assert len(written["validation"]) == 5
+
+
+def test_accuracy_under_parallelism_is_that_of_all_limits(report):
+    tokens_per_pass = [2 / 10, 2 / 6, 2 / 4, 2 / 2]
+    row = "threshold"
+    sweeps = report[0].sweeps()
+    # The first 20 of 40 answers are those of "pairs".
+    assert sweeps["pairs"][row] == [[each, 100.0] for each in tokens_per_pass]
+    assert sweeps["lists"][row] == [
+        list(pair) for pair in zip(tokens_per_pass, (100.0, 100.0, 80.0, 0.0), strict=True)
+    ]
+    scores = {each["row"]: each["aup"] for each in report[0].rows()}
+    assert scores[row] == pytest.approx((100 + 100 / 3) / 2)
+    assert scores["sequential"] == pytest.approx(100 * 2 / 20)
+
+
+def test_row_forwards_and_probes_have_a_column_where_they_say_something(report):
+    rows = report[0].rows()
+    assert with_costs(["right", "forward passes", "p"], rows) == ["right", "forward passes", "p"]
+    rows[1]["mean_row_forwards"] += 1
+    rows[2]["mean_probe_passes"] = 3.0
+    titles = ["right", "forward passes", "row forwards", "probe passes", "p"]
+    assert with_costs(["right", "forward passes", "p"], rows) == titles
+    assert "| forward passes | row forwards | probe passes |" in markdown_table(rows).splitlines()[0]
+
+
+def test_every_strategy_is_in_the_default_grid_with_limits_that_are_read():
+    settings = [setting for spec in (*DEFAULT_GRID, *SAMPLING_GRID) for setting in parse_settings(spec)]
+    # A table is made for a model and a task.
+    assert {setting.strategy["name"] for setting in settings} == {*BUILT_IN} - {"table"}
+    for setting in settings:
+        setting.build()
+        setting.reference()
+
+
+def test_the_default_grid_leaves_out_what_needs_shadows_where_there_are_none(dream, monkeypatch):
+    (wino,), (plain,) = parse_settings("wino"), parse_settings("threshold")
+    assert _can_run(dream, wino)
+    monkeypatch.setattr(dream.config, "_attn_implementation", "flex_attention")
+    assert not _can_run(dream, wino)
+    assert _can_run(dream, plain)
 
 
 def test_the_report_is_one_file_with_its_figures(report, tmp_path):
@@ -149,6 +196,8 @@ def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
     assert "<dt>command</dt>" in page
     assert "<tr class=reference><td>sequential:order=confidence</td>" in page
     assert "<dt>prompts</dt><dd>validation 3, test 4</dd>" in page
+    points = json.loads((tmp_path / "run" / "leaderboard.yaml").read_text())
+    assert {row: len(limits) for row, limits in points["pairs"].items()} == {"demask": 2, "threshold": 1}
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
 

@@ -9,12 +9,57 @@ from hypothesis import strategies as st
 from demask_hf.evaluation.decoding import decode_prompts
 from demask_hf.evaluation.metrics import (
     AnswerDistance,
+    accuracy_under_parallelism,
     answer_distance,
     empirical_distance,
     finalization_parallelism,
     num_distinct_valid,
     order_correlation,
 )
+
+
+@pytest.mark.parametrize(
+    ("points", "highest", "expected"),
+    [
+        ([(2.0, 50.0)], 50.0, 100.0),
+        # Without a loss it is the area below the curve: 1 * 80 + 2 * 80 + 1 * 80.
+        ([(1.0, 80.0), (3.0, 80.0), (4.0, 80.0)], 80.0, 320.0),
+        # In any order; the first term has no weight, the others exp(-3 * (1 - 40 / 80)) at both ends.
+        ([(3.0, 40.0), (1.0, 40.0)], 80.0, 40.0 + 2 * 40 * math.exp(-1.5)),
+        # Weights 1 at 80 and exp(-3 * 4 / 80) at 76.
+        ([(1.0, 80.0), (2.0, 76.0)], 80.0, 80.0 + (80 + 76 * math.exp(-0.15)) / 2),
+        # 75 is 5 below the first and counts, 74.9 does not, and the trapezoid spans it.
+        ([(1.0, 80.0), (2.0, 74.9), (3.0, 75.0)], 80.0, 80.0 + 2 * (80 + 75 * math.exp(-3 / 16)) / 2),
+        ([(1.0, 80.0), (2.0, 74.9)], 80.0, 80.0),
+        ([(1.0, 0.0), (2.0, 0.0)], 0.0, 0.0),
+    ],
+)
+def test_accuracy_under_parallelism_by_hand(points, highest, expected):
+    assert accuracy_under_parallelism(points, highest) == pytest.approx(expected, abs=1e-12)
+
+
+def test_penalty_and_tolerance_of_the_accuracy_under_parallelism():
+    points = [(1.0, 80.0), (2.0, 60.0)]
+    assert accuracy_under_parallelism(points, 80.0, penalty=0.0, tolerance=20.0) == 150.0
+    assert accuracy_under_parallelism(points, 100.0, penalty=1.0, tolerance=20.0) == pytest.approx(
+        80 + (80 * math.exp(-0.2) + 60 * math.exp(-0.4)) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"points": []}, "`points` must hold at least one point, got none"),
+        ({"points": [(-1.0, 50.0)]}, r"`points` must be a number in \[0, inf\), got -1\.0"),
+        ({"points": [(1.0, 101.0)]}, r"`points` must be a number in \[0, 100\], got 101\.0"),
+        ({"highest": 40.0}, r"`highest` must be a number in \[50\.0, 100\], got 40\.0"),
+        ({"penalty": -1}, r"`penalty` must be a number in \[0, inf\], got -1"),
+        ({"tolerance": -1}, r"`tolerance` must be a number in \[0, inf\], got -1"),
+    ],
+)
+def test_wrong_points_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        accuracy_under_parallelism(**{"points": [(1.0, 50.0)], "highest": 60.0, **changed})
 
 
 steps = st.lists(st.integers(-1, 6), min_size=2, max_size=12)

@@ -52,6 +52,8 @@ def _row(label, family, is_chosen=True, is_matched=True):
         "p_value": 1.0,
         "mean_forward_passes": 2.0,
         "mean_row_forwards": 2.0,
+        "mean_probe_passes": 0.0,
+        "aup": 50.0,
         "whole_length_forward_passes": None,
         "speed_up": {"value": 1.0, "lower": 1.0, "upper": 1.0},
         "tokens_per_forward": 1.0,

@@ -12,6 +12,7 @@ import demask_hf
 from demask_hf import strategy_names
 from demask_hf.functional.restriction import completion_weights
 from demask_hf.generation.constraint import automaton_of, spellings_of
+from demask_hf.generation.grammar import expression_of_grammar
 
 
 pytest.importorskip("outlines_core")
@@ -175,6 +176,60 @@ def test_exactly_what_matches_is_accepted(scripted, spelling, pattern):
             assert (found == 0) == (re.fullmatch(pattern, "".join(letters)) is not None), letters
 
 
+@pytest.mark.parametrize(
+    ("grammar", "pattern"),
+    [
+        ('START: WORD ("," WORD)*\nWORD: "ab" | "c"', "(ab|c)(,(ab|c))*"),
+        ('START: A~1..2 [B] /b+/\nA: "a".."b"\nB: "c"', "[ab]{1,2}c?b+"),
+        ('START: "a"+ // as often as one likes', "a+"),
+    ],
+)
+def test_a_grammar_of_terminals_is_a_regular_expression(spelling, grammar, pattern):
+    pytest.importorskip("lark")
+    found = re.compile(expression_of_grammar(grammar))
+    token_of = {text: token for token, text in spellings_of(spelling).items()}
+    automaton = automaton_of({"grammar": grammar}, spelling, 259, [EOS])
+    for length in range(6):
+        for letters in map("".join, itertools.product("abc,", repeat=length)):
+            tokens = torch.tensor([[*(token_of[each.encode()] for each in letters), EOS]])
+            weight = completion_weights(automaton, automaton.fixed_weights(tokens), False)[0, 0, automaton.initial]
+            assert (weight == 0) == (re.fullmatch(pattern, letters) is not None), letters
+            assert (found.fullmatch(letters) is not None) == (re.fullmatch(pattern, letters) is not None), letters
+
+
+def test_answers_follow_a_grammar(model, spelling):
+    pytest.importorskip("lark")
+    output = _decode(model, spelling, pattern={"grammar": 'START: "x" DIGIT (" - " DIGIT)*\nDIGIT: "0".."9"'})
+    assert all(re.fullmatch("x[0-9]( - [0-9])*", answer) for answer in _answers(output, spelling))
+
+
+@pytest.mark.parametrize(
+    ("grammar", "reason"),
+    [
+        ('START: "(" START? ")"', "Recursion in terminal 'START'"),
+        ('START: A\nA: "x" B\nB: "y" A | "z"', "Recursion in terminal 'A'"),
+        ('start: "a" start?', r"without rules \(lower case\) and %ignore, which need more than finitely many states"),
+        ('START: "a"\n?other.2: "b" other', r"without rules \(lower case\)"),
+        ('START: "a"\n%ignore " "', "and %ignore"),
+        ('START: "a"*', "Lexer does not allow zero-width terminals"),
+        ('A: "b"', "Rule 'START' used but not defined"),
+        ("START: (", "Expecting a value"),
+    ],
+)
+def test_other_grammars_are_refused(grammar, reason):
+    pytest.importorskip("lark")
+    with pytest.raises(
+        ValueError, match="`constraint` must hold a grammar of terminals .* begins with START.*" + reason
+    ):
+        expression_of_grammar(grammar)
+
+
+def test_the_missing_package_of_grammars_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lark", None)
+    with pytest.raises(ImportError, match='needs the package lark: pip install "demask-hf\\[constraints\\]"'):
+        expression_of_grammar('START: "a"')
+
+
 def test_tokens_of_several_words_are_spelled():
     _, tokenizer = demask_hf.load_model(demask_hf.TINY_DREAM)
     known = spellings_of(tokenizer)
@@ -185,13 +240,17 @@ def test_tokens_of_several_words_are_spelled():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pattern": 5}, "`constraint` must be a regular expression, or a dict with one of regex, json_schema, got 5"),
+        (
+            {"pattern": 5},
+            "`constraint` must be a regular expression, or a dict with one of regex, json_schema, grammar, got 5",
+        ),
         ({"pattern": {"yaml": "a"}}, "`constraint` must be a regular expression, or a dict with one of"),
         ({"pattern": {"regex": 5}}, "`constraint` must hold a text as 'regex', got 5."),
         (
             {"pattern": {"json_schema": 5}},
             "`constraint` must hold JSON, as a text or a dict, as 'json_schema', got 5.",
         ),
+        ({"pattern": {"grammar": 5}}, "`constraint` must hold a text as 'grammar', got 5."),
         ({"pattern": {"json_schema": {"type": "color"}}}, "`constraint` must hold a supported JSON schema, got"),
         ({"pattern": "("}, "`constraint` must be a regular expression without look-around"),
         ({"pattern": "a)(b"}, "`constraint` must be a regular expression without look-around"),

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_text
+from ..files import write_json, write_text
 from .evaluate import keep_run_facts, run_facts
 from .options import ModelOptions, SampledDecodingOptions
 from .parser import CommandParser, option, same_as, switch
@@ -34,8 +34,9 @@ EXAMPLES = """examples:
   accelerate launch --num_processes 4 -m demask_hf benchmark --out runs/t0
 
 To resume an interrupted benchmark, run the same command again: what is in OUT is not decoded twice. OUT then holds
-report.html, summary.json, table.md, the figures, one JSON Lines file of records for each setting, and all records
-without the tokens in records.json.xz, from which the tables can be computed again.
+report.html, summary.json, table.md, the figures, leaderboard.yaml (the points of d3LLM's AUP), one JSON Lines file of
+records for each setting, and all records without the tokens in records.json.xz, from which the tables can be computed
+again.
 """
 
 
@@ -101,6 +102,8 @@ def run(
     out = Path(options.out)
     with locked(out, is_shared=True):
         model, tokenizer = model_options.load(head, is_shared=True)
+        if options.compare is None:
+            grid = [row for row in grid if _can_run(model, row[0])]
         facts = run_facts(model_options, decoding.seed, model, tokenizer)
         keep_run_facts(out, facts, model)
         runs = {
@@ -155,10 +158,26 @@ def _most_settings(grid: Sequence[Sequence[Setting]], options: BenchmarkOptions)
 
 def _default_grid(has_head: bool, is_sampled: bool) -> list[str]:
     """Return the grid of all strategies that the model can run."""
-    from ..evaluation.benchmark import DEFAULT_GRID, SAMPLING_GRID
+    from ..evaluation.grid import DEFAULT_GRID, SAMPLING_GRID
 
     grid = (*DEFAULT_GRID, *SAMPLING_GRID) if is_sampled else DEFAULT_GRID
-    return [spec for spec in grid if has_head or not spec.startswith("demask")]
+    return [spec for spec in grid if has_head or "demask" not in spec]
+
+
+def _can_run(model: DemaskGenerationMixin, setting: Setting) -> bool:
+    """Return whether a model has the shadow tokens that a strategy may need; few kinds of attention do."""
+    from ..backbones.backbone import Backbone
+    from ..backbones.shadows import check_can_shadow
+    from ..strategies import Shadows
+
+    rule = setting.build()
+    if not any(isinstance(need, Shadows) for need in rule.needs):
+        return True
+    try:
+        check_can_shadow(Backbone.of(model), rule.name, False)
+    except ValueError:
+        return False
+    return True
 
 
 def _write(
@@ -182,6 +201,8 @@ def _write(
     chosen = [row for row in rows if row["is_chosen"]]
     write_text(out / "table.md", markdown_table(chosen))
     report.write(out / "summary.json")
+    # JSON is YAML, which the leaderboard of d3LLM reads.
+    write_json(out / "leaderboard.yaml", report.sweeps())
     frontier_figure(rows, out / "frontier.png")
     figures = {
         "Right answers against forward passes; bars: bounds of the difference to the reference.": "frontier.png"

@@ -8,37 +8,10 @@ from typing import Any
 from ..files import write_json
 from ..strategies import make_strategy, strategy_fields
 from ..tables import Column, Row, markdown_lines, text_lines
-from .comparison import Comparison, Outcome, choose, compare, pareto_front
+from .comparison import Comparison, Outcome, choose, compare, mean_aup, pareto_front, sweeps
 from .runs import Run
-from .specs import Setting
+from .specs import Setting, fields_of_spec
 
-
-#: One strategy per row, with the limits to choose from.
-DEFAULT_GRID = (
-    "sequential:order=entropy",
-    "sequential:order=confidence",
-    "schedule:max_denoising_steps=28/24/20/16/12/8",
-    "eoser:max_denoising_steps=28/20/12",
-    "threshold:confidence_threshold=0.999/0.99/0.98/0.95/0.9/0.8/0.7/0.5/0.3",
-    "threshold:factor=0.003/0.01/0.03/0.1/0.3/0.8/1.2/2.0",
-    "entropy_bound:entropy_bound=0.0003/0.001/0.003/0.01/0.03/0.1/0.3/1.0/3.0",
-    "klass:confidence_threshold=0.98/0.9/0.8/0.6/0.4,kl_threshold=0.001/0.1",
-    "dawn:confidence_threshold=0.95/0.9/0.8/0.6,induced_threshold=0.75,sink_threshold=0.03,edge_threshold=0.05/0.1",
-    "dawn:anchor_threshold=0.98,confidence_threshold=0,induced_threshold=0.9,sink_threshold=1,num_layers=6,"
-    "edge_threshold=0.0003/0.001/0.003/0.005/0.01/0.02/0.03/0.05",
-    "dapd:initial_bound=0.001/0.005/0.01,final_bound=0.01/0.05/0.15",
-    "dapd:layer_share=1,initial_bound=0.01/0.03/0.1/0.3,final_bound=0.3/0.5",
-    "demask:rule=token,dependency_bound=0.003/0.01/0.03/0.06/0.1/0.15/0.2/0.3",
-    "demask:rule=total,dependency_bound=0.01/0.03/0.06/0.1/0.2/0.3",
-    "demask:rule=max,symmetric=true,dependency_bound=0.005/0.015/0.03/0.06/0.1/0.15/0.3",
-    "demask:rule=token,order=influence,dependency_bound=0.01/0.03/0.06/0.1/0.15/0.2/0.3",
-)
-
-#: Further rows for sampling: orders that look at the drawn token.
-SAMPLING_GRID = (
-    "sequential:order=token_probability",
-    "demask:rule=token,order=token_probability,dependency_bound=0.003/0.01/0.03/0.06/0.1/0.15/0.2",
-)
 
 _DIFFERENCE = "points against the same order, one at a time (95 % lower bound)"
 #: Columns of tables for the rows of a report, see [`Report.rows`].
@@ -57,12 +30,14 @@ COLUMNS = (
     Column("accuracy kept", lambda row: _reference(row) or ("yes" if row["is_matched"] else "not shown")),
     Column("forward passes", "mean_forward_passes", ".2f"),
     Column("row forwards", "mean_row_forwards", ".2f"),
+    Column("probe passes", "mean_probe_passes", ".2f"),
     Column("over the whole length", "whole_length_forward_passes", ".2f"),
     Column(
         "fewer passes (95 %)",
         lambda row: _reference(row) or "{value:.2f}x ({lower:.2f} to {upper:.2f})".format(**row["speed_up"]),
     ),
     Column("tokens / pass", "tokens_per_forward", ".2f"),
+    Column("AUP", "aup", ".0f"),
     Column("AFP", "average_finalization_parallelism", ".2f"),
     Column("left to right (tau-b)", "left_to_right", "+.2f"),
     Column("different right answers of a prompt", lambda row: _diverse(row, "{mean_distinct_valid:.2f}")),
@@ -82,6 +57,7 @@ _MARKDOWN_TITLES = (
     "tokens / pass",
     "AFP",
     "fewer passes (95 %)",
+    "AUP",
     "accuracy kept",
 )
 #: Columns of tables for summaries of outcomes, see [`Outcome.summary`]; a row also needs a "task".
@@ -90,6 +66,7 @@ SUMMARY_COLUMNS = (
     Column("right", "accuracy", ".2%"),
     Column("passes", "mean_forward_passes", ".2f"),
     Column("row forwards", "mean_row_forwards", ".2f"),
+    Column("probe passes", "mean_probe_passes", ".2f"),
     Column("tokens/pass", "tokens_per_forward", ".2f"),
     Column("AFP", "average_finalization_parallelism", ".2f"),
     Column("s/prompt", "mean_seconds", ".4f"),
@@ -122,8 +99,14 @@ class Report:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dictionary for each comparison, chosen ones first, of JSON types."""
+        scores = mean_aup(self.sweeps())
         rows = [
-            {**row_of(comparison, self.margin, self.whole_length), "is_chosen": is_chosen, "is_on_front": False}
+            {
+                **row_of(comparison, self.margin, self.whole_length),
+                "aup": scores.get(comparison.outcome.setting.row),
+                "is_chosen": is_chosen,
+                "is_on_front": False,
+            }
             for is_chosen, comparisons in ((True, self.chosen), (False, self.neighbours))
             for comparison in comparisons
         ]
@@ -132,6 +115,13 @@ class Report:
             for index in pareto_front([(row["mean_forward_passes"], row["accuracy"]) for row in own]):
                 own[index]["is_on_front"] = True
         return rows
+
+    def sweeps(self) -> dict[str, dict[str, list[list[float]]]]:
+        """Return tokens per pass and percent right of each limit, by task and row, as d3LLM's leaderboard reads them.
+
+        Limits are those of the validation prompts, where all of a row are decoded; without any, those of the test.
+        """
+        return sweeps(self.validation or [each.outcome for each in (*self.chosen, *self.neighbours)])
 
     def write(self, file: Path) -> None:
         """Write rows and validation results as JSON, with null for unknown numbers; completely or not at all."""
@@ -261,7 +251,7 @@ def row_of(comparison: Comparison, margin: float, whole_length: dict[str, float]
 def is_default(setting: Setting) -> bool:
     """Return whether a setting is its strategy with default fields and no further option."""
     name, fields = setting.strategy["name"], strategy_fields(setting.strategy["name"])
-    named = [pair.partition("=")[0] for pair in setting.label.partition(":")[2].split(",") if pair]
+    named = [pair.partition("=")[0] for pair in fields_of_spec(setting.label.partition(":")[2])]
     given, default = setting.build(), make_strategy(name)
     # For a default of None, the value in use counts.
     own, usual = ({**rule.to_dict(), "dependency_bound": getattr(rule, "limit", None)} for rule in (given, default))
@@ -306,11 +296,19 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
+def with_costs(titles: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return titles of columns with those of row forwards and probes behind the passes, if they say something."""
+    has_drafts = any(row["mean_row_forwards"] != row["mean_forward_passes"] for row in rows)
+    costs = ["row forwards"] * has_drafts + ["probe passes"] * any(row["mean_probe_passes"] for row in rows)
+    place = titles.index("forward passes") + 1
+    return [*titles[:place], *costs, *titles[place:]]
+
+
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return rows of a report as a Markdown table."""
-    return "\n".join(markdown_lines(_columns(*_MARKDOWN_TITLES), rows)) + "\n"
+    return "\n".join(markdown_lines(_columns(*with_costs(_MARKDOWN_TITLES, rows)), rows)) + "\n"
 
 
 def text_table(rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table of rows of a report that fits a terminal."""
-    return text_lines(_columns(*_TEXT_TITLES), rows)
+    return text_lines(_columns(*with_costs(_TEXT_TITLES, rows)), rows)

@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import answer_distance, finalization_parallelism, num_distinct_valid, order_correlation
+from .metrics import (
+    accuracy_under_parallelism,
+    answer_distance,
+    finalization_parallelism,
+    num_distinct_valid,
+    order_correlation,
+)
 from .records import Record
 from .specs import Setting
 from .statistics import Interval, PairedDifference, difference_p_value, holm, paired_difference, ratio_of_means
@@ -129,6 +135,7 @@ class Outcome:
             "accuracy_sd": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan"),
             "mean_forward_passes": self.mean_forward_passes,
             "mean_row_forwards": float(self.num_row_forwards.mean()),
+            "mean_probe_passes": float(self.num_probe_passes.mean()),
             "tokens_per_forward": self.tokens_per_forward,
             "average_finalization_parallelism": _mean(self.parallelism),
             "left_to_right": _mean(self.left_to_right),
@@ -270,3 +277,25 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
         if not front or points[index][1] > points[front[-1]][1]:
             front.append(index)
     return front
+
+
+def sweeps(outcomes: Sequence[Outcome]) -> dict[str, dict[str, list[list[float]]]]:
+    """Return tokens per pass and percent right of each setting, by task and row, in ascending order."""
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    for outcome in outcomes:
+        for family in sorted(set(outcome.family.tolist())):
+            own = outcome.only([family])
+            points = found.setdefault(family, {}).setdefault(outcome.setting.row, [])
+            points.append([own.tokens_per_forward, 100 * own.accuracy])
+            points.sort()
+    return found
+
+
+def mean_aup(tasks: dict[str, dict[str, list[list[float]]]]) -> dict[str, float]:
+    """Return the mean over tasks of the accuracy under parallelism of each row, see [`sweeps`]."""
+    found: dict[str, list[float]] = {}
+    for rows in tasks.values():
+        highest = max(accuracy for points in rows.values() for _, accuracy in points)
+        for row, points in rows.items():
+            found.setdefault(row, []).append(accuracy_under_parallelism(points, highest))
+    return {row: sum(scores) / len(scores) for row, scores in found.items()}

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from ..drawing import plain_text, save_figure
 from ..tables import Row
 from .labels import Label, place_labels
+from .specs import fields_of_spec
 
 
 #: One color per rule, the same in all figures.
@@ -28,6 +29,8 @@ RULE_COLORS = {
     "eoser": "#8a6d1d",
     "dawn": "#2a8c2a",
     "dapd": "#e07b00",
+    "adas": "#c49c3a",
+    "mean_field": "#4f7942",
     "freedave": "#0b4f6c",
     "prophet": "#bcbd22",
     "lossless": "#7f0000",
@@ -154,7 +157,7 @@ def _floor_of(accuracies: Sequence[float]) -> float:
 
 def _split(label: str) -> tuple[str, tuple[str, ...]]:
     rule, _, fields = label.partition(":")
-    return rule, tuple(fields.split(",")) if fields else ()
+    return rule, tuple(fields_of_spec(fields))
 
 
 def order_figure(

@@ -1,13 +1,15 @@
-"""Metrics of answers other than accuracy: the order in which they were written, and how much they differ."""
+"""Metrics other than accuracy: accuracy under parallelism, the order of writing, and how much answers differ."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import exp
 from random import Random
 
 import numpy as np
 
-from ..validation import check_count
+from ..validation import check_count, check_interval
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,59 @@ def order_correlation(unmask_steps: Sequence[int]) -> OrderCorrelation:
     num_untied = np.count_nonzero(signs)
     tau_b = signs.sum() / np.sqrt(signs.size * num_untied) if num_untied else float("nan")
     return OrderCorrelation(float(tau_b), float(signs.mean()))
+
+
+def accuracy_under_parallelism(
+    points: Sequence[Sequence[float]], highest: float, penalty: float = 3.0, tolerance: float = 5.0
+) -> float:
+    r"""Return the accuracy under parallelism (AUP) of d3LLM (arXiv 2601.07568) and its leaderboard.
+
+    It is the area below accuracy `y` against tokens per forward pass `r` through the limits of one method on one task,
+    where less accurate points weigh less. With `W(y) = min(exp(-penalty (1 - y / highest)), 1)` and the points in
+    ascending order of `r`,
+
+        AUP = r_1 y_1 + sum_i (r_i - r_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) / 2
+
+    Points more than `tolerance` below `y_1` are left out; the public code refuses a method whose fastest point is one.
+
+    Args:
+        points (`Sequence` of pairs):
+            Tokens per forward pass, at least 0, and accuracy in percent, in [0, 100], of each limit.
+        highest (`float`):
+            The highest accuracy that any method reaches on the task, in percent, above 0; where none has a right
+            answer, 0, and so is the result.
+        penalty (`float`, *optional*, defaults to 3.0):
+            Weight of lost accuracy, at least 0.
+        tolerance (`float`, *optional*, defaults to 5.0):
+            How far below the first point others count, in percent, at least 0.
+
+    Raises:
+        ValueError: if there is no point, or a number is outside its interval.
+
+    Example:
+
+    ```python
+    >>> accuracy_under_parallelism([(1, 80.0), (3, 80.0), (5, 40.0)], highest=80.0)
+    240.0
+
+    ```
+    """
+    if not points:
+        raise ValueError("`points` must hold at least one point, got none.")
+    for parallelism, accuracy in points:
+        check_interval("points", parallelism, 0)
+        check_interval("points", accuracy, 0, 100)
+    check_interval("highest", highest, max(accuracy for _, accuracy in points), 100)
+    check_interval("penalty", penalty, 0, infinite=True)
+    check_interval("tolerance", tolerance, 0, infinite=True)
+    if not highest:
+        return 0.0
+    ordered = sorted(points, key=lambda point: point[0])
+    start, first = ordered[0]
+    kept = [(parallelism, accuracy) for parallelism, accuracy in ordered if accuracy >= first - tolerance]
+    heights = [(at, own * min(exp(-penalty * (1 - own / highest)), 1.0)) for at, own in kept]
+    area = sum((right - left) * (high + low) / 2 for (left, low), (right, high) in pairwise(heights))
+    return float(start * first + area)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def parse_settings(text: str, shared: Mapping[str, Any] | None = None) -> list[S
     """
     name, _, listed = text.partition(":")
     known = strategy_fields(name)
-    pairs = [_split(part) for part in _parts(listed)]
+    pairs = [_split(part) for part in fields_of_spec(listed)]
     for field_name, _ in pairs:
         _check_name(field_name, name, known)
     choices = [_choices(value) for _, value in pairs]
@@ -123,7 +123,7 @@ def strategy_of(text: str) -> dict[str, Any]:
         ValueError: if a field has no equals sign.
     """
     name, _, listed = text.partition(":")
-    return {"name": name, **dict(map(field_of, _parts(listed)))}
+    return {"name": name, **dict(map(field_of, fields_of_spec(listed)))}
 
 
 def spec_of(strategy: dict[str, Any]) -> str:
@@ -164,8 +164,8 @@ def _text(name: str, pairs: Iterable[tuple[str, str]]) -> str:
     return f"{name}:{fields}" if fields else name
 
 
-def _parts(listed: str) -> list[str]:
-    """Split at commas, but not within the brackets of a JSON list or object."""
+def fields_of_spec(listed: str) -> list[str]:
+    """Split what follows the name of a strategy at commas, but not within the brackets of a JSON list or object."""
     return re.split(r",(?![^\[{]*[\]}])", listed) if listed else []
 
 

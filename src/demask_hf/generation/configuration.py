@@ -108,8 +108,8 @@ class DemaskGenerationConfig(WithoutOptions, GenerationConfig):
         stop_strings (`str` or `list[str]`, *optional*):
             End a row where its finished text from the left ends with one of them; `generate` needs `tokenizer` then.
         constraint (`str` or `dict`, *optional*):
-            What an answer must match: a regular expression, `{"regex": ...}` or `{"json_schema": ...}`; `generate`
-            needs `tokenizer` then, and the extra "constraints". See `docs/strategies.md`.
+            What an answer must match: a regular expression, or a dict with "regex", "json_schema" or "grammar"; needs
+            `tokenizer` of `generate`, and the extra "constraints". See `docs/strategies.md`.
         max_time (`float`, *optional*):
             Seconds after which decoding ends, asked after every step. Finished text from the left stays, the rest
             becomes padding.

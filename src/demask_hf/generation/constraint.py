@@ -1,4 +1,4 @@
-"""The option `constraint`: from a regular expression or a JSON schema to an automaton over the model's tokens."""
+"""The option `constraint`: from a regular expression, JSON schema or grammar to an automaton over the tokens."""
 
 import json
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..functional.automaton import TokenAutomaton
 from ..functional.restriction import completion_weights
+from .grammar import expression_of_grammar
 
 
-KINDS = ("regex", "json_schema")
+KINDS = ("regex", "json_schema", "grammar")
 # The last code point, which no text has.
 _LAST = chr(0x10FFFF)
 # Automata of the last constraints of each tokenizer: to compile one for a large vocabulary takes seconds.
@@ -21,7 +22,7 @@ _KEPT: WeakKeyDictionary[Any, dict[Any, TokenAutomaton]] = WeakKeyDictionary()
 
 
 def check_constraint(name: str, constraint: Any) -> None:
-    """Raise a `ValueError` unless `constraint` is a regular expression, or holds one or a JSON schema."""
+    """Raise a `ValueError` unless `constraint` is a regular expression, or holds one, a JSON schema or a grammar."""
     if isinstance(constraint, str):
         return
     if not isinstance(constraint, dict) or len(constraint) != 1 or next(iter(constraint)) not in KINDS:
@@ -30,8 +31,8 @@ def check_constraint(name: str, constraint: Any) -> None:
         )
     kind, content = next(iter(constraint.items()))
     is_text = isinstance(content, str)
-    if not is_text and (kind == "regex" or not _is_json(content)):
-        expected = "a text" if kind == "regex" else "JSON, as a text or a dict,"
+    if not is_text and (kind != "json_schema" or not _is_json(content)):
+        expected = "a text" if kind != "json_schema" else "JSON, as a text or a dict,"
         raise ValueError(f"`{name}` must hold {expected} as {kind!r}, got {content!r}.")
 
 
@@ -65,7 +66,7 @@ def automaton_of(
     Raises:
         ValueError: if there is no tokenizer, or it does not spell tokens one by one, the expression or schema is
             invalid, or its matches cannot be spelled.
-        ImportError: if the package outlines-core is missing.
+        ImportError: if the package outlines-core is missing, or lark for a grammar.
     """
     if tokenizer is None:
         raise ValueError("`tokenizer` must be given with `constraint`, got None.")
@@ -126,6 +127,8 @@ def _expression_of(constraint: str | dict[str, Any]) -> str:
     kind, content = next(iter(constraint.items()))
     if kind == "regex":
         return content
+    if kind == "grammar":
+        return expression_of_grammar(content)
     from outlines_core.json_schema import build_regex_from_schema
 
     try:

@@ -5,6 +5,7 @@ Read `step.py` first (what a strategy sees), then `base.py` (what a strategy is)
 model.
 """
 
+from .adas import AdasStrategy
 from .base import (
     UnmaskingStrategy,
     WrappingStrategy,
@@ -28,6 +29,7 @@ from .freedave import FreedaveStrategy
 from .klass import KlassStrategy
 from .local_leap import LocalLeapStrategy
 from .lossless import LosslessStrategy
+from .mean_field import MeanFieldStrategy
 from .needs import AnswerGaps, LastLayers, Shadows
 from .prophet import ProphetStrategy
 from .punt import PuntStrategy
@@ -44,6 +46,7 @@ from .wino import WinoStrategy
 
 
 __all__ = [
+    "AdasStrategy",
     "AnswerGaps",
     "Canvas",
     "DapdStrategy",
@@ -63,6 +66,7 @@ __all__ = [
     "LastLayers",
     "LocalLeapStrategy",
     "LosslessStrategy",
+    "MeanFieldStrategy",
     "ProbeLedger",
     "ProphetStrategy",
     "PuntStrategy",
