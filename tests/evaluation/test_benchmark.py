@@ -8,6 +8,7 @@ import pytest
 from demask_hf.cli.benchmark import _can_run
 from demask_hf.cli.main import main
 from demask_hf.evaluation.benchmark import markdown_table, run_benchmark, with_costs
+from demask_hf.evaluation.examples import example_settings
 from demask_hf.evaluation.figures import frontier_figure, order_figure
 from demask_hf.evaluation.grid import DEFAULT_GRID, SAMPLING_GRID
 from demask_hf.evaluation.records import Record
@@ -169,6 +170,12 @@ def test_references_that_are_no_setting_get_rows_of_their_own(report):
     assert row["is_reference"]
     assert row["is_chosen"]
     assert row["label"] == chosen[0].reference.setting.label
+
+
+def test_examples_are_the_reference_and_the_fastest_settings_that_keep_the_accuracy(report):
+    labels = [setting.label for setting in example_settings(report[0].chosen, margin=0.1)]
+    assert labels == ["sequential:order=confidence", "threshold:confidence_threshold=0.7"]
+    assert [setting.label for setting in example_settings(report[0].chosen, margin=0.0)] == labels[:1]
 
 
 def test_the_command_compares_on_the_shipped_checkpoint(tmp_path, capsys):
