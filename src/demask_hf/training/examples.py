@@ -121,17 +121,8 @@ def measure_examples(  # noqa: PLR0913, every argument is a fact of the states o
     probabilities, plain = (each.probabilities(prediction.logits) for each in (sampling, Sampling()))
     order = torch.rand(candidates.shape, generator=generator).to(sequences.device).masked_fill(~candidates, 2.0)
     sources = candidates & (order.argsort(dim=-1).argsort(dim=-1) < num_sources)
-    measured = measure_dependencies(
-        predictor.probe,
-        sequences,
-        candidates,
-        probabilities,
-        backbone.mask_token_id,
-        estimator,
-        sources,
-        min_probability,
-        generator,
-    )
+    state = (sequences, candidates, probabilities, backbone.mask_token_id)
+    measured = measure_dependencies(predictor.probe, *state, estimator, sources, min_probability, generator)
     positions = torch.arange(sequences.shape[1], device=sequences.device).expand_as(sequences)
     if attention_mask is not None:
         positions = left_padded_positions(attention_mask)
