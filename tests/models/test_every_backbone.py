@@ -133,7 +133,9 @@ def test_hidden_states_come_from_after_the_final_norm(models, model_type):
 
 
 @every_backbone
-def test_a_head_is_trained_adapted_and_exported(model_type, tmp_path):
+def test_a_head_is_trained_adapted_and_exported(model_type, tmp_path, monkeypatch):
+    # The trainer collects the garbage of the whole process, which would take most of the time.
+    monkeypatch.setattr("gc.collect", lambda *generation: 0)
     model = build(model_type)
     prompts = [TokenizedPrompt((3 + row, 4), (6, 7, 8, 9)) for row in range(4)]
     settings = demask_hf.CollectionSettings(num_states=8, answer_length=4, num_sources=2, batch_size=8)
