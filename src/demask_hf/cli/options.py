@@ -103,12 +103,12 @@ class ModelOptions:
         from ..models.loading import load_model
 
         logging.disable_progress_bar()
-        loading = self.arguments(head)["loading"]
-        if is_shared and self.device is None and self.device_map is None:
+        device = self.device
+        if is_shared and device is None and self.device_map is None:
             from accelerate import PartialState
 
-            loading["device"] = str(PartialState().device)
-        return load_model(self.model_or_shipped, head, **loading)
+            device = str(PartialState().device)
+        return load_model(self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision)
 
     def arguments(self, head: str | None) -> dict[str, Any]:
         """Return `model` and `head`, and as `loading` the other arguments of [`load_model`]."""
