@@ -174,7 +174,8 @@ def _can_run(model: DemaskGenerationMixin, setting: Setting) -> bool:
     if not any(isinstance(need, Shadows) for need in rule.needs):
         return True
     try:
-        check_can_shadow(Backbone.of(model), rule.name, False)
+        mask_token_id = getattr(model.generation_config, "mask_token_id", None)
+        check_can_shadow(Backbone.of(model, mask_token_id), rule.name, False)
     except ValueError:
         return False
     return True
