@@ -108,7 +108,9 @@ class ModelOptions:
             from accelerate import PartialState
 
             device = str(PartialState().device)
-        return load_model(self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision)
+        return load_model(
+            self.model_or_shipped, head, device, self.device_map, self.dtype, self.revision, self.quantization
+        )
 
     def arguments(self, head: str | None) -> dict[str, Any]:
         """Return `model` and `head`, and as `loading` the other arguments of [`load_model`]."""

@@ -133,7 +133,7 @@ def reference_rows(report: Report) -> list[Row]:
             known.append(each.reference.setting)
             missing.append(each.reference)
     return [
-        {**row_of(each, report.margin, {}), "is_chosen": True, "is_on_front": False}
+        {**row_of(each, report.margin, {}), "is_chosen": True, "is_on_front": False, "aup": None}
         for each in (compare(missing, missing) if missing else ())
     ]
 

@@ -42,3 +42,16 @@ def check_drafts(rule: UnmaskingStrategy, config: DemaskGenerationConfig) -> Non
             f"`cache_refresh_interval` must be None for strategy {rule.name!r}, whose drafts use the keys and values "
             f"of their block, got {config.cache_refresh_interval}."
         )
+
+
+def check_batch_invariance(config: DemaskGenerationConfig) -> None:
+    """Refuse to compile what must not depend on other rows.
+
+    Raises:
+        ValueError: if both are asked for.
+    """
+    if config.batch_invariant and config.compile:
+        raise ValueError(
+            "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
+            f"rows, got {config.compile!r}."
+        )

@@ -19,7 +19,7 @@ from ..strategies.needs import Shadows
 from .blocks import block_numbers, check_block_causal, num_blocks_of
 from .caching import check_can_cache, chosen_cache
 from .canvases import check_canvas, check_canvas_length
-from .combinations import check_drafts, check_every_position_is_seen
+from .combinations import check_batch_invariance, check_drafts, check_every_position_is_seen
 from .configuration import DemaskGenerationConfig
 from .constraint import automaton_of, check_fits
 from .inputs import check_prompts, row_seeds
@@ -77,11 +77,7 @@ def prepare(
     check_drafts(rule, config)
     if any(isinstance(need, Shadows) for need in rule.needs):
         check_can_shadow(backbone, getattr(rule, "name", type(rule).__name__), bool(config.batch_invariant))
-    if config.batch_invariant and config.compile:
-        raise ValueError(
-            "`compile` must be False with `batch_invariant=True`, as what is compiled depends on the lengths of other "
-            f"rows, got {config.compile!r}."
-        )
+    check_batch_invariance(config)
     input_ids = check_prompts(input_ids, attention_mask)
     check_tokens(backbone, config, input_ids)
     settings = _resolved_settings(backbone, rule, config, input_ids, attention_mask, generator)
