@@ -4,8 +4,10 @@
     python benchmarks/field.py --out runs/field_t1 --num-prompts 3 --temperature 1 --quick
 
 Further arguments are those of `demask-hf benchmark`; the same command with more prompts goes on where the other one
-stopped. The limits come from 70 validation prompts (10 of each family) at temperature 0: for most rules the one with
-the fewest passes that loses nothing there, and one at the other end. --quick leaves out the rules that take most time.
+stopped. Limits of the rules that were there before, and of frechet, local_leap, the factor rules, punt and
+entropy_bound by confidence, come from 70 validation prompts at temperature 0: the one with the fewest passes that loses
+nothing there, and one at the other end. The others come from the rules' papers or from 21 validation prompts, and some
+from neither; nothing was chosen at other temperatures. --quick leaves out the rules that take most time.
 """
 
 import sys

@@ -64,8 +64,8 @@ def trained(work: Path, num_steps: int) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def compared(
-    model: Any, tokenizer: Any, family: TaskFamily, sizes: dict[str, int], work: Path
+def compared(  # noqa: PLR0913, the facts of a comparison
+    model: Any, tokenizer: Any, family: TaskFamily, sizes: dict[str, int], work: Path, temperature: float = 0.0
 ) -> Iterator[dict[str, Any]]:
     """Yield the reference and the chosen limit of each walk on one family."""
     table = work / f"{family.name}.json"
@@ -75,7 +75,7 @@ def compared(
 
     def outcome(split: str, text: str) -> list[Outcome]:
         found = []
-        for setting in parse_settings(text, {"max_new_tokens": ANSWER_LENGTH}):
+        for setting in parse_settings(text, {"max_new_tokens": ANSWER_LENGTH, "temperature": temperature}):
             fields = {**setting.strategy, **({"table": str(table)} if setting.strategy["name"] == "table" else {})}
             records = evaluate(model, tokenizer, tasks[split], fields, **setting.options)
             found.append(Outcome.of_records(records, setting))
@@ -84,6 +84,7 @@ def compared(
     def row(walk: str, one: Outcome) -> dict[str, Any]:
         return {
             "family": family.name,
+            "temperature": temperature,
             "walk": walk,
             "setting": one.setting.label,
             "accuracy": one.accuracy,
@@ -117,10 +118,11 @@ def main() -> None:
         write_json(arguments.out, {"sizes": sizes, "rows": rows})
         print(*rows[-1 - len(WALKS) :], sep="\n", flush=True)
     model, tokenizer = trained(arguments.work, arguments.steps)
-    for family in MIXTURE:
-        rows += compared(model, tokenizer, family, sizes, arguments.work)
-        write_json(arguments.out, {"sizes": sizes, "rows": rows})
-        print(*rows[-1 - len(WALKS) :], sep="\n", flush=True)
+    for temperature in (0.0, 1.0):
+        for family in MIXTURE:
+            rows += compared(model, tokenizer, family, sizes, arguments.work, temperature)
+            write_json(arguments.out, {"sizes": sizes, "rows": rows})
+            print(*rows[-1 - len(WALKS) :], sep="\n", flush=True)
 
 
 if __name__ == "__main__":

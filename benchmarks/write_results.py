@@ -250,7 +250,8 @@ def baselines_table(name: str) -> list[str]:
     """Return right answers and passes of the walk with the head, with a table, and with distances, by family."""
     rows: dict[str, dict[str, Any]] = {}
     for one in facts_of(name)["rows"]:
-        rows.setdefault(one["family"], {})[one["walk"]] = f"{one['accuracy']:.0%}, {one['forward_passes']:.1f}"
+        family = one["family"] + (", temperature 1" if one["temperature"] else "")
+        rows.setdefault(family, {})[one["walk"]] = f"{one['accuracy']:.0%}, {one['forward_passes']:.1f}"
     walks = list(dict.fromkeys(one["walk"] for one in facts_of(name)["rows"]))
     columns = [Column("family", "family", is_text=True), *(Column(walk, walk) for walk in walks)]
     return markdown_lines(columns, [{"family": family, **cells} for family, cells in rows.items()])
