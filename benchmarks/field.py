@@ -5,9 +5,9 @@
 
 Further arguments are those of `demask-hf benchmark`; the same command with more prompts goes on where the other one
 stopped. Limits of the rules that were there before, and of frechet, local_leap, the factor rules, punt and
-entropy_bound by confidence, come from 70 validation prompts at temperature 0: the one with the fewest passes that loses
-nothing there, and one at the other end. The others come from the rules' papers or from 21 validation prompts, and some
-from neither; nothing was chosen at other temperatures. --quick leaves out the rules that take most time.
+entropy_bound by confidence, come from 70 validation prompts at temperature 0: the one with the fewest passes that
+loses nothing there, and one at the other end. The others come from the rules' papers or from 21 validation prompts,
+and some from neither; nothing was chosen at other temperatures. --quick leaves out the rules that take most time.
 """
 
 import sys
