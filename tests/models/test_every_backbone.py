@@ -29,6 +29,8 @@ BACKBONES: dict[str, dict] = {
     "a2d-qwen3": {"head_dim": 8},
     "a2d-qwen2": {},
     "a2d-llama": {},
+    "sdar": {"head_dim": 8},
+    "llada2_moe": {"head_dim": 8, **EXPERTS, "n_group": 2, "topk_group": 1},
 }
 # Those that transformers can spread over processes by the plan of their parent class, as tested here.
 TENSOR_PARALLEL = ("Dream", "llada", "lladamoe", "a2d-qwen3", "a2d-qwen2", "a2d-llama")
