@@ -167,7 +167,7 @@ def test_values_of_a_setting_make_a_grid():
         ("dmask", "`strategy` must be a registered name, got 'dmask'"),
         ("demask:dependency_bound=0.1/-1", "`dependency_bound` must be a number in"),
         ("demask:block_cahce=dual", "`block_cahce` must be a field of strategy 'demask' or .*; nearest: block_cache"),
-        ("demask:block_cache=both", "`block_cache` must be one of none, prefix, dual, got 'both'"),
+        ("demask:block_cache=both", "`block_cache` must be one of none, prefix, dual, exact, got 'both'"),
         ("demask:top_p=0.9/1.5", "`top_p` must be a number in"),
         ("demask:seed=1", "`seed` must be left out of a setting, got one: evaluation sets it itself."),
         ("demask:strategy=x", "`strategy` must be left out of a setting"),

@@ -13,7 +13,7 @@ from demask_hf.strategies import strategy_names
 
 MASK, EOS = 1, 2
 # Those that look at every position take no cache.
-READERS = {"dawn", "dapd", "edit", "prophet", "t2m", "wino"}
+READERS = {"adas", "dawn", "dapd", "edit", "prophet", "t2m", "wino"}
 # Drafts use the keys and values of their block, which are not renewed within it; see `strategies/test_lossless.py`.
 DRAFTERS = {"freedave", "lossless"}
 RULES = [{"strategy": name} for name in strategy_names() if name not in READERS | DRAFTERS]

@@ -32,7 +32,7 @@ class OperationCounter(TorchDispatchMode):
 
 
 # Looking at every position, or probing some, asks the device where they are, too.
-READERS = {"dawn", "dapd", "edit", "prophet", "t2m", "wino"}
+READERS = {"adas", "dawn", "dapd", "edit", "prophet", "t2m", "wino"}
 PROBERS = {"punt"}
 # Which drafts are verified, and where their candidates are, is asked, too.
 DRAFTERS = {"freedave", "lossless"}

@@ -10,6 +10,7 @@ DEFAULT_GRID = (
     "threshold:factor=0.003/0.01/0.03/0.1/0.3/0.8/1.2/2.0",
     "threshold:factor_variant=fast_dllm,factor=0.1/0.3/1",
     "threshold:factor_variant=d2cache,factor=0.1/0.3/1",
+    "quota:confidence_threshold=0.95/0.9/0.8/0.6",
     "local_leap:confidence_threshold=0.95,relaxed_threshold=0.9/0.75/0.3",
     "frechet:frechet_margin=0.9/0.25/0",
     "mean_field:intensity_threshold=0.99/0.9/0.5",
