@@ -12,6 +12,7 @@ from unittest import mock
 
 from campaign import Case
 
+from demask_hf.assets import TINY_DREAM
 from demask_hf.cli import main
 from demask_hf_command import COMMANDS
 
@@ -34,7 +35,7 @@ def _minimal(command: str, folder: Path) -> list[str]:
     different.write_text("".join(f'{{"prompt": "{letter}", "answer": "b"}}\n' for letter in "abcd"))
     checks = ["--num-verified", "1", "--num-calibrated", "1"]
     given = {
-        "head": ["model", "--data", str(different), "--out", str(folder / "new"), *checks],
+        "head": [TINY_DREAM, "--data", str(different), "--out", str(folder / "new"), *checks],
         "generate": ["a"],
         "watch": ["a", "--out", str(folder / "new.html")],
         "profile": ["a"],
