@@ -1,5 +1,6 @@
 """A2D: the stock classes with a full mask, recorded logits and decodes of the public code, and what is refused."""
 
+import functools
 import json
 
 import pytest
@@ -17,6 +18,9 @@ from transformers import (
 )
 
 import demask_hf
+from demask_hf.backbones.backbone import Backbone
+from demask_hf.backbones.prediction import PredictionRequest
+from demask_hf.generation.blocks import BlockLayout
 from demask_hf.models.a2d.configuration_a2d import A2DLlamaConfig, A2DQwen2Config, A2DQwen3Config
 from demask_hf.models.a2d.modeling_a2d import A2DLlamaLMHeadModel, A2DQwen2LMHeadModel, A2DQwen3LMHeadModel
 from demask_hf.training.prompts import TokenizedPrompt
@@ -219,3 +223,25 @@ def test_recorded_decodes_of_block_diffusion_are_reproduced(family, siblings):
                 assert next(answers)[: len(answer)] == answer
                 # It counts a forward for each block that only fills the cache.
                 assert len(answer) < length or count == case["nfe"] - num_blocks
+
+
+@every_family
+def test_recorded_logits_of_block_diffusion_are_reproduced(family, siblings):
+    recorded = load_file(siblings / f"a2d-{family}_logits.safetensors")
+    ids, mask = recorded["block8.input_ids"].long(), recorded["block8.attention_mask"]
+    # What attends to anything is no padding.
+    is_real = mask.any(dim=-1)[:, 0]
+    model = AutoModel.from_pretrained(siblings / "checkpoints" / f"a2d-{family}", block_size=8).eval()
+    with torch.no_grad():
+        output = model(
+            ids, attention_mask=mask, position_ids=recorded["block8.position_ids"].long(), output_hidden_states=True
+        )
+    # Rounding depends on the kernels of a CPU.
+    close = functools.partial(torch.testing.assert_close, atol=2e-5, rtol=1e-5)
+    close(output.logits[..., ::8][is_real], recorded["block8.logits_every8"][is_real])
+    close(output.hidden_states[-1][is_real], recorded["block8.hidden"][is_real])
+    # The blocks that the loop gives to the model are the same; the answer begins at a multiple of 8 columns.
+    backbone = Backbone.of(model, 511)
+    layout = BlockLayout.of_model(backbone, 16, is_real.long())
+    found = backbone.predict(PredictionRequest(ids, is_real, is_real.long(), blocks=layout.blocks))
+    close(found.logits[:, ::8], recorded["block8.logits_every8"][is_real])
