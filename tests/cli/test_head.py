@@ -71,7 +71,7 @@ def test_one_command_makes_a_head_and_resumes(run, files, data, tmp_path):
         (["--data", "none.jsonl", "--push", "name"], "`push` must be of the form organisation/name, got 'name'."),
         ([], "`--data` must be given for the recipe 'quick', which names no dataset."),
         (["--data", "none.jsonl"], "`data` must be a file, a folder or a dataset of the Hub, got 'none.jsonl'"),
-        (["--data", "DATA"], "`data` must hold at least 144 different prompts, of which 12 verify and 60 calibrate"),
+        (["--data", "DATA"], "`data` must hold at least 424 different prompts, of which 12 verify and 200 calibrate"),
         (["--data", "DATA", "--model", "x"], "`MODEL` must be given alone, got --model or --head with it."),
         (["--data", "DATA", "--steps", "0"], "`--steps` must be an integer of at least 1, got 0."),
     ],

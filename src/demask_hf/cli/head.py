@@ -286,7 +286,7 @@ def _run_stages(stages: dict[str, list[str]], out: Path, num_processes: int) -> 
         except ValueError as error:
             if name not in _CLAIMS:
                 raise
-            outcome = f"nothing to claim: {error}"
+            outcome = f"nothing to claim: {str(error).rstrip('.')}"
         seconds = time.perf_counter() - started
         done[name] = {"outcome": outcome, "seconds": round(seconds, 1)}
         write_json(file, done)

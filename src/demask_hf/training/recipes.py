@@ -66,7 +66,8 @@ class Recipe:
 #: "paper" has the two stages (targets on disk, then the training) and the data of arXiv 2604.02560. The numbers of
 #: states and steps are ours: the paper's text does not give them.
 RECIPES = {
-    "quick": Recipe(None, 4_000, 30, 256, 8, 0.5, 64, 2_000, 32, 12, 64, 60, (0.03, 0.06, 0.1)),
+    # With 200 prompts a mean loss of 0.02 is certified at the default limit, with 60 hardly any.
+    "quick": Recipe(None, 4_000, 30, 256, 8, 0.5, 64, 2_000, 32, 12, 64, 200, (0.03, 0.06, 0.1)),
     "paper": Recipe(
         "allenai/tulu-3-sft-mixture", 100_000, None, 256, 8, 0.0, 256, 20_000, 64, 100, 256, 300,
         (0.01, 0.02, 0.03, 0.06, 0.1, 0.2),
