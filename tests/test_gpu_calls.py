@@ -141,4 +141,5 @@ def test_make_passes_its_arguments_on():
         text=True,
         check=True,
     )
-    assert make.stdout.splitlines()[-1] == ".venv/bin/python benchmarks/gpu.py --out x/y --dry-run"
+    # Within another make, it also says which folder it is in.
+    assert ".venv/bin/python benchmarks/gpu.py --out x/y --dry-run" in make.stdout.splitlines()

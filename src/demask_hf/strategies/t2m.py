@@ -6,8 +6,9 @@ import torch
 
 from ..functional.dependency import ranks
 from ..validation import check_choice, check_count, check_interval
-from .base import UnmaskingStrategy, register_strategy
+from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .decision import Decision
+from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
@@ -79,6 +80,7 @@ class TokenToMaskStrategy(UnmaskingStrategy):
     remask_share: float = 0.25
     max_review_steps: int = 16
     _memory: "_Memory | None" = field(default=None, init=False, repr=False, compare=False)
+    _leaves_blocks: bool = field(default=False, init=False, repr=False, compare=False)
 
     remasks = True
     sequential_order = "token_probability"
@@ -93,6 +95,15 @@ class TokenToMaskStrategy(UnmaskingStrategy):
         check_count("max_position_remasks", self.max_position_remasks)
         check_count("max_review_steps", self.max_review_steps)
 
+    def bind(
+        self,
+        model: torch.nn.Module,
+        settings: DecodingSettings | None = None,
+        compiled: Compiled = as_it_is,
+    ) -> None:
+        # With block-causal attention a finished block is not looked at again, and each has its own review.
+        self._leaves_blocks = settings is not None and settings.block_alignment is not None
+
     def select(self, step: DenoisingStep) -> Decision:
         certainty, written, review = step.score("token_probability"), step.given("written"), step.given("review")
         is_sure = step.at_positions(certainty > self.confidence_threshold, False)
@@ -106,8 +117,10 @@ class TokenToMaskStrategy(UnmaskingStrategy):
             edited = self._doubted(step, self.editing_threshold)
         else:
             remasked = self._remasked(step, memory.probability, counts)
-        # Where a finished block is not looked at again, nothing is written when a row enters the next one.
-        num_reviews = memory.num_reviews * has_written[:, 0] + (has_written[:, 0] & ~step.candidates.any(dim=-1))
+        num_reviews = memory.num_reviews
+        if self._leaves_blocks:
+            num_reviews = num_reviews.masked_fill(step.block_step_index == 0, 0)
+        num_reviews = num_reviews + (has_written[:, 0] & ~step.candidates.any(dim=-1))
         # Of a token that was just written, the probability before it stood there counts.
         now = torch.where(filled, step.at_positions(certainty, 0.0), review.kept_probability)
         before = torch.where(has_written, now, memory.probability)
