@@ -34,6 +34,8 @@ continues where it was. On several machines, run the printed commands of collect
 """
 # A stage that finds nothing to claim does not end the others.
 _CLAIMS = ("verify", "calibrate")
+# Options that change no head.
+_NEUTRAL = ("out", "dry_run", "push", "num_processes", "license")
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,7 @@ def run(options: HeadOptions, data: DataOptions, model_options: ModelOptions, pa
     model_options = replace(model_options, model=path)
     check_source(source, data.split)
     with locked(out):
-        asked = {name: value for name, value in asdict(options).items() if name not in ("out", "dry_run", "push")}
-        asked = {name: value for name, value in asked.items() if name not in ("num_processes", "license")}
+        asked = {name: value for name, value in asdict(options).items() if name not in _NEUTRAL}
         facts = {**asked, "model": path, "revision": model_options.revision, **asdict(data)}
         keep_facts(out / "head.json", facts, "head")
         if not (out / "data" / f"{PARTS[-1]}.jsonl").exists():
