@@ -1,9 +1,11 @@
 """The LLaDA2 model, as its difference from Glm4Moe: attention is causal between blocks and full within one."""
 
+from typing import Any
+
 import torch
 from transformers import Glm4MoeForCausalLM, Glm4MoeModel
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Split, WeightConverter, WeightRenaming
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming
 
 from ...generation.mixin import DemaskGenerationMixin
 from ..blockwise import BlockCausalMixin
@@ -22,12 +24,26 @@ _RENAMED = {
 }
 
 
+class _SplitHeads(Chunk):
+    """Separate queries, keys and values; older transformers have no operation for parts of unequal size."""
+
+    @torch.no_grad()
+    def convert(
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        (found,) = input_dict.values()
+        tensor, config = found[0] if isinstance(found, list) else found, kwargs["config"]
+        counts = (config.num_attention_heads, *2 * (config.num_key_value_heads,))
+        parts = tensor.split([count * config.head_dim for count in counts], dim=self.dim)
+        return {name: part.contiguous() for name, part in zip(target_patterns, parts, strict=True)}
+
+
 def _conversions() -> list[WeightConverter | WeightRenaming]:
     """Return how tensors of the Hub become ours: experts are stacked, and queries, keys and values are separated."""
     experts = get_checkpoint_conversion_mapping("glm4_moe")
     parts = [f"{name}_proj.weight" for name in "qkv"]
     renamings = [WeightRenaming(theirs, ours) for theirs, ours in _RENAMED.items()]
-    return [*experts, *renamings, WeightConverter("query_key_value.weight", parts, [Split(dim=0)])]
+    return [*experts, *renamings, WeightConverter("query_key_value.weight", parts, [_SplitHeads(dim=0)])]
 
 
 class LLaDA2MoeModel(BlockCausalMixin, Glm4MoeModel):
