@@ -1,16 +1,20 @@
 """Prompts with answers: from JSON Lines, saved datasets or the Hub to token ids."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from ..files import parsed_lines, read_text
 from ..generation.encoding import Prompt, encode
 from ..validation import check_choice
+
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,12 @@ def read_prompts(
         use_chat_template = tokenizer.chat_template is not None
     if use_chat_template and tokenizer.chat_template is None:
         raise ValueError("`use_chat_template` must be False for a tokenizer without a chat template, got True.")
-    prompts = []
-    for place, row in _rows(source, split, revision):
-        try:
-            prompts.append(_tokenized(row, tokenizer, use_chat_template))
-        except ValueError as error:
-            raise ValueError(f"{place} of {str(source)!r} {error}") from None
-    if not prompts:
-        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
-    return prompts
+    tokenized = partial(_tokenized, tokenizer=tokenizer, use_chat_template=use_chat_template)
+    return list(_read(source, split, revision, tokenized))
 
 
 def read_records(source: str | Path, split: str = "train", revision: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a source as they are, with the fields that are read and no others.
+    """Return the records of a source one by one, with the fields that are read and no others.
 
     Args:
         source (`str` or `Path`):
@@ -89,17 +86,7 @@ def read_records(source: str | Path, split: str = "train", revision: str | None 
         OSError: if the source cannot be found.
         ImportError: if the source is a dataset and `datasets` is not installed.
     """
-    is_empty = True
-    for place, row in _rows(source, split, revision):
-        is_empty = False
-        try:
-            _check_row(row)
-        except ValueError as error:
-            raise ValueError(f"{place} of {str(source)!r} {error}") from None
-        names = ("prompt", "answer") if row.get("messages") is None else ("messages",)
-        yield {name: row[name] for name in names}
-    if is_empty:
-        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+    return _read(source, split, revision, _record)
 
 
 def prompt_of(record: dict[str, Any]) -> Prompt:
@@ -152,6 +139,27 @@ def _is_local(source: str | Path) -> bool:
 def prompts_digest(prompts: Sequence[TokenizedPrompt]) -> str:
     """Return the SHA-256 of prompts and answers in their order."""
     return hashlib.sha256(repr([(prompt.prompt, prompt.answer) for prompt in prompts]).encode()).hexdigest()
+
+
+def _read(source: str | Path, split: str, revision: str | None, read: Callable[[Any], _Found]) -> Iterator[_Found]:
+    """Yield what `read` makes of each record; its errors get the place of the record."""
+    is_empty = True
+    for place, row in _rows(source, split, revision):
+        is_empty = False
+        try:
+            found = read(row)
+        except ValueError as error:
+            raise ValueError(f"{place} of {str(source)!r} {error}") from None
+        yield found
+    if is_empty:
+        raise ValueError(f"`data` must hold at least one record, got none in {str(source)!r}.")
+
+
+def _record(row: Any) -> dict[str, Any]:
+    """Return the fields of a record that are read."""
+    _check_row(row)
+    names = ("prompt", "answer") if row.get("messages") is None else ("messages",)
+    return {name: row[name] for name in names}
 
 
 def _rows(source: str | Path, split: str, revision: str | None) -> Iterator[tuple[str, Any]]:
