@@ -27,8 +27,9 @@ _RENAMED = {
 class _SplitHeads(Chunk):
     """Separate queries, keys and values; older transformers have no operation for parts of unequal size."""
 
+    # The two classes above it in transformers disagree on the types.
     @torch.no_grad()
-    def convert(
+    def convert(  # type: ignore[override]
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **kwargs: Any
     ) -> dict[str, torch.Tensor]:
         (found,) = input_dict.values()
