@@ -81,10 +81,8 @@ def run(
 ) -> None:
     """Choose limits on validation prompts, report them on test prompts, and write tables, figures and the report."""
     from accelerate import PartialState
-    from tqdm import tqdm
 
     from ..evaluation.archive import ARCHIVE_FILE, Archive
-    from ..evaluation.benchmark import run_benchmark
     from ..evaluation.report import environment
     from ..evaluation.runs import Run
     from ..evaluation.specs import parse_settings
@@ -109,21 +107,7 @@ def run(
         runs = {
             split: Run(loaded[split], seeds[split], out / split, options.batch_size, decoding.seed) for split in loaded
         }
-        with tqdm(total=_most_settings(grid, options), unit="setting", desc="at most", disable=None) as bar:
-
-            def decode(run: Run, setting: Setting) -> None:
-                run.decode(model, tokenizer, setting)
-                bar.update()
-
-            report = run_benchmark(
-                grid,
-                runs.get("validation"),
-                runs["test"],
-                decode,
-                options.margin,
-                options.whole_length,
-                not options.chosen_only,
-            )
+        report = _compared(grid, runs, options, model, tokenizer)
         if PartialState().is_main_process:
             facts |= {
                 "model": model_options.public_model,
@@ -144,6 +128,35 @@ def run(
             }
             Archive(facts, grid, choosing, report.outcomes).write(out / ARCHIVE_FILE)
             _write(report, out, facts, runs["test"], model, tokenizer)
+
+
+def _compared(
+    grid: Sequence[Sequence[Setting]],
+    runs: dict[str, Run],
+    options: BenchmarkOptions,
+    model: DemaskGenerationMixin,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Report:
+    """Choose and decode the settings, and show how far that is."""
+    from tqdm import tqdm
+
+    from ..evaluation.benchmark import run_benchmark
+
+    with tqdm(total=_most_settings(grid, options), unit="setting", desc="at most", disable=None) as bar:
+
+        def decode(run: Run, setting: Setting) -> None:
+            run.decode(model, tokenizer, setting)
+            bar.update()
+
+        return run_benchmark(
+            grid,
+            runs.get("validation"),
+            runs["test"],
+            decode,
+            options.margin,
+            options.whole_length,
+            not options.chosen_only,
+        )
 
 
 def _most_settings(grid: Sequence[Sequence[Setting]], options: BenchmarkOptions) -> int:
