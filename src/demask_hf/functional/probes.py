@@ -17,6 +17,9 @@ TARGET_ESTIMATORS = (*ESTIMATORS, "sample")
 _LARGEST_FULL_VOCABULARY = 1024
 _NUM_TOP_TOKENS = 32
 _MAX_PROBE_ELEMENTS = 1 << 26
+# On a CPU, what one forward keeps must fit into its caches: with the small checkpoint 1.3 times faster than all probes
+# of 48 states together.
+_MAX_PROBE_TOKENS_ON_CPU = 1 << 11
 
 # (sequences of the probes, batch row of each, requested positions) -> probabilities in row-major order.
 Predict = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -98,6 +101,8 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
         uncovered = uncovered * sources[rows, columns]
     dependencies = torch.zeros(batch, size, size, device=sequences.device)
     chunk = max(1, _MAX_PROBE_ELEMENTS // (size * probabilities.shape[-1]))
+    if sequences.device.type == "cpu":
+        chunk = min(chunk, max(1, _MAX_PROBE_TOKENS_ON_CPU // sequences.shape[1]))
     for start in range(0, source.numel(), chunk):
         part = slice(start, start + chunk)
         probe_rows, probe_columns = rows[source[part]], columns[source[part]]
