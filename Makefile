@@ -41,7 +41,7 @@ reactions: $(READY)
 antibodies: $(READY)
 	$(BIN)/python -m pip install --no-deps antiberty==0.1.3
 	$(BIN)/python benchmarks/antibodies.py --out docs/results
-	$(BIN)/python benchmarks/antibody_tables.py docs/images/antibodies.png
+	$(BIN)/python benchmarks/infill_tables.py docs/images
 	$(BIN)/python benchmarks/write_results.py
 
 # What only a GPU can tell, in calls of less than ten minutes; resumes, and refuses without one. `make gpu

@@ -1,4 +1,4 @@
-"""AntiBERTy with our `generate`, its tokenizer, and states of it to train a dependency head on.
+"""AntiBERTy with our `generate`, its tokenizer, and what it may write.
 
 The checkpoint (Ruffolo and others, arXiv 2112.07782; MIT) comes in a wheel as a pickle. It is read once, without
 running code from it, and kept as safetensors.
@@ -6,36 +6,25 @@ running code from it, and kept as safetensors.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from antibody_chains import Chain
+from infilling import Batch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 import demask_hf
-from demask_hf.backbones.backbone import Backbone, backbone_facts
-from demask_hf.files import keep_facts
-from demask_hf.functional.masking import random_mask
-from demask_hf.functional.sampling import Sampling
-from demask_hf.training.collection import fill_shards
-from demask_hf.training.examples import DependencyExample, Examples, measure_examples
-from demask_hf.training.store import COLLECTION_FILE, SHARDS, StoredExamples
 
 
 PACKAGE, VERSION = "antiberty", "0.1.3"
 SPAN = 12
 TASKS = ("loop", "span")
-TEMPERATURE = 1.0
-# Heads are trained on the states of the first one, two, ... of these parts.
 PARTS = {96: 96, 400: 304, 1000: 600, 4000: 3000}
-_SHARD = 32
-# All tokens of all sources of a state are hundreds of forwards.
-_STATES_TOGETHER = {"train": _SHARD, "loop": 4}
 _CHECKPOINT = "antiberty/trained_models/AntiBERTy_md_smooth"
 
 
@@ -94,25 +83,6 @@ def new_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **names)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Left-padded chains with the places to write.
-
-    Args:
-        truth (`torch.LongTensor` of shape `(chains, length)`): Token ids of the chains.
-        attention_mask (`torch.LongTensor` of shape `(chains, length)`): 0 at padding.
-        is_open (`torch.BoolTensor` of shape `(chains, length)`): The places to write.
-    """
-
-    truth: torch.Tensor
-    attention_mask: torch.Tensor
-    is_open: torch.Tensor
-
-    def masked(self, mask_token_id: int) -> torch.Tensor:
-        """Return the chains with all these places masked."""
-        return self.truth.masked_fill(self.is_open, mask_token_id)
-
-
 def batch_of(tokenizer: PreTrainedTokenizerFast, chains: Sequence[Chain], task: str, seed: int = 0) -> Batch:
     """Return chains with their third loop to write ("loop"), or a random span of 12 residues ("span")."""
     inputs = tokenizer([chain.residues for chain in chains], padding=True, return_tensors="pt")
@@ -130,110 +100,21 @@ def batch_of(tokenizer: PreTrainedTokenizerFast, chains: Sequence[Chain], task: 
     return Batch(truth, attention_mask, is_open)
 
 
-def measured_states(
-    model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    chains: Sequence[Chain],
-    folder: Path,
-    kind: str,
-    count: int,
-    seed: int,
-) -> StoredExamples:
-    """Draw states and measure them at the temperature in use; resumes after the last complete shard.
-
-    Args:
-        model: The model.
-        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
-        chains (`Sequence[Chain]`): Where the states come from.
-        folder (`Path`): Folder of the collection.
-        kind (`str`): One of `KINDS`.
-        count (`int`): Number of states.
-        seed (`int`): A shard is a function of the seed and its number.
-    """
-    num_shards = -(-count // _SHARD)
-    facts = {"num_states": count, "num_shards": num_shards, "seed": seed, "kind": kind, **vars(KINDS[kind])}
-    facts |= {"num_chains": len(chains), "temperature": TEMPERATURE, "backbone": backbone_facts(model)}
-    keep_facts(folder / COLLECTION_FILE, facts, "collection", [SHARDS])
-    sizes = {index: min(_SHARD, count - index * _SHARD) for index in range(num_shards)}
-
-    def shard(index: int) -> list[list[DependencyExample]]:
-        generator = torch.Generator().manual_seed(1000 * seed + index)
-        # No chain twice in a shard if there are enough.
-        order = torch.randperm(len(chains), generator=generator).repeat(-(-sizes[index] // len(chains)))
-        order = order[: sizes[index]]
-        chosen = sorted((chains[place] for place in order.tolist()), key=lambda chain: len(chain.residues))
-        size = _STATES_TOGETHER[kind]
-        parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-        return [measured(model, tokenizer, part, KINDS[kind], generator) for part in parts]
-
-    fill_shards(folder, sizes, shard, facts=facts)
-    return StoredExamples(folder)
-
-
 @dataclass(frozen=True)
-class Kind:
-    """Which states are drawn and how they are measured.
+class Antibodies:
+    """Heavy chains whose third loop, or a random span of 12 residues, is to be written; see `infilling.Domain`."""
 
-    Args:
-        estimator (`str`): As in [`measure_examples`].
-        num_sources (`int`): Likewise.
-        share_of_spans (`float`): Share of the states that are of a random span; the others are of the third loop.
-        share_of_whole (`float`): Share in which everything is masked. In the others a random part is visible: the
-            residues of the chain, or as often residues that the model drew.
-    """
+    model: Any
+    tokenizer: PreTrainedTokenizerFast
+    tasks: tuple[str, str] = TASKS
+    parts: dict[int, int] = field(default_factory=lambda: dict(PARTS))
+    rows_together: int = 10
 
-    estimator: str
-    num_sources: int
-    share_of_spans: float
-    share_of_whole: float
+    def batch(self, items: Sequence[Chain], task: str, seed: int = 0) -> Batch:
+        return batch_of(self.tokenizer, items, task, seed)
 
+    def length(self, item: Chain) -> int:
+        return len(item.residues)
 
-# States in which everything is masked come first in every decoding, and random ratios hardly ever mask all.
-KINDS = {
-    "train": Kind("sample", 8, 1 / 3, 0.25),
-    "loop": Kind("expectation", 64, 0.0, 1.0),
-}
-
-
-def measured(
-    model: Any, tokenizer: Any, chains: Sequence[Chain], kind: Kind, generator: torch.Generator
-) -> list[DependencyExample]:
-    """Return one measured state of each chain."""
-    seed, mask = int(torch.randint(1 << 40, (), generator=generator)), tokenizer.mask_token_id
-    batches = [batch_of(tokenizer, chains, task, seed) for task in TASKS]
-    truth, attention_mask = batches[0].truth, batches[0].attention_mask
-    draws = torch.rand(3, len(chains), 1, generator=generator)
-    is_open = torch.where(draws[0] < kind.share_of_spans, batches[1].is_open, batches[0].is_open)
-    candidates, visible = is_open, truth
-    if kind.share_of_whole < 1:
-        candidates = torch.where(draws[1] < kind.share_of_whole, is_open, random_mask(is_open, generator))
-        drawn = model.generate(
-            truth.masked_fill(is_open, mask),
-            attention_mask,
-            strategy="distance",
-            max_new_tokens=0,
-            temperature=TEMPERATURE,
-            seed=[seed + row for row in range(len(chains))],
-        )
-        visible = torch.where(draws[2] < 0.5, truth, drawn)
-    return measure_examples(
-        Backbone.of(model),
-        visible.masked_fill(candidates, mask),
-        None if attention_mask.all() else attention_mask,
-        candidates,
-        kind.num_sources,
-        generator,
-        kind.estimator,
-        min_probability=0.01,
-        sampling=Sampling(temperature=TEMPERATURE),
-    )
-
-
-def training_states(model: Any, tokenizer: Any, chains: Sequence[Chain], work: Path, count: int) -> Examples:
-    """Return the first states of the training chains, in memory; `count` is one of `PARTS`."""
-    parts = [(total, own) for total, own in PARTS.items() if total <= count]
-    found: list[DependencyExample] = []
-    for seed, (total, own) in enumerate(parts, start=1):
-        stored = measured_states(model, tokenizer, chains, work / f"states_{total}", "train", own, seed)
-        found += [stored[index] for index in range(len(stored))]
-    return found
+    def record(self, sequence: torch.Tensor, is_open: torch.Tensor) -> dict[str, Any]:
+        return {"written": "".join(self.tokenizer.convert_ids_to_tokens(sequence[is_open].tolist()))}

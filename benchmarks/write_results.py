@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import antibody_tables
+import infill_tables
 
 from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
@@ -271,7 +271,7 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "fit": fit_table,
     "walks": walks_table,
     "baselines": baselines_table,
-    **antibody_tables.TABLES,
+    **infill_tables.TABLES,
 }
 
 

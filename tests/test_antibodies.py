@@ -144,7 +144,7 @@ def test_likelihoods_by_hand(script, loaded):
     whole = batch.masked(tokenizer.mask_token_id)
     after_second = whole.clone()
     after_second[0, second] = batch.truth[0, second]
-    function, backbone = script("antibody_scores").likelihoods, Backbone.of(model)
+    function, backbone = script("infill_scores").likelihoods, Backbone.of(model)
     steps = torch.zeros_like(batch.truth)
     steps[0, first] = 1
     one_at_a_time, together, divergence = function(backbone, batch, batch.truth, steps)
@@ -161,22 +161,22 @@ def test_likelihoods_by_hand(script, loaded):
 
 
 def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
-    study, model, tables = script("antibodies"), script("antibody_model"), script("antibody_tables")
+    study, shared, tables = script("antibodies"), script("infill_study"), script("infill_tables")
     names = ("sequential", "demask 0.1, influence", "distance, gap 1", "distance, gap 2", "table 0.1")
-    for module in (study, model):
+    for module in (study, script("antibody_model")):
         monkeypatch.setattr(module, "PARTS", {6: 6})
     monkeypatch.setattr(study, "SETTINGS", {name: study.SETTINGS[name] for name in names})
-    monkeypatch.setattr(study, "EXACT", {name: own for name, own in study.EXACT.items() if "0.1" in name})
-    monkeypatch.setattr(study, "BESIDE", ("demask 0.1, influence", "distance, gap 2"))
-    counts = {"states": 6, "num-test": 4, "num-held-out": 3, "num-loops": 2, "steps": 2}
-    counts |= {"chains": 2, "span-chains": 2, "head-chains": 2, "exact-chains": 1, "width": 16}
+    monkeypatch.setattr(shared, "EXACT", {name: own for name, own in shared.EXACT.items() if "0.1" in name})
+    monkeypatch.setattr(shared, "BESIDE", ("demask 0.1, influence", "distance, gap 2"))
+    counts = {"states": 6, "num-test": 4, "num-held-out": 3, "measured": 2, "steps": 2}
+    counts |= {"rows": 2, "span-rows": 2, "head-rows": 2, "exact-rows": 1, "width": 16}
     arguments = [f"--{name}={count}" for name, count in counts.items()]
     arguments += [f"--work={tmp_path / 'work'}", f"--data={tmp_path / 'none'}", f"--wheel={wheel}", "--dtype=float32"]
     study.main([*arguments, f"--out={tmp_path / 'out'}"])
     written = [tmp_path / "out" / name for name in ("antibodies.json", "records/antibodies.json.xz")]
     before = [file.read_bytes() for file in written]
     # Everything is there already.
-    monkeypatch.setattr(study, "decode", None)
+    monkeypatch.setattr(shared, "decode", None)
     study.main([*arguments, f"--out={tmp_path / 'out'}"])
     assert before == [
         (tmp_path / "out" / name).read_bytes() for name in ("antibodies.json", "records/antibodies.json.xz")
@@ -184,18 +184,18 @@ def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "out")
     tables.outcomes_of.cache_clear()
     rows = {row["setting"]: row for row in tables.rows_of(tables.outcomes_of("antibodies")["loop"])}
-    assert list(rows) == [*names, *study.SHARPENING]
+    assert list(rows) == [*names, *shared.SHARPENING]
     assert rows["sequential"]["excess"][0] == pytest.approx(0, abs=1e-5)
     assert rows["distance, gap 1"]["passes"] == 1
     for name, table in tables.TABLES.items():
         part = "antibodies.loop" if name in ("strategies", "drawn", "front") else "antibodies"
         assert len(table(part)) > 2
-    tables.draw(tmp_path / "figure.png")
+    tables.draw(tmp_path / "figure.png", "antibodies.loop")
     tables.outcomes_of.cache_clear()
 
 
 def test_rows_by_hand(script):
-    tables = script("antibody_tables")
+    tables = script("infill_tables")
 
     def chain(written, own, chain_log_q, passes):
         facts = {"written": written, "num_forward_passes": passes, "num_probe_passes": 0, "num_right": 1}

@@ -1,6 +1,6 @@
-"""The tables and the figure of docs/antibodies.md, from the records and results of `antibodies.py`.
+"""The tables and figures of docs/antibodies.md and docs/code.md, from the records and results of the two studies.
 
-python benchmarks/antibody_tables.py docs/images/antibodies.png
+python benchmarks/infill_tables.py docs/images
 """
 
 import json
@@ -19,11 +19,14 @@ from demask_hf.tables import Column, markdown_lines
 
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+UNITS = {"antibodies": "residue", "code_model": "token"}
+FIGURES = {"antibodies": "loop", "code_model": "statement"}
 REFERENCE = "sequential"
 # Rules that look at the drawn token have one of their kind to be compared with.
 DRAWN_REFERENCE = "sequential, drawn token"
 DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
 _LOSSES = (0.05, 0.1, 0.15)
+_STYLES = {"influence": "s--", "total": "^:", "max": "v:"}
 _LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")
 
 
@@ -40,29 +43,33 @@ def facts_of(name: str) -> dict[str, Any]:
 
 
 def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFERENCE) -> list[dict[str, Any]]:
-    """Return one row for each setting; means over chains, and their standard errors.
+    """Return one row for each setting; means over what was written, and their standard errors.
 
     Args:
         found (`dict`): What each setting wrote.
-        reference (`str`, *optional*): The setting that the others are compared with on the same chains.
+        reference (`str`, *optional*): The setting that the others are compared with on the same rows.
     """
     rows = []
-    for name, chains in found.items():
-        letters = Counter("".join(chain["written"] for chain in chains))
+    for name, records in found.items():
+        letters = Counter("".join(record["written"] for record in records))
         shares = np.array(list(letters.values())) / sum(letters.values())
         row = {
             "setting": name,
-            "num_chains": len(chains),
-            "passes": float(np.mean([chain["num_forward_passes"] for chain in chains])),
-            "probes": float(np.mean([chain["num_probe_passes"] for chain in chains])),
-            "excess": _mean([_per_residue(chain, ("divergence",)) for chain in chains]),
-            "log_q": _mean([_log_q(chain) for chain in chains]),
+            "num_rows": len(records),
+            "passes": float(np.mean([record["num_forward_passes"] for record in records])),
+            "probes": float(np.mean([record["num_probe_passes"] for record in records])),
+            "excess": _mean([_per_token(record, ("divergence",)) for record in records]),
+            "log_q": _mean([_log_q(record) for record in records]),
             "entropy": float(-(shares * np.log(shares)).sum()),
-            "recovered": sum(chain["num_right"] for chain in chains) / sum(letters.values()),
+            "recovered": sum(record["num_right"] for record in records) / sum(map(_size, records)),
         }
+        if "parses" in records[0]:
+            row["parses"] = _mean([float(record["parses"]) for record in records])
         if reference is not None and name != reference:
-            own = zip(chains, found[reference], strict=True)
-            row["difference"] = _mean([_log_q(chain) - _log_q(other) for chain, other in own])
+            own = list(zip(records, found[reference], strict=True))
+            row["difference"] = _mean([_log_q(record) - _log_q(other) for record, other in own])
+            if "parses" in row:
+                row["parses_difference"] = _mean([float(record["parses"]) - other["parses"] for record, other in own])
         rows.append(row)
     return rows
 
@@ -82,42 +89,56 @@ def front_rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def strategies_table(part: str) -> list[str]:
-    """Return all settings of a part of the study, such as "antibodies.loop"."""
+    """Return all settings of a part of a study, such as "antibodies.loop"."""
     name, _, part = part.partition(".")
     found = outcomes_of(name)[part]
     rows = rows_of(
         {key: own for key, own in found.items() if key not in DRAWN}, REFERENCE if REFERENCE in found else None
     )
+    unit = UNITS[name]
     columns = [
         Column("setting", "setting", is_text=True),
         Column("passes", "passes", ".2f"),
-        Column("nats a residue lost by writing together (SE)", lambda row: _with_error(row["excess"], ".3f")),
-        Column("log q a residue (SE)", lambda row: _with_error(row["log_q"], ".2f")),
-        Column("difference to `sequential` (SE)", lambda row: _with_error(row.get("difference"), "+.2f")),
-        Column("entropy of residues", "entropy", ".2f"),
-        Column("recovered", "recovered", ".1%"),
+        Column(f"nats a {unit} lost by writing together (SE)", lambda row: _with_error(row["excess"], ".3f")),
+        *_likelihood_columns(unit),
+        *_content_columns(rows, unit),
     ]
     if any(row["probes"] for row in rows):
         columns.insert(2, Column("probes", "probes", ".0f"))
     return markdown_lines(columns, rows)
 
 
+def _likelihood_columns(unit: str) -> list[Column]:
+    return [
+        Column(f"log q a {unit} (SE)", lambda row: _with_error(row["log_q"], ".2f")),
+        Column("difference to `sequential` (SE)", lambda row: _with_error(row.get("difference"), "+.2f")),
+    ]
+
+
+def _content_columns(rows: list[dict[str, Any]], unit: str) -> list[Column]:
+    """Return what can be told of the written text itself."""
+    if "parses" not in rows[0]:
+        return [Column(f"entropy of {unit}s", "entropy", ".2f"), Column("recovered", "recovered", ".1%")]
+    return [
+        Column("parses (SE)", lambda row: _with_error(row["parses"], ".1%")),
+        Column("difference to `sequential` (SE) ", lambda row: _with_error(row.get("parses_difference"), "+.1%")),
+    ]
+
+
 def drawn_table(part: str) -> list[str]:
     """Return the rules that look at the drawn token, beside a reference of their own kind and beside `sequential`."""
     name, _, part = part.partition(".")
-    found = outcomes_of(name)[part]
+    found, unit = outcomes_of(name)[part], UNITS[name]
     rows = rows_of({key: found[key] for key in (REFERENCE, *DRAWN)})
     own = {row["setting"]: row for row in rows_of({key: found[key] for key in DRAWN}, DRAWN_REFERENCE)}
     columns = [
         Column("setting", "setting", is_text=True),
         Column("passes", "passes", ".2f"),
-        Column("log q a residue (SE)", lambda row: _with_error(row["log_q"], ".2f")),
-        Column("difference to `sequential` (SE)", lambda row: _with_error(row.get("difference"), "+.2f")),
+        *_likelihood_columns(unit),
         Column(
             "to its own reference (SE)", lambda row: _with_error(own.get(row["setting"], {}).get("difference"), "+.2f")
         ),
-        Column("entropy of residues", "entropy", ".2f"),
-        Column("recovered", "recovered", ".1%"),
+        *_content_columns(rows, unit),
     ]
     return markdown_lines(columns, rows)
 
@@ -165,7 +186,7 @@ def first_table(name: str) -> list[str]:
     sizes = sorted({size for row in rows for size in row["cost"]}, key=int)
 
     def column(size: str) -> Column:
-        return Column(f"{size} residues", lambda row: row["cost"].get(size), ".3f")
+        return Column(f"{size} {UNITS[name]}s", lambda row: row["cost"].get(size), ".3f")
 
     columns = [Column("dependencies", "dependencies", is_text=True), Column("order", "order", is_text=True)]
     return markdown_lines([*columns, *map(column, sizes)], rows)
@@ -181,12 +202,13 @@ TABLES = {
 }
 
 
-def draw(file: Path, part: str = "loop") -> None:
-    """Draw what each rule loses against its passes."""
+def draw(file: Path, part: str) -> None:
+    """Draw what each rule loses against its passes, in a part of a study, such as "antibodies.loop"."""
     from matplotlib.figure import Figure
 
+    name, _, task = part.partition(".")
     lines: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(outcomes_of("antibodies")[part]):
+    for row in rows_of(outcomes_of(name)[task]):
         if row["setting"] not in (REFERENCE, *DRAWN):
             lines.setdefault(_rule_of(row["setting"]), []).append(row)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -195,9 +217,11 @@ def draw(file: Path, part: str = "loop") -> None:
         rows = sorted(rows, key=lambda row: row["passes"])
         color = color_of(rule.split(",")[0].replace(" ", "_"))
         means, errors = zip(*(row["excess"] for row in rows), strict=True)
-        style = "s--" if "influence" in rule else "o-"
+        style = _STYLES.get(rule.partition(", ")[2], "o-")
         axes.errorbar([row["passes"] for row in rows], means, errors, fmt=style, color=color, label=rule, capsize=2)
-    axes.set(xlabel="forward passes for a loop", ylabel="nats a residue lost by writing together", ylim=(0, None))
+    axes.set(
+        xlabel=f"forward passes for a {task}", ylabel=f"nats a {UNITS[name]} lost by writing together", ylim=(0, None)
+    )
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
 
@@ -207,13 +231,18 @@ def _rule_of(setting: str) -> str:
     return _LIMIT.sub("", setting, count=1).rstrip(",")
 
 
-def _per_residue(chain: dict[str, Any], names: tuple[str, ...]) -> float:
-    return float(np.mean([chain[name] for name in names]) / len(chain["written"]))
+def _size(record: dict[str, Any]) -> int:
+    """Return how many tokens were written; residues are single letters."""
+    return record.get("num_written", len(record["written"]))
 
 
-def _log_q(chain: dict[str, Any]) -> float:
-    """Return the log-probability of a residue under the model's own chain, the mean of the orders that are known."""
-    return _per_residue(chain, tuple(name for name in ("steps_log_q", "left_log_q") if name in chain))
+def _per_token(record: dict[str, Any], names: tuple[str, ...]) -> float:
+    return float(np.mean([record[name] for name in names]) / _size(record))
+
+
+def _log_q(record: dict[str, Any]) -> float:
+    """Return the log-probability of a token under the model's own chain, the mean of the orders that are known."""
+    return _per_token(record, tuple(name for name in ("steps_log_q", "left_log_q") if name in record))
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
@@ -227,4 +256,6 @@ def _with_error(found: tuple[float, float] | None, form: str) -> str | None:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+    for study, first in FIGURES.items():
+        if (RESULTS / "records" / f"{study}.json.xz").exists():
+            draw(Path(sys.argv[1]) / f"{study}.png", f"{study}.{first}")

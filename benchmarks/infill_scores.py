@@ -1,11 +1,11 @@
-"""What `antibodies.py` measures: how likely a model finds what was written, and what heads and walks are worth."""
+"""How likely a model finds what was written, and what heads and walks are worth."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from antibody_model import TEMPERATURE, Batch
+from infilling import TEMPERATURE, Batch, Domain
 
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
@@ -21,20 +21,28 @@ _FARTHEST = 8
 
 
 def decode(
-    model: Any, tokenizer: Any, batch: Batch, setting: dict[str, Any], seeds: list[int]
+    domain: Domain, batch: Batch, setting: dict[str, Any], seeds: list[int], num_orders: int
 ) -> list[dict[str, Any]]:
-    """Decode a batch, and return what was written in each chain, what it took, and how likely the model finds it.
+    """Decode a batch, and return what was written in each row, what it took, and how likely the model finds it.
+
+    Args:
+        domain ([`Domain`]): The model.
+        batch ([`Batch`]): What to write.
+        setting (`dict[str, Any]`): The strategy, with `max_denoising_steps` if it needs it.
+        seeds (`list[int]`): One for each row.
+        num_orders (`int`): Orders of the model's own chain: that of the steps, and from the left.
 
     Returns:
-        `list[dict]` with `num_forward_passes`, `num_probe_passes`, `written` (letters), `num_right` residues that are
-        those of the chain; log-probabilities, summed over the residues: `written_log_p` as they were drawn, and
-        `steps_log_q` drawn one at a time in the order of the steps, within a step from the left; and `divergence`, an
-        estimate of the mean of their difference.
+        `list[dict]` with what `domain.record` tells, `num_forward_passes`, `num_probe_passes`, `num_written` tokens,
+        and `num_right` of them that are those of the sequence; log-probabilities, summed over the tokens:
+        `written_log_p` as they were drawn, `steps_log_q` drawn one at a time in the order of the steps, within a step
+        from the left, and with two orders `left_log_q`, drawn one at a time from the left; and `divergence`, an
+        estimate of the mean of the difference of the first two.
     """
-    strategy, mask = dict(setting), tokenizer.mask_token_id
+    strategy = dict(setting)
     steps = {name: strategy.pop(name) for name in ("max_denoising_steps",) if name in strategy}
-    output = model.generate(
-        batch.masked(mask),
+    output = domain.model.generate(
+        batch.masked(domain.tokenizer.mask_token_id),
         batch.attention_mask,
         strategy=strategy,
         max_new_tokens=0,
@@ -43,33 +51,22 @@ def decode(
         return_dict_in_generate=True,
         **steps,
     )
-    one_at_a_time, together, divergence = likelihoods(
-        Backbone.of(model), batch, output.sequences, output.unmask_step
-    ).tolist()
-    is_right = (output.sequences == batch.truth) & batch.is_open
-    return [
-        {
-            "num_forward_passes": int(output.num_forward_passes[row]),
-            "num_probe_passes": int(output.num_probe_passes[row]),
-            "written": "".join(tokenizer.convert_ids_to_tokens(output.sequences[row][batch.is_open[row]].tolist())),
-            "num_right": int(is_right[row].sum()),
-            "written_log_p": together[row],
-            "steps_log_q": one_at_a_time[row],
-            "divergence": divergence[row],
-        }
-        for row in range(len(seeds))
-    ]
-
-
-def add_order_from_left(model: Any, tokenizer: Any, batch: Batch, found: list[dict[str, Any]]) -> None:
-    """Add `left_log_q` to what [`decode`] found: how likely it is, drawn one residue at a time from the left."""
-    sequences = batch.truth.clone()
-    written = "".join(one["written"] for one in found)
-    sequences[batch.is_open] = torch.tensor(tokenizer.convert_tokens_to_ids(list(written)))
-    columns = torch.arange(sequences.shape[1]).expand_as(sequences)
-    from_left = likelihoods(Backbone.of(model), batch, sequences, columns)[0]
-    for one, value in zip(found, from_left.tolist(), strict=True):
-        one["left_log_q"] = value
+    backbone, sequences = Backbone.of(domain.model), output.sequences
+    one_at_a_time, together, divergence = likelihoods(backbone, batch, sequences, output.unmask_step).tolist()
+    facts: dict[str, list[Any]] = {
+        "num_forward_passes": output.num_forward_passes.tolist(),
+        "num_probe_passes": output.num_probe_passes.tolist(),
+        "num_written": batch.is_open.sum(dim=-1).tolist(),
+        "num_right": ((sequences == batch.truth) & batch.is_open).sum(dim=-1).tolist(),
+        "written_log_p": together,
+        "steps_log_q": one_at_a_time,
+        "divergence": divergence,
+    }
+    if num_orders == 2:
+        columns = torch.arange(sequences.shape[1]).expand_as(sequences)
+        facts["left_log_q"] = likelihoods(backbone, batch, sequences, columns)[0].tolist()
+    own = [domain.record(sequence, is_open) for sequence, is_open in zip(sequences, batch.is_open, strict=True)]
+    return [{**one, **{name: values[row] for name, values in facts.items()}} for row, one in enumerate(own)]
 
 
 @torch.no_grad()
@@ -83,12 +80,12 @@ def likelihoods(backbone: Backbone, batch: Batch, sequences: torch.Tensor, steps
     Args:
         backbone ([`Backbone`]): The model.
         batch ([`Batch`]): Which places are open.
-        sequences (`torch.LongTensor` of shape `(chains, length)`): What was written.
-        steps (`torch.LongTensor` of shape `(chains, length)`): Step of each place; one at a time, a step goes from the
+        sequences (`torch.LongTensor` of shape `(rows, length)`): What was written.
+        steps (`torch.LongTensor` of shape `(rows, length)`): Step of each place; one at a time, a step goes from the
             left.
 
     Returns:
-        `torch.Tensor` of shape `(3, chains)`: log-probability one at a time, together, and divergence; float64.
+        `torch.Tensor` of shape `(3, rows)`: log-probability one at a time, together, and divergence; float64.
     """
     states, asked, rows = [], [], []
     for row, sequence in enumerate(sequences):
@@ -113,17 +110,17 @@ def likelihoods(backbone: Backbone, batch: Batch, sequences: torch.Tensor, steps
         logits[:, backbone.mask_token_id] = float("-inf")
         found = logits.log_softmax(dim=-1)
         place, column = (own > 0).nonzero(as_tuple=True)
-        kind, chain = own[place, column], row[place]
-        written = found.gather(-1, sequences[chain, column][:, None]).squeeze(-1)
+        kind, origin = own[place, column], row[place]
+        written = found.gather(-1, sequences[origin, column][:, None]).squeeze(-1)
         is_single, is_begun = (kind & 1) > 0, (kind & 2) > 0
         if begun is None:
             begun = torch.zeros(*sequences.shape, found.shape[-1], dtype=torch.float64)
-        begun[chain[is_begun], column[is_begun]] = found[is_begun]
-        before = begun[chain[is_single], column[is_single]]
+        begun[origin[is_begun], column[is_begun]] = found[is_begun]
+        before = begun[origin[is_single], column[is_single]]
         apart = torch.where(before.exp() > 0, before.exp() * (before - found[is_single]), 0.0).sum(dim=-1)
-        sums[0].index_add_(0, chain[is_single], written[is_single])
-        sums[1].index_add_(0, chain[is_begun], written[is_begun])
-        sums[2].index_add_(0, chain[is_single], apart)
+        sums[0].index_add_(0, origin[is_single], written[is_single])
+        sums[1].index_add_(0, origin[is_begun], written[is_begun])
+        sums[2].index_add_(0, origin[is_single], apart)
     return sums
 
 

@@ -1,0 +1,233 @@
+"""A study of strategies on sequences of one kind: heads, what they know, and what each setting writes.
+
+At temperature 1 a decoding is right if it draws from the model's own chain, in which every token is drawn given all
+before. So what is measured is how likely the chain finds what was written. Everything that was measured is kept in the
+work folder; an interrupted run goes on where it was.
+"""
+
+import argparse
+import json
+import lzma
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from infill_scores import decode, first_sets, spread_by_distance
+from infilling import TEMPERATURE, Domain, measured_states, training_states
+
+from demask_hf import DemaskHead
+from demask_hf.backbones.backbone import backbone_facts
+from demask_hf.files import keep_facts, read_json, replacing, write_json
+from demask_hf.strategies.table import write_table
+from demask_hf.training import DependencyExample, distance_dependencies, fit_of, new_head, train_head
+
+
+Settings = dict[str, dict[str, Any]]
+Outcomes = dict[str, list[dict[str, Any]]]
+
+
+def settings_of(
+    schedules: Sequence[int], limits: Sequence[float], bounds: Sequence[float], gaps: Sequence[int]
+) -> Settings:
+    """Return settings by name.
+
+    Args:
+        schedules (`Sequence[int]`): Numbers of steps.
+        limits (`Sequence[float]`): Of `entropy_bound`.
+        bounds (`Sequence[float]`): Of `demask`, by confidence and by influence, and of `table`.
+        gaps (`Sequence[int]`): Of `distance`.
+    """
+    return {
+        "sequential": {"name": "sequential"},
+        **{f"schedule, {count} steps": {"name": "schedule", "max_denoising_steps": count} for count in schedules},
+        **{f"entropy bound {limit:g}": {"name": "entropy_bound", "entropy_bound": float(limit)} for limit in limits},
+        **{f"demask {bound:g}": {"name": "demask", "dependency_bound": bound} for bound in bounds},
+        **{
+            f"demask {bound:g}, influence": {"name": "demask", "dependency_bound": bound, "order": "influence"}
+            for bound in bounds
+        },
+        **{f"distance, gap {gap}": {"name": "distance", "gap": gap} for gap in gaps},
+        **{f"table {bound:g}": {"name": "table", "dependency_bound": bound} for bound in bounds},
+    }
+
+
+# They look at the drawn token, so that likely tokens are written first and unlikely ones are drawn again.
+SHARPENING: Settings = {
+    "sequential, drawn token": {"name": "sequential", "order": "token_probability"},
+    "threshold 0.5": {"name": "threshold", "confidence_threshold": 0.5},
+}
+# Dependencies measured with many more forwards than they save: what a perfect head would decode.
+EXACT: Settings = {
+    f"exact {bound:g}, influence": {
+        **{"name": "demask", "dependencies": "exact", "dependency_bound": bound, "order": "influence"}
+    }
+    for bound in (0.1, 0.3)
+}
+# Decoded beside them, and with the heads of fewer states.
+BESIDE = ("demask 0.1, influence", "demask 0.3, influence", "distance, gap 2")
+
+
+def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> None:
+    """Add the arguments that all studies have.
+
+    Args:
+        parser (`argparse.ArgumentParser`): The parser.
+        parts (`dict[int, int]`): Those of the domain.
+    """
+    parser.add_argument("--states", type=int, default=1000, choices=tuple(parts), help="states of the largest head")
+    parser.add_argument("--measured", type=int, default=16, help="held-out rows whose dependencies are all measured")
+    parser.add_argument("--rows", type=int, default=200, help="test rows to decode with all of a part to write")
+    parser.add_argument("--span-rows", type=int, default=100, help="test rows to decode with a span to write")
+    parser.add_argument("--head-rows", type=int, default=20, help="held-out rows to decode with every head")
+    parser.add_argument("--exact-rows", type=int, default=10, help="of these, rows for measured dependencies")
+    parser.add_argument("--orders", type=int, default=2, choices=(1, 2), help="orders of the model's own chain")
+    parser.add_argument("--steps", type=int, default=600, help="training steps of the head")
+    parser.add_argument("--width", type=int, default=64, help="width of the head")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+
+
+class Study:
+    """What was measured so far, in a folder.
+
+    Args:
+        domain ([`Domain`]): The model.
+        items (`tuple[Sequence, Sequence, Sequence]`): To train heads on, to judge them by, and for the test.
+        settings (`Settings`): What is decoded, by name.
+        folder (`Path`): The folder.
+        arguments (`argparse.Namespace`): Those of `add_arguments`.
+        facts (`dict[str, Any]`): What else must not change between two runs in one folder.
+    """
+
+    def __init__(  # noqa: PLR0913, the facts of a study
+        self,
+        domain: Domain,
+        items: tuple[Sequence[Any], Sequence[Any], Sequence[Any]],
+        settings: Settings,
+        folder: Path,
+        arguments: argparse.Namespace,
+        facts: dict[str, Any],
+    ):
+        self.domain, self.folder, self.arguments = domain, folder, arguments
+        self.settings = {name: dict(setting) for name, setting in (settings | SHARPENING).items()}
+        self.train, self.held_out, self.test = items
+        facts |= {name: getattr(arguments, name) for name in ("steps", "width")}
+        facts |= {"settings": self.settings | EXACT}
+        keep_facts(folder / "decoded" / "run.json", facts, "study", ["*/*/*.json"])
+        for setting in self.settings.values():
+            if setting["name"] == "table":
+                setting["table"] = str(folder / f"table_{arguments.states}.json")
+        print(f"{len(self.train)} to train, {len(self.held_out)} held out, {len(self.test)} to test", flush=True)
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of states that heads are trained on."""
+        return [count for count in self.domain.parts if count <= self.arguments.states]
+
+    def states(self, count: int) -> Any:
+        """Return the states that a head is trained on."""
+        return training_states(self.domain, self.train, self.folder, count)
+
+    def head(self, count: int) -> tuple[DemaskHead, dict[str, float]]:
+        """Return the head that is trained on so many states, and its fit on held-out rows that are wholly masked."""
+        folder = self.folder / f"head_{count}"
+        states = self.states(count)
+        if not (folder / "config.json").exists():
+            head = new_head(backbone_facts(self.domain.model), 0, width=self.arguments.width)
+            schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": 0}
+            schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
+            quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+            train_head(head, states, self.whole, folder / "training", use_cpu=True, **schedule, **quiet)
+            head.save_pretrained(folder)
+        head = DemaskHead.from_pretrained(folder)
+        return head, fit_of(head, states, self.whole)
+
+    @cached_property
+    def whole(self) -> list[DependencyExample]:
+        """Held-out rows that are wholly masked, measured exactly."""
+        count = self.arguments.measured
+        stored = measured_states(self.domain, self.held_out, self.folder / "whole", "whole", count, seed=99)
+        return [stored[index] for index in range(len(stored))]
+
+    def decoded(self, items: Sequence[Any], place: str, task: str, settings: Settings) -> Outcomes:
+        """Return what every setting wrote, and how likely it is."""
+        found: Outcomes = {name: [] for name in settings}
+        for start in range(0, len(items), self.domain.rows_together):
+            numbers = list(range(start, min(start + self.domain.rows_together, len(items))))
+            batch = self.domain.batch([items[number] for number in numbers], task, seed=start)
+            for name, setting in settings.items():
+                file = self.folder / "decoded" / place / task / f"{name}-{start:03d}.json"
+                own = read_json(file)["rows"] if file.exists() else []
+                if not own or (self.arguments.orders == 2 and "left_log_q" not in own[0]):
+                    own = decode(self.domain, batch, setting, numbers, self.arguments.orders)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_json(file, {"rows": own})
+                    print(f"{place} {task} {start}: {name}", flush=True)
+                found[name] += own
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fit of heads by number of states, dependencies by distance, and what first sets cost."""
+        heads, fits = {}, []
+        for count in self.sizes:
+            heads[f"head, {count} states"], fit = self.head(count)
+            fits.append({"num_states": count, **fit})
+            print(f"head: {fits[-1]}", flush=True)
+        table = distance_dependencies(self.states(self.arguments.states))
+        write_table(self.folder / f"table_{self.arguments.states}.json", table)
+        return {
+            "fits": fits,
+            "distances": spread_by_distance(self.whole),
+            "first_sets": first_sets(heads, table, self.whole),
+            "num_measured": len(self.whole),
+        }
+
+    def decoded_with_heads(self) -> dict[str, Outcomes]:
+        """Return what is written in held-out rows with every head, and with measured dependencies."""
+        task, arguments = self.domain.tasks[0], self.arguments
+        few = self.held_out[: arguments.head_rows]
+        beside = {name: self.settings[name] for name in BESIDE}
+        learned = {name: setting for name, setting in beside.items() if setting["name"] == "demask"}
+        outcomes: dict[str, Outcomes] = {"heads": {}}
+        for count in self.sizes:
+            self.domain.model.set_demask_head(self.head(count)[0])
+            found = self.decoded(few, f"head_{count}", task, learned)
+            outcomes["heads"] |= {f"{name}, head of {count} states": own for name, own in found.items()}
+        rest = {name: setting for name, setting in beside.items() if name not in learned}
+        outcomes["heads"] |= self.decoded(few, "held_out", task, rest)
+        if arguments.exact_rows:
+            exact = self.decoded(few[: arguments.exact_rows], "held_out", task, EXACT)
+            same = {name: own[: arguments.exact_rows] for name, own in outcomes["heads"].items()}
+            outcomes["exact"] = same | exact
+        return outcomes
+
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Return what was written, by part of the study and by setting."""
+        outcomes = self.decoded_with_heads() if self.arguments.head_rows else {}
+        self.domain.model.set_demask_head(self.head(self.arguments.states)[0])
+        # What depends on the states lies in folders of its own, so that more of them do not need the rest again.
+        is_learned = {name: setting["name"] in ("demask", "table") for name, setting in self.settings.items()}
+        folders = {False: "test", True: f"test_{self.arguments.states}"}
+        for task, count in zip(self.domain.tasks, (self.arguments.rows, self.arguments.span_rows), strict=True):
+            if count:
+                found: Outcomes = {}
+                for kind, folder in folders.items():
+                    own = {name: setting for name, setting in self.settings.items() if is_learned[name] == kind}
+                    found |= self.decoded(self.test[:count], folder, task, own)
+                outcomes[task] = {name: found[name] for name in self.settings}
+        return outcomes
+
+    def write(self, name: str, facts: dict[str, Any]) -> None:
+        """Measure what is missing, and write facts and records of the study.
+
+        Args:
+            name (`str`): Name of the files.
+            facts (`dict[str, Any]`): What else to write.
+        """
+        facts = {**self.facts(), "num_states": self.arguments.states, "temperature": TEMPERATURE, **facts}
+        out = self.arguments.out
+        (out / "records").mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{name}.json", facts)
+        content = json.dumps({"outcomes": self.outcomes()}, separators=(",", ":"))
+        with replacing(out / "records" / f"{name}.json.xz") as temporary:
+            temporary.write_bytes(lzma.compress(content.encode()))
