@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from code_backbone import PARTS, Statements, trained
-from code_statements import Statement, load_statements
+from code_statements import SPLITS, Statement, load_statements
 from infill_study import Settings, Study, add_arguments, settings_of
 
 
@@ -51,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser, PARTS)
     parser.set_defaults(states=16_000, measured=64, rows=400, span_rows=400, orders=1, steps=3000)
     arguments = parser.parse_args(argv)
+    arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer, statements = load_statements(arguments.work, arguments.vocabulary)
     sizes, steps = (arguments.hidden_size, arguments.layers), arguments.training_steps
     fast = not arguments.float32
     model = trained(tokenizer, statements["train"], arguments.work, sizes, steps, fast, arguments.device)
     domain = Statements(model.cpu(), tokenizer)
-    held_out, test = (chosen(statements[split], 1000, seed=0) for split in ("validation", "test"))
+    held_out, test = (chosen(statements[split], 1000, seed=0) for split in SPLITS[1:])
     parsed = {
         "sequential": domain.share_parsed(held_out[:200], strategy="sequential"),
         "at once": domain.share_parsed(held_out[:200], strategy="schedule", max_denoising_steps=1),

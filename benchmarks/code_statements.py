@@ -169,7 +169,6 @@ def load_statements(work: Path, vocabulary: int) -> tuple[PreTrainedTokenizerFas
     """Return the tokenizer and the statements by split; read from the standard library once, then from the folder."""
     file = work / "statements.json"
     if not file.exists():
-        work.mkdir(parents=True, exist_ok=True)
         found = read_statements(Path(sysconfig.get_paths()["stdlib"]))
         tokenizer = new_tokenizer(list(found["train"]), vocabulary)
         tokenizer.save_pretrained(work / "tokenizer")
