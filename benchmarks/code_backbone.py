@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from code_statements import TASKS, Statement, StatementBatches, is_statement, rows_of
-from infilling import TEMPERATURE, Batch
+from infilling import Batch, decoded
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from demask_hf.models.dream.configuration_dream import DreamConfig
@@ -100,21 +100,9 @@ class Statements:
         whole = self.tokenizer.decode(sequence[start:-1])
         return {"written": self.tokenizer.decode(sequence[is_open]), "parses": is_statement(whole)}
 
-    def share_parsed(self, items: Sequence[Statement], **settings: Any) -> float:
-        """Return which share of the statements parses that the model writes, given their numbers of tokens.
-
-        Args:
-            items (`Sequence[Statement]`): Where contexts and numbers of tokens come from.
-            **settings: Of `generate`.
-        """
-        batch = self.batch(items, self.tasks[0])
-        written = self.model.generate(
-            batch.masked(self.tokenizer.mask_token_id),
-            batch.attention_mask,
-            max_new_tokens=0,
-            temperature=TEMPERATURE,
-            seed=list(range(len(items))),
-            **settings,
-        )
+    def share_parsed(self, items: Sequence[Statement], task: str, strategy: dict[str, Any]) -> float:
+        """Return which share of the statements parses that the model writes, given their numbers of tokens."""
+        batch = self.batch(items, task)
+        written = decoded(self, batch, strategy, list(range(len(items)))).sequences
         rows = zip(written, batch.is_open, strict=True)
         return sum(self.record(*row)["parses"] for row in rows) / len(items)

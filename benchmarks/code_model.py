@@ -22,7 +22,7 @@ from infill_study import Settings, Study, add_arguments, settings_of
 
 
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.6)
-SETTINGS: Settings = settings_of((1, 2, 3, 4, 6), (0.5, 1, 2, 3, 4), BOUNDS, (2, 3, 4, 6)) | {
+SETTINGS: Settings = settings_of((2, 3, 4, 6), (0.5, 1, 2, 3, 4), BOUNDS, (1, 2, 3, 4, 6)) | {
     **{f"punt {limit:g}": {"name": "punt", "kl_threshold": limit} for limit in (0.01, 0.1, 0.5)},
     **{
         f"dapd {bound:g}": {"name": "dapd", "initial_bound": bound, "final_bound": bound}
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="device to train on")
     parser.add_argument("--only-train", action="store_true", help="end after the training")
     add_arguments(parser, PARTS)
-    parser.set_defaults(states=16_000, measured=64, rows=400, span_rows=400, orders=1, steps=3000)
+    parser.set_defaults(states=16_000, visited=16_000, measured=64, rows=400, span_rows=400, orders=1, steps=3000)
     arguments = parser.parse_args(argv)
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer, statements = load_statements(arguments.work, arguments.vocabulary)
@@ -58,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = trained(tokenizer, statements["train"], arguments.work, sizes, steps, fast, arguments.device)
     domain = Statements(model.cpu(), tokenizer)
     held_out, test = (chosen(statements[split], 1000, seed=0) for split in SPLITS[1:])
+    ways = {"sequential": {"name": "sequential"}, "in one pass": {"name": "distance", "gap": 1}}
     parsed = {
-        "sequential": domain.share_parsed(held_out[:200], strategy="sequential"),
-        "at once": domain.share_parsed(held_out[:200], strategy="schedule", max_denoising_steps=1),
+        task: {way: domain.share_parsed(held_out[:200], task, strategy) for way, strategy in ways.items()}
+        for task in domain.tasks
     }
     print(f"share of statements that parse: {parsed}", flush=True)
     if not arguments.only_train:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from infilling import TEMPERATURE, Batch, Domain
+from infilling import Batch, Domain, decoded
 
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
@@ -41,16 +41,7 @@ def decode(
     """
     strategy = dict(setting)
     steps = {name: strategy.pop(name) for name in ("max_denoising_steps",) if name in strategy}
-    output = domain.model.generate(
-        batch.masked(domain.tokenizer.mask_token_id),
-        batch.attention_mask,
-        strategy=strategy,
-        max_new_tokens=0,
-        temperature=TEMPERATURE,
-        seed=seeds,
-        return_dict_in_generate=True,
-        **steps,
-    )
+    output = decoded(domain, batch, strategy, seeds, **steps)
     backbone, sequences = Backbone.of(domain.model), output.sequences
     one_at_a_time, together, divergence = likelihoods(backbone, batch, sequences, output.unmask_step).tolist()
     facts: dict[str, list[Any]] = {

@@ -25,6 +25,9 @@ from demask_hf.training import DependencyExample, distance_dependencies, fit_of,
 
 Settings = dict[str, dict[str, Any]]
 Outcomes = dict[str, list[dict[str, Any]]]
+# Name of the head that is trained on states that decoding with another one visits, and of such states.
+VISITED = "visited"
+_TABLE = "table.json"
 
 
 def settings_of(
@@ -35,20 +38,27 @@ def settings_of(
     Args:
         schedules (`Sequence[int]`): Numbers of steps.
         limits (`Sequence[float]`): Of `entropy_bound`.
-        bounds (`Sequence[float]`): Of `demask`, by confidence and by influence, and of `table`.
+        bounds (`Sequence[float]`): Of `demask` and `table`, in several orders.
         gaps (`Sequence[int]`): Of `distance`.
     """
     return {
         "sequential": {"name": "sequential"},
         **{f"schedule, {count} steps": {"name": "schedule", "max_denoising_steps": count} for count in schedules},
         **{f"entropy bound {limit:g}": {"name": "entropy_bound", "entropy_bound": float(limit)} for limit in limits},
-        **{f"demask {bound:g}": {"name": "demask", "dependency_bound": bound} for bound in bounds},
-        **{
-            f"demask {bound:g}, influence": {"name": "demask", "dependency_bound": bound, "order": "influence"}
-            for bound in bounds
-        },
+        **_walks("demask", bounds, ("confidence", "influence", "degree")),
         **{f"distance, gap {gap}": {"name": "distance", "gap": gap} for gap in gaps},
-        **{f"table {bound:g}": {"name": "table", "dependency_bound": bound} for bound in bounds},
+        **_walks("table", bounds, ("confidence", "degree")),
+    }
+
+
+def _walks(name: str, bounds: Sequence[float], orders: Sequence[str]) -> Settings:
+    """Return the settings of a strategy that walks by dependencies; the order "confidence" goes without saying."""
+    return {
+        f"{name} {bound:g}{'' if order == 'confidence' else f', {order}'}": {
+            **{"name": name, "dependency_bound": bound, "order": order}
+        }
+        for order in orders
+        for bound in bounds
     }
 
 
@@ -59,13 +69,14 @@ SHARPENING: Settings = {
 }
 # Dependencies measured with many more forwards than they save: what a perfect head would decode.
 EXACT: Settings = {
-    f"exact {bound:g}, influence": {
-        **{"name": "demask", "dependencies": "exact", "dependency_bound": bound, "order": "influence"}
+    f"exact {bound:g}, {order}": {
+        **{"name": "demask", "dependencies": "exact", "dependency_bound": bound, "order": order}
     }
+    for order in ("influence", "degree")
     for bound in (0.1, 0.3)
 }
-# Decoded beside them, and with the heads of fewer states.
-BESIDE = ("demask 0.1, influence", "demask 0.3, influence", "distance, gap 2")
+# Decoded beside them, and with every head.
+BESIDE = ("demask 0.1, influence", "demask 0.3, influence", "demask 0.3, degree", "distance, gap 2")
 
 
 def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> None:
@@ -76,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> Non
         parts (`dict[int, int]`): Those of the domain.
     """
     parser.add_argument("--states", type=int, default=1000, choices=tuple(parts), help="states of the largest head")
+    parser.add_argument("--visited", type=int, default=3000, help="further states that decoding with this head visits")
     parser.add_argument("--measured", type=int, default=16, help="held-out rows whose dependencies are all measured")
     parser.add_argument("--rows", type=int, default=200, help="test rows to decode with all of a part to write")
     parser.add_argument("--span-rows", type=int, default=100, help="test rows to decode with a span to write")
@@ -116,38 +128,52 @@ class Study:
         keep_facts(folder / "decoded" / "run.json", facts, "study", ["*/*/*.json"])
         for setting in self.settings.values():
             if setting["name"] == "table":
-                setting["table"] = str(folder / f"table_{arguments.states}.json")
+                setting["table"] = str(folder / _TABLE)
         print(f"{len(self.train)} to train, {len(self.held_out)} held out, {len(self.test)} to test", flush=True)
+
+    @cached_property
+    def heads(self) -> dict[str, DemaskHead]:
+        """A head for each number of states, and one that is trained on the states that the largest visits, too."""
+        found = {str(count): self._head(str(count), self.states(count)) for count in self.sizes}
+        return found | {VISITED: self._head(VISITED, self.states(VISITED))}
 
     @property
     def sizes(self) -> list[int]:
         """The numbers of states that heads are trained on."""
         return [count for count in self.domain.parts if count <= self.arguments.states]
 
-    def states(self, count: int) -> Any:
+    def states(self, which: int | str) -> list[DependencyExample]:
         """Return the states that a head is trained on."""
-        return training_states(self.domain, self.train, self.folder, count)
+        if which != VISITED:
+            return training_states(self.domain, self.train, self.folder, int(which))
+        return self.states(self.sizes[-1]) + self._visited("visited", self.train, self.arguments.visited)
 
-    def head(self, count: int) -> tuple[DemaskHead, dict[str, float]]:
-        """Return the head that is trained on so many states, and its fit on held-out rows that are wholly masked."""
-        folder = self.folder / f"head_{count}"
-        states = self.states(count)
+    @cached_property
+    def held_out_states(self) -> dict[str, list[DependencyExample]]:
+        """States of held-out rows that are wholly masked, and some that decoding visits, measured exactly."""
+        count = self.arguments.measured
+        stored = measured_states(self.domain, self.held_out, self.folder / "whole", "whole", count, seed=99)
+        visited = self._visited("held_out_visited", self.held_out, count)
+        return {"whole": [stored[index] for index in range(len(stored))], VISITED: visited}
+
+    def _visited(self, kind: str, items: Sequence[Any], count: int) -> list[DependencyExample]:
+        """Return states that decoding with the head of the most states visits."""
+        largest = str(self.sizes[-1])
+        self.domain.model.set_demask_head(self._head(largest, self.states(int(largest))))
+        stored = measured_states(self.domain, items, self.folder / kind, kind, count, seed=98)
+        return [stored[index] for index in range(len(stored))]
+
+    def _head(self, name: str, states: list[DependencyExample]) -> DemaskHead:
+        """Return the head of a name, trained if it is not there yet."""
+        folder = self.folder / f"head_{name}"
         if not (folder / "config.json").exists():
             head = new_head(backbone_facts(self.domain.model), 0, width=self.arguments.width)
             schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": 0}
             schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
             quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-            train_head(head, states, self.whole, folder / "training", use_cpu=True, **schedule, **quiet)
+            train_head(head, states, states[:1], folder / "training", use_cpu=True, **schedule, **quiet)
             head.save_pretrained(folder)
-        head = DemaskHead.from_pretrained(folder)
-        return head, fit_of(head, states, self.whole)
-
-    @cached_property
-    def whole(self) -> list[DependencyExample]:
-        """Held-out rows that are wholly masked, measured exactly."""
-        count = self.arguments.measured
-        stored = measured_states(self.domain, self.held_out, self.folder / "whole", "whole", count, seed=99)
-        return [stored[index] for index in range(len(stored))]
+        return DemaskHead.from_pretrained(folder)
 
     def decoded(self, items: Sequence[Any], place: str, task: str, settings: Settings) -> Outcomes:
         """Return what every setting wrote, and how likely it is."""
@@ -167,47 +193,48 @@ class Study:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Return the fit of heads by number of states, dependencies by distance, and what first sets cost."""
-        heads, fits = {}, []
-        for count in self.sizes:
-            heads[f"head, {count} states"], fit = self.head(count)
-            fits.append({"num_states": count, **fit})
+        """Return the fit of heads, dependencies by distance, and what first sets cost."""
+        fits = []
+        for name, head in self.heads.items():
+            states = self.states(name)
+            own = {kind: fit_of(head, states, held_out) for kind, held_out in self.held_out_states.items()}
+            fits.append({"head": name, "num_states": len(states), **own})
             print(f"head: {fits[-1]}", flush=True)
-        table = distance_dependencies(self.states(self.arguments.states))
-        write_table(self.folder / f"table_{self.arguments.states}.json", table)
+        table = distance_dependencies(self.states(VISITED))
+        write_table(self.folder / _TABLE, table)
+        whole = self.held_out_states["whole"]
         return {
             "fits": fits,
-            "distances": spread_by_distance(self.whole),
-            "first_sets": first_sets(heads, table, self.whole),
-            "num_measured": len(self.whole),
+            "distances": spread_by_distance(whole),
+            "first_sets": first_sets({f"head, {name}": head for name, head in self.heads.items()}, table, whole),
+            "num_measured": len(whole),
         }
 
     def decoded_with_heads(self) -> dict[str, Outcomes]:
         """Return what is written in held-out rows with every head, and with measured dependencies."""
-        task, arguments = self.domain.tasks[0], self.arguments
-        few = self.held_out[: arguments.head_rows]
+        task, few = self.domain.tasks[0], self.held_out[: self.arguments.head_rows]
         beside = {name: self.settings[name] for name in BESIDE}
         learned = {name: setting for name, setting in beside.items() if setting["name"] == "demask"}
         outcomes: dict[str, Outcomes] = {"heads": {}}
-        for count in self.sizes:
-            self.domain.model.set_demask_head(self.head(count)[0])
-            found = self.decoded(few, f"head_{count}", task, learned)
-            outcomes["heads"] |= {f"{name}, head of {count} states": own for name, own in found.items()}
+        for head_name, head in self.heads.items():
+            self.domain.model.set_demask_head(head)
+            found = self.decoded(few, f"head_{head_name}", task, learned)
+            outcomes["heads"] |= {f"{name}, head {head_name}": own for name, own in found.items()}
         rest = {name: setting for name, setting in beside.items() if name not in learned}
         outcomes["heads"] |= self.decoded(few, "held_out", task, rest)
-        if arguments.exact_rows:
-            exact = self.decoded(few[: arguments.exact_rows], "held_out", task, EXACT)
-            same = {name: own[: arguments.exact_rows] for name, own in outcomes["heads"].items()}
+        if self.arguments.exact_rows:
+            exact = self.decoded(few[: self.arguments.exact_rows], "held_out", task, EXACT)
+            same = {name: own[: self.arguments.exact_rows] for name, own in outcomes["heads"].items()}
             outcomes["exact"] = same | exact
         return outcomes
 
     def outcomes(self) -> dict[str, Outcomes]:
         """Return what was written, by part of the study and by setting."""
         outcomes = self.decoded_with_heads() if self.arguments.head_rows else {}
-        self.domain.model.set_demask_head(self.head(self.arguments.states)[0])
+        self.domain.model.set_demask_head(self.heads[VISITED])
         # What depends on the states lies in folders of its own, so that more of them do not need the rest again.
         is_learned = {name: setting["name"] in ("demask", "table") for name, setting in self.settings.items()}
-        folders = {False: "test", True: f"test_{self.arguments.states}"}
+        folders = {False: "test", True: f"test_{self.sizes[-1]}_{self.arguments.visited}"}
         for task, count in zip(self.domain.tasks, (self.arguments.rows, self.arguments.span_rows), strict=True):
             if count:
                 found: Outcomes = {}
@@ -224,7 +251,7 @@ class Study:
             name (`str`): Name of the files.
             facts (`dict[str, Any]`): What else to write.
         """
-        facts = {**self.facts(), "num_states": self.arguments.states, "temperature": TEMPERATURE, **facts}
+        facts = {**self.facts(), "temperature": TEMPERATURE, **facts}
         out = self.arguments.out
         (out / "records").mkdir(parents=True, exist_ok=True)
         write_json(out / f"{name}.json", facts)

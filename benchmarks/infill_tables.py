@@ -157,13 +157,28 @@ def front_table(part: str) -> list[str]:
 
 def states_table(name: str) -> list[str]:
     """Return the fit of heads by number of states, next to the mean by distance."""
-    titles = {"r2": "R^2", "auc": "AUC of D > 0.1", "mae": "mean absolute error"}
-    columns = [
-        Column("states", "num_states", ","),
-        *(Column(f"head: {title}", key, ".3f") for key, title in titles.items()),
-        *(Column(f"by distance: {title}", f"{key}_distance", ".3f") for key, title in titles.items()),
+    rows = [
+        {**fit, "whole_by_distance": _by_distance(fit["whole"]), "visited_by_distance": _by_distance(fit["visited"])}
+        for fit in facts_of(name)["fits"]
     ]
-    return markdown_lines(columns, facts_of(name)["fits"])
+    titles = {"r2": ("R^2", ".3f"), "auc": ("AUC of D > 0.1", ".3f"), "mae": ("mean absolute error", ".3f")}
+
+    def column(kind: str, key: str, title: str, form: str) -> Column:
+        return Column(f"{kind.replace('_', ', ')}: {title}", lambda row: row[kind][key], form)
+
+    columns = [Column("head", _head_label, is_text=True)]
+    columns += [column(kind, key, *titles[key]) for kind in ("whole", "visited") for key in titles]
+    columns += [column(f"{kind}_by_distance", "r2", *titles["r2"]) for kind in ("whole", "visited")]
+    return markdown_lines(columns, rows)
+
+
+def _by_distance(fit: dict[str, float]) -> dict[str, float]:
+    return {"r2": fit["r2_distance"]}
+
+
+def _head_label(row: dict[str, Any]) -> str:
+    """Return how many states a head was trained on."""
+    return f"{row['num_states']:,} states{', with visited ones' * (row['head'] == 'visited')}"
 
 
 def distances_table(name: str) -> list[str]:

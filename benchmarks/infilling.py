@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, Protocol
 
 import torch
@@ -13,14 +14,14 @@ from demask_hf.files import keep_facts
 from demask_hf.functional.masking import random_mask
 from demask_hf.functional.sampling import Sampling
 from demask_hf.training.collection import fill_shards
-from demask_hf.training.examples import DependencyExample, Examples, measure_examples
+from demask_hf.training.examples import DependencyExample, measure_examples
 from demask_hf.training.store import COLLECTION_FILE, SHARDS, StoredExamples
 
 
 TEMPERATURE = 1.0
 _SHARD = 32
 # All tokens of all sources of a state are hundreds of forwards.
-_STATES_TOGETHER = {"train": _SHARD, "whole": 4}
+_STATES_TOGETHER = {"sample": _SHARD, "expectation": 4}
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,25 @@ class Kind:
         share_of_spans (`float`): Share of the states that are of a random span; the others are of the whole part.
         share_of_whole (`float`): Share in which everything is masked. In the others a random part is visible: what
             the sequence has, or as often what the model drew.
+        is_visited (`bool`): Whether they are states that decoding with the model's head visits, instead; `demask` by
+            confidence or by influence, with a random bound.
     """
 
     estimator: str
     num_sources: int
     share_of_spans: float
     share_of_whole: float
+    is_visited: bool = False
 
 
 # States in which everything is masked come first in every decoding, and random ratios hardly ever mask all.
 KINDS = {
     "train": Kind("sample", 8, 1 / 3, 0.25),
+    "visited": Kind("sample", 8, 1 / 3, 0.0, is_visited=True),
     "whole": Kind("expectation", 64, 0.0, 1.0),
+    "held_out_visited": Kind("expectation", 64, 0.0, 0.0, is_visited=True),
 }
+_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.6)
 
 
 def measured_states(
@@ -118,7 +125,7 @@ def measured_states(
         # No item twice in a shard if there are enough.
         order = torch.randperm(len(items), generator=generator).repeat(-(-sizes[index] // len(items)))
         chosen = sorted((items[place] for place in order[: sizes[index]].tolist()), key=domain.length)
-        size = _STATES_TOGETHER[kind]
+        size = _STATES_TOGETHER[KINDS[kind].estimator]
         parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         return [measured(domain, part, KINDS[kind], generator) for part in parts]
 
@@ -133,23 +140,21 @@ def measured(domain: Domain, items: Sequence[Any], kind: Kind, generator: torch.
     truth, attention_mask = batches[0].truth, batches[0].attention_mask
     draws = torch.rand(3, len(items), 1, generator=generator)
     is_open = torch.where(draws[0] < kind.share_of_spans, batches[1].is_open, batches[0].is_open)
-    candidates, visible = is_open, truth
-    if kind.share_of_whole < 1:
+    seeds = [seed + row for row in range(len(items))]
+    if kind.is_visited:
+        states = visited_states(domain, Batch(truth, attention_mask, is_open), seeds)
+    elif kind.share_of_whole < 1:
         candidates = torch.where(draws[1] < kind.share_of_whole, is_open, random_mask(is_open, generator))
-        drawn = domain.model.generate(
-            truth.masked_fill(is_open, mask),
-            attention_mask,
-            strategy="distance",
-            max_new_tokens=0,
-            temperature=TEMPERATURE,
-            seed=[seed + row for row in range(len(items))],
-        )
-        visible = torch.where(draws[2] < 0.5, truth, drawn)
+        strategy: dict[str, Any] = {"name": "distance"}
+        drawn = decoded(domain, Batch(truth, attention_mask, is_open), strategy, seeds).sequences
+        states = torch.where(draws[2] < 0.5, truth, drawn).masked_fill(candidates, mask)
+    else:
+        states = truth.masked_fill(is_open, mask)
     return measure_examples(
         Backbone.of(domain.model),
-        visible.masked_fill(candidates, mask),
+        states,
         None if attention_mask.all() else attention_mask,
-        candidates,
+        states == mask,
         kind.num_sources,
         generator,
         kind.estimator,
@@ -158,7 +163,35 @@ def measured(domain: Domain, items: Sequence[Any], kind: Kind, generator: torch.
     )
 
 
-def training_states(domain: Domain, items: Sequence[Any], work: Path, count: int) -> Examples:
+def visited_states(domain: Domain, batch: Batch, seeds: list[int]) -> torch.Tensor:
+    """Decode with the model's head, and return a random state of each row in which something is masked."""
+    random = Random(seeds[0])
+    strategy = {"name": "demask", "dependency_bound": random.choice(_BOUNDS)}
+    strategy["order"] = random.choice(("confidence", "influence"))
+    output = decoded(domain, batch, strategy, seeds, output_history=True)
+    history = torch.stack(output.history)
+    # The first state is the one before any pass; behind the last pass nothing is masked.
+    steps = [random.randrange(1, max(2, count)) for count in output.num_forward_passes.tolist()]
+    states = torch.stack([history[min(step, len(history) - 1), row] for row, step in enumerate(steps)])
+    is_done = ~(states == domain.tokenizer.mask_token_id).any(dim=-1)
+    return torch.where(is_done[:, None], batch.masked(domain.tokenizer.mask_token_id), states)
+
+
+def decoded(domain: Domain, batch: Batch, strategy: dict[str, Any], seeds: list[int], **options: Any) -> Any:
+    """Return the output of `generate` for a batch, at the temperature in use."""
+    return domain.model.generate(
+        batch.masked(domain.tokenizer.mask_token_id),
+        batch.attention_mask,
+        strategy=strategy,
+        max_new_tokens=0,
+        temperature=TEMPERATURE,
+        seed=seeds,
+        return_dict_in_generate=True,
+        **options,
+    )
+
+
+def training_states(domain: Domain, items: Sequence[Any], work: Path, count: int) -> list[DependencyExample]:
     """Return the first states of training items, in memory; `count` is one of the domain's parts."""
     parts = [(total, own) for total, own in domain.parts.items() if total <= count]
     found: list[DependencyExample] = []

@@ -168,7 +168,7 @@ def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "SETTINGS", {name: study.SETTINGS[name] for name in names})
     monkeypatch.setattr(shared, "EXACT", {name: own for name, own in shared.EXACT.items() if "0.1" in name})
     monkeypatch.setattr(shared, "BESIDE", ("demask 0.1, influence", "distance, gap 2"))
-    counts = {"states": 6, "num-test": 4, "num-held-out": 3, "measured": 2, "steps": 2}
+    counts = {"states": 6, "num-test": 4, "num-held-out": 3, "measured": 2, "visited": 3, "steps": 2}
     counts |= {"rows": 2, "span-rows": 2, "head-rows": 2, "exact-rows": 1, "width": 16}
     arguments = [f"--{name}={count}" for name, count in counts.items()]
     arguments += [f"--work={tmp_path / 'work'}", f"--data={tmp_path / 'none'}", f"--wheel={wheel}", "--dtype=float32"]

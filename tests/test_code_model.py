@@ -128,13 +128,22 @@ def test_a_whole_statement_is_judged_also_where_only_an_expression_is_written(sc
 def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
     tokenizer, found = statements
     main, shared, tables = (script(name) for name in ("code_model", "infill_study", "infill_tables"))
-    names = ("sequential", "demask 0.1, influence", "demask 0.3, influence", "distance, gap 2", "table 0.1", "punt 0.1")
+    names = ("sequential", *shared.BESIDE, "table 0.1", "punt 0.1")
     monkeypatch.setattr(main, "SETTINGS", {name: main.SETTINGS[name] for name in names})
     monkeypatch.setattr(script("code_backbone"), "PARTS", {6: 6})
     monkeypatch.setattr(main, "PARTS", {6: 6})
     monkeypatch.setattr(shared, "EXACT", {})
     monkeypatch.setattr(main, "load_statements", lambda *_: (tokenizer, dict.fromkeys(main.SPLITS, found)))
-    counts = {"states": 6, "measured": 2, "steps": 2, "rows": 2, "span-rows": 2, "head-rows": 2, "exact-rows": 1}
+    counts = {
+        "states": 6,
+        "measured": 2,
+        "visited": 3,
+        "steps": 2,
+        "rows": 2,
+        "span-rows": 2,
+        "head-rows": 2,
+        "exact-rows": 1,
+    }
     counts |= {"width": 16, "hidden-size": 64, "layers": 1, "training-steps": 2}
     arguments = [f"--{name}={count}" for name, count in counts.items()]
     arguments += [f"--work={tmp_path / 'work'}", "--float32", f"--out={tmp_path / 'out'}"]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from demask_hf.functional import dependency
 from demask_hf.functional.dependency import (
     RULES,
+    degree,
     dependency_bound_of,
     low_dependency_subset,
     net_influence,
@@ -203,10 +204,19 @@ def test_net_influence_by_hand():
     assert net_influence(dependencies, is_position)[0].tolist() == [0.625, 0.0, -0.625, 0.0]
 
 
+def test_degree_by_hand():
+    dependencies = torch.tensor([[[0.9, 0.25, 0.5, 1.0], [0.0, 0.9, 0.25, 1.0], [0.125, 0.0, 0.9, 1.0], [1.0] * 4]])
+    is_position = torch.tensor([[True, True, True, False]])
+    assert degree(dependencies, is_position)[0].tolist() == [0.875, 0.5, 0.875, 0.0]
+
+
 @given(selections())
 def test_what_one_position_gives_another_receives(problem):
     dependencies, _, is_position = problem[0] / UNIT, problem[1], problem[2]
     influence = net_influence(dependencies, is_position)
+    both_ways = degree(dependencies, is_position)
+    assert (both_ways >= influence.abs()).all()
+    assert torch.equal(degree(dependencies.transpose(1, 2), is_position), both_ways)
     assert influence.sum(dim=-1).tolist() == [0.0] * len(influence)
     assert (influence[~is_position] == 0).all()
     assert torch.equal(net_influence(dependencies.transpose(1, 2), is_position), -influence)

@@ -45,6 +45,7 @@ VARIANTS = [
     ("demask", {"order": "margin", "confidence_threshold": 0.4, "dependency_bound": 1.0}),
     ("demask", {"order": "token_probability"}),
     ("demask", {"order": "influence", "dependency_bound": 0.6}),
+    ("demask", {"order": "degree", "dependency_bound": 0.6}),
     ("demask", {"order": "influence", "max_candidates": 3, "confidence_threshold": 0.2, "dependency_bound": 0.6}),
     ("demask", {"dependencies": "exact", "dependency_bound": 0.3}),
     ("demask", {"dependencies": "exact", "estimator": "argmax"}),

@@ -68,6 +68,13 @@ def test_influence_reveals_causes_before_their_effect(scripted, scripted_head):
     assert _decode(model, order="influence", max_candidates=2).unmask_step[0, 1:].tolist() == [2, 0, 1]
 
 
+def test_degree_reveals_first_what_all_others_depend_on(scripted, scripted_head):
+    # The model is least sure of position 3, and positions 1 and 2 are independent once it is known.
+    model = scripted(SCRIPT, head=scripted_head(_table(4, d13=0.25, d31=0.25, d23=0.25, d32=0.25)))
+    assert _decode(model).unmask_step[0, 1:].tolist() == [0, 0, 1]
+    assert _decode(model, order="degree").unmask_step[0, 1:].tolist() == [1, 1, 0]
+
+
 def test_the_order_of_a_walk_is_that_of_its_scores(scripted, scripted_head, make_step):
     model = scripted(SCRIPT, head=scripted_head(_table(4, d21=0.5, d31=0.5, d12=0.25, d13=0.25)))
     step = make_step([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], hidden_states=torch.zeros(3, 4), positions=ONE_TO_THREE)
@@ -75,6 +82,7 @@ def test_the_order_of_a_walk_is_that_of_its_scores(scripted, scripted_head, make
         ({}, [0.9, 0.8, 0.7]),
         ({"order": "influence"}, [-0.5, 0.25, 0.25]),
         ({"order": "influence", "max_candidates": 2}, [-0.25, 0.25, -math.inf]),
+        ({"order": "degree"}, [1.5, 0.75, 0.75]),
         ({"max_candidates": 1}, [0.9, -math.inf, -math.inf]),
     ):
         strategy = make_strategy("demask", **fields)

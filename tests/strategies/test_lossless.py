@@ -59,7 +59,7 @@ def test_every_setting_has_the_answer_of_one_token_per_pass(dream_with_head, nam
 
 
 @pytest.mark.parametrize("bias", [-200.0, -2.0, 2.5, 200.0])
-@pytest.mark.parametrize("order", ["confidence", "influence"])
+@pytest.mark.parametrize("order", ["confidence", "influence", "degree"])
 def test_no_head_can_change_the_answer(make_dream, make_head, bias, order):
     model = make_dream()
     model.set_demask_head(make_head(model))

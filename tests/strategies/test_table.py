@@ -46,6 +46,8 @@ def _step(make_step, confidences, **kwargs):
         # Net influences .5, -.75, .25, 0.
         ({"dependency_bound": 0.4, "order": "influence"}, [0, 2]),
         ({"dependency_bound": 0.74, "order": "influence"}, [0, 2, 3]),
+        # Degrees .5, .75, 1.25, 1.
+        ({"dependency_bound": 0.4, "order": "degree"}, [0, 1, 2]),
     ],
 )
 def test_the_walk_by_hand(file, dream, make_step, fields, expected):

@@ -43,10 +43,41 @@ def net_influence(dependencies: torch.Tensor, is_position: torch.Tensor) -> torc
     Returns:
         `torch.Tensor` of shape `(batch, positions)`, float64.
     """
+    as_source, as_target = _sums(dependencies, is_position)
+    return as_source - as_target
+
+
+def degree(dependencies: torch.Tensor, is_position: torch.Tensor) -> torch.Tensor:
+    """Return the summed dependencies of each position, as a source and as a target.
+
+    A walk from high to low reveals first what the others depend on most, in either direction, so that what is left
+    depends little on each other. It is the order of Welsh and Powell (1967) for coloring a graph with few colors:
+    positions are vertices, dependencies above the bound are edges, and what is unmasked in one pass has one color.
+    DAPD (arXiv 2603.12996) walks in this order over attention.
+
+    Args:
+        dependencies (`torch.Tensor` of shape `(batch, positions, positions)`):
+            `D[source, target]`, in [0, 1]; the diagonal is ignored.
+        is_position (`torch.BoolTensor` of shape `(batch, positions)`):
+            Entries that stand for a position; others count nothing.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, positions)`, float64.
+    """
+    as_source, as_target = _sums(dependencies, is_position)
+    return as_source + as_target
+
+
+def _sums(dependencies: torch.Tensor, is_position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed dependencies of each position as a source and as a target, float64."""
     is_pair = is_position[:, :, None] & is_position[:, None, :]
     is_pair &= ~torch.eye(is_position.shape[1], dtype=torch.bool, device=is_position.device)
     counted = torch.where(is_pair, dependencies, 0.0).double()
-    return counted.sum(dim=2) - counted.sum(dim=1)
+    return counted.sum(dim=2), counted.sum(dim=1)
+
+
+#: Orders of a walk that come from the dependencies themselves, by name.
+DEPENDENCY_ORDERS = {"influence": net_influence, "degree": degree}
 
 
 def dependency_bound_of(dependencies: torch.Tensor, order: torch.Tensor) -> torch.Tensor:

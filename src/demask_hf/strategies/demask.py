@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from ..functional.dependency import RULES, low_dependency_subset, net_influence
+from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
 from ..functional.probes import ESTIMATORS, measure_dependencies
 from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
@@ -20,7 +20,7 @@ from .step import DenoisingStep
 
 # Used if neither the caller nor the checkpoint nor the head's certificate sets a bound.
 DEFAULT_DEPENDENCY_BOUND = 0.06
-ORDERS = ("confidence", "entropy", "margin", "token_probability", "influence")
+ORDERS = ("confidence", "entropy", "margin", "token_probability", *DEPENDENCY_ORDERS)
 # Threads that share a head wait until it is moved as a whole.
 _MOVING = threading.Lock()
 
@@ -44,8 +44,9 @@ class DemaskStrategy(UnmaskingStrategy):
         symmetric (`bool`, *optional*, defaults to `False`):
             Use the larger of the two directions of a pair.
         order (`str`, *optional*, defaults to `"confidence"`):
-            Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token), or
-            "influence": positions on which others depend first, see [`~dependency.net_influence`].
+            Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token),
+            "influence": positions on which others depend first, see [`~dependency.net_influence`], or "degree":
+            positions with the largest dependencies in both directions first, see [`~dependency.degree`].
         confidence_threshold (`float`, *optional*, defaults to 0.0):
             Positions below it wait for a later step, except for the first one of the walk; in [0, 1].
         dependencies (`str`, *optional*, defaults to `"head"`):
@@ -54,8 +55,9 @@ class DemaskStrategy(UnmaskingStrategy):
         estimator (`str`, *optional*, defaults to `"expectation"`):
             For "exact": "expectation" over the tokens of the source, or "argmax", its most likely token only.
         max_candidates (`int`, *optional*):
-            Consider only this many positions of each row, the first ones of the walk, or with "influence" the most
-            confident ones; the others wait. The cost of the dependencies grows with the square of their number.
+            Consider only this many positions of each row, the first ones of the walk, or with "influence" and "degree"
+            the most confident ones; the others wait. The cost of the dependencies grows with the square of their
+            number.
 
     Example:
 
@@ -104,7 +106,7 @@ class DemaskStrategy(UnmaskingStrategy):
     @property
     def _order_before(self) -> str:
         """The order of positions while their dependencies are not known."""
-        return "confidence" if self.order == "influence" else self.order
+        return "confidence" if self.order in DEPENDENCY_ORDERS else self.order
 
     def __post_init__(self):
         if self.dependency_bound is not None:
@@ -169,8 +171,8 @@ class DemaskStrategy(UnmaskingStrategy):
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
         dependencies = source(step, is_position)
-        if self.order == "influence":
-            scores = net_influence(dependencies, is_position)
+        if self.order in DEPENDENCY_ORDERS:
+            scores = DEPENDENCY_ORDERS[self.order](dependencies, is_position)
         else:
             scores = index.padded(position_scores(step, self.order))
         eligible = is_position
@@ -200,13 +202,14 @@ class DemaskStrategy(UnmaskingStrategy):
     def walk_scores(self, step: DenoisingStep) -> torch.Tensor:
         """Return the score of each candidate in the order of the walk, higher first, shape `(num_candidates,)`.
 
-        Candidates that are not considered have the lowest one. With `order="influence"` dependencies are predicted, or
-        measured, for it.
+        Candidates that are not considered have the lowest one. With the orders "influence" and "degree" dependencies
+        are predicted, or measured, for it.
         """
         looked = self._looked_at(step)
-        if self.order == "influence":
+        if self.order in DEPENDENCY_ORDERS:
             is_position = looked.index.padded(torch.ones_like(looked.index.ranks, dtype=torch.bool))
-            scores = looked.index.flat(net_influence(self._bound_source()(looked, is_position), is_position))
+            dependencies = self._bound_source()(looked, is_position)
+            scores = looked.index.flat(DEPENDENCY_ORDERS[self.order](dependencies, is_position))
         else:
             scores = position_scores(looked, self.order)
         return looked.at_positions(scores.double(), float("-inf"))[step.rows, step.columns]

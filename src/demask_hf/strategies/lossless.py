@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..functional.dependency import DEPENDENCY_ORDERS
 from ..functional.sampling import uniform_noise
 from ..validation import check_choice, check_count
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
@@ -17,7 +18,7 @@ from .settings import DecodingSettings
 from .step import DenoisingStep
 
 
-ORDERS = ("confidence", "entropy", "margin", "token_probability", "left_to_right", "influence")
+ORDERS = ("confidence", "entropy", "margin", "token_probability", "left_to_right", *DEPENDENCY_ORDERS)
 # Smallest doubt that float32 distinguishes from none, so that a certain position is not infinitely certain.
 _SMALLEST_DOUBT = 2e-7
 
@@ -42,7 +43,7 @@ class LosslessStrategy(UnmaskingStrategy):
             Most versions of a row in one forward, the row itself included; at least 1.
         order (`str`, *optional*, defaults to `"confidence"`):
             Order in which positions are written: "confidence", "entropy", "margin", "token_probability" or
-            "left_to_right" as of `sequential`, or "influence" as of `demask` with a bound of 0.
+            "left_to_right" as of `sequential`, or "influence" or "degree" as of `demask` with a bound of 0.
 
     Example:
 
@@ -78,7 +79,7 @@ class LosslessStrategy(UnmaskingStrategy):
 
     @property
     def needs(self) -> frozenset[Need]:
-        needs = needs_of_order("confidence" if self.order == "influence" else self.order)
+        needs = needs_of_order("confidence" if self.order in DEPENDENCY_ORDERS else self.order)
         if self._source is not None:
             needs |= self._source.needs
         return needs | {"probabilities"} if self._draws else needs
@@ -99,11 +100,11 @@ class LosslessStrategy(UnmaskingStrategy):
         compiled: Compiled = as_it_is,
     ) -> None:
         self._settings = settings
-        if self.order == "influence":
-            self._walker = DemaskStrategy(dependency_bound=0.0, order="influence")
+        if self.order in DEPENDENCY_ORDERS:
+            self._walker = DemaskStrategy(dependency_bound=0.0, order=self.order)
             # Without settings: a certificate of the head says nothing about single positions.
             self._walker.bind(model, compiled=compiled)
-        if self.order == "influence" or getattr(model, "demask_head", None) is not None:
+        if self._walker is not None or getattr(model, "demask_head", None) is not None:
             self._source = HeadDependencies.of(DemaskStrategy(), model, compiled)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
@@ -140,7 +141,7 @@ class LosslessStrategy(UnmaskingStrategy):
                 dependencies[rank, : len(columns), : len(columns)],
                 mask_token_id=step.mask_token_id,
                 end_token_ids=frozenset(() if self._settings is None else self._settings.eos_token_ids),
-                jumps=self.order not in ("left_to_right", "influence"),
+                jumps=self.order not in ("left_to_right", *DEPENDENCY_ORDERS),
                 is_followed=bool((written[row, columns[-1] + 1 :] == step.mask_token_id).any()),
             )
             start = written[row, columns]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..functional.dependency import DEPENDENCY_ORDERS
 from ..validation import check_choice
 from .base import UnmaskingStrategy, make_strategy, register_strategy
 from .needs import Need
@@ -65,14 +66,15 @@ def one_at_a_time(strategy: UnmaskingStrategy) -> UnmaskingStrategy:
 
     Args:
         strategy ([`UnmaskingStrategy`]):
-            The other one. The order "influence" comes from dependencies, so there it is the strategy itself with a
-            bound of 0, or `demask` if it has no bound: several positions are unmasked only where their dependencies
-            are exactly 0.
+            The other one. The orders "influence" and "degree" come from dependencies, so there it is the strategy
+            itself with a bound of 0, or `demask` if it has no bound: several positions are unmasked only where their
+            dependencies are exactly 0.
     """
-    if strategy.sequential_order == "influence":
+    order = strategy.sequential_order
+    if order in DEPENDENCY_ORDERS:
         has_bound = hasattr(strategy, "dependency_bound")
-        return (strategy if has_bound else make_strategy("demask", order="influence")).fresh(dependency_bound=0.0)
-    return SequentialStrategy(strategy.sequential_order)
+        return (strategy if has_bound else make_strategy("demask", order=order)).fresh(dependency_bound=0.0)
+    return SequentialStrategy(order)
 
 
 def position_scores(step: DenoisingStep, order: str) -> torch.Tensor:

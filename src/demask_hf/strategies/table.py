@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..files import read_json, write_json
-from ..functional.dependency import RULES, low_dependency_subset, net_influence
+from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
 from ..validation import check_choice, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .demask import ORDERS
@@ -43,8 +43,8 @@ class TableStrategy(UnmaskingStrategy):
         symmetric (`bool`, *optional*, defaults to `False`):
             Use the larger of the two directions of a pair.
         order (`str`, *optional*, defaults to `"confidence"`):
-            Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token), or
-            "influence", see [`~dependency.net_influence`].
+            Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token),
+            "influence", see [`~dependency.net_influence`], or "degree", see [`~dependency.degree`].
 
     Example:
 
@@ -85,7 +85,7 @@ class TableStrategy(UnmaskingStrategy):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset() if self.order == "influence" else needs_of_order(self.order)
+        return frozenset() if self.order in DEPENDENCY_ORDERS else needs_of_order(self.order)
 
     def __post_init__(self):
         if self.table is not None and not isinstance(self.table, str):
@@ -116,8 +116,8 @@ class TableStrategy(UnmaskingStrategy):
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
         dependencies = self._among(index.padded(step.columns - self._prompt_length))
-        if self.order == "influence":
-            scores = net_influence(dependencies, is_position)
+        if self.order in DEPENDENCY_ORDERS:
+            scores = DEPENDENCY_ORDERS[self.order](dependencies, is_position)
         else:
             scores = index.padded(position_scores(step, self.order))
         rule = (self.dependency_bound, self.rule, self.symmetric)
