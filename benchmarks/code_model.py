@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="device to train on")
     parser.add_argument("--only-train", action="store_true", help="end after the training")
     add_arguments(parser, PARTS)
-    parser.set_defaults(states=16_000, visited=16_000, measured=64, rows=400, span_rows=400, orders=1, steps=3000)
+    parser.set_defaults(
+        states=4000, visited=4000, measured=64, rows=400, span_rows=200, orders=1, steps=3000, exact_rows=0
+    )
     arguments = parser.parse_args(argv)
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer, statements = load_statements(arguments.work, arguments.vocabulary)

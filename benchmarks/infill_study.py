@@ -171,7 +171,7 @@ class Study:
             schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": 0}
             schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
             quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-            train_head(head, states, states[:1], folder / "training", use_cpu=True, **schedule, **quiet)
+            train_head(head, states, states[:100], folder / "training", use_cpu=True, **schedule, **quiet)
             head.save_pretrained(folder)
         return DemaskHead.from_pretrained(folder)
 

@@ -24,14 +24,19 @@ import demask_hf
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
 from demask_hf.files import write_json
-from demask_hf.functional.dependency import dependency_bound_of, low_dependency_subset, net_influence
+from demask_hf.functional.dependency import (
+    DEPENDENCY_ORDERS,
+    dependency_bound_of,
+    low_dependency_subset,
+    net_influence,
+)
 from demask_hf.functional.distributions import certainty_of, confidence, entropy
 from demask_hf.tasks import FAMILIES
 
 
 # Families in which the orders differ: the others are finished in as few passes as possible by both.
 NAMES = ("bill", "brackets", "shuffle", "sudoku")
-ORDERS = ("confidence", "influence")
+ORDERS = ("confidence", *DEPENDENCY_ORDERS)
 
 
 class SmallState:
@@ -81,7 +86,8 @@ class SmallState:
         while self.mask in tokens:
             dependencies, sure, _ = self.predictions(tokens)
             everything = torch.ones(1, len(sure), dtype=torch.bool)
-            scores = net_influence(dependencies[None], everything) if order == "influence" else sure[None]
+            of_order = DEPENDENCY_ORDERS.get(order)
+            scores = sure[None] if of_order is None else of_order(dependencies[None], everything)
             kept = low_dependency_subset(dependencies[None], scores, everything, self.bound)
             tokens, count = self.after(tokens, kept[0]), count + 1
         return count

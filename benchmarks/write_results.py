@@ -29,7 +29,14 @@ from demask_hf.tables import Column, Row, markdown_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/strategies.md", "docs/verification.md", "docs/antibodies.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/strategies.md",
+    "docs/verification.md",
+    "docs/antibodies.md",
+    "docs/code_model.md",
+)
 _TABLE = re.compile(r"<!-- table ([^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
@@ -234,7 +241,10 @@ def walks_table(name: str) -> list[str]:
     """Return passes from small states and the sums that orders count."""
     columns = [
         Column("family", "family", is_text=True),
-        *(Column(f"passes: {order}", order, ".2f") for order in ("confidence", "influence", "best by search")),
+        *(
+            Column(f"passes: {order}", order, ".2f")
+            for order in ("confidence", "influence", "degree", "best by search")
+        ),
         *(
             Column(f"sum: {order}", lambda row, order=order: row["sums"][order], ".2f")
             for order in ("confidence", "influence", "influence reversed")
