@@ -9,7 +9,7 @@ from infilling import Batch, Domain, decoded
 
 from demask_hf.backbones.backbone import Backbone
 from demask_hf.backbones.prediction import PredictionRequest
-from demask_hf.functional.dependency import dependency_bound_of, low_dependency_subset, net_influence
+from demask_hf.functional.dependency import DEPENDENCY_ORDERS, dependency_bound_of, low_dependency_subset
 from demask_hf.training.examples import DependencyExample, Examples, collate_examples
 
 
@@ -171,7 +171,7 @@ def first_sets(
     rows = []
     for name, source in walks.items():
         found = [source(example).float().clamp(min=0) for example in states]
-        for order in ("confidence", "influence") if name not in ("distance", "table") else ("confidence",):
+        for order in ("confidence",) if name == "distance" else ("confidence", *DEPENDENCY_ORDERS):
             rule = "max" if name == "distance" else "token"
             points = [_mean_set(found, order, rule, float(limit), states) for limit in _LIMITS]
             sizes, costs = np.array(sorted(set(points))).T
@@ -192,7 +192,8 @@ def _mean_set(
     sizes, costs = [], []
     for example, dependencies in zip(states, found, strict=True):
         everything = torch.ones(1, len(dependencies), dtype=torch.bool)
-        scores = net_influence(dependencies[None], everything) if order == "influence" else example.confidence[None]
+        of_order = DEPENDENCY_ORDERS.get(order)
+        scores = example.confidence[None] if of_order is None else of_order(dependencies[None], everything)
         kept = low_dependency_subset(dependencies[None], scores, everything, limit, rule)[0]
         walk = scores[0].argsort(descending=True, stable=True)
         sizes.append(int(kept.sum()))

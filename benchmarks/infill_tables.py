@@ -8,6 +8,7 @@ import lzma
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ REFERENCE = "sequential"
 DRAWN_REFERENCE = "sequential, drawn token"
 DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
 _LOSSES = (0.05, 0.1, 0.15)
+# Where most is visible, hardly anything is lost.
+_SMALL_LOSSES = (0.01, 0.02, 0.05)
 _STYLES = {"influence": "s--", "total": "^:", "max": "v:"}
 _LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")
 
@@ -74,8 +77,8 @@ def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFE
     return rows
 
 
-def front_rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return for each rule how many passes it takes to lose so many nats a residue, between two of its limits."""
+def front_rows(found: dict[str, list[dict[str, Any]]], wanted: Sequence[float] = _LOSSES) -> list[dict[str, Any]]:
+    """Return for each rule how many passes it takes to lose so many nats a token, between two of its limits."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows_of(found):
         if row["setting"] not in (REFERENCE, *DRAWN):
@@ -83,7 +86,7 @@ def front_rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for rule, points in lines.items():
         losses, passes = np.array(sorted(points)).T
-        inside = [loss for loss in _LOSSES if losses[0] <= loss <= losses[-1]]
+        inside = [loss for loss in wanted if losses[0] <= loss <= losses[-1]]
         rows.append({"rule": rule, **{loss: float(np.interp(loss, losses, passes)) for loss in inside}})
     return rows
 
@@ -150,9 +153,9 @@ def front_table(part: str) -> list[str]:
     def column(loss: float) -> Column:
         return Column(f"passes at {loss:g} nats lost", lambda row: row.get(loss), ".2f")
 
-    return markdown_lines(
-        [Column("rule", "rule", is_text=True), *map(column, _LOSSES)], front_rows(outcomes_of(name)[part])
-    )
+    wanted = _SMALL_LOSSES if part == "span" else _LOSSES
+    rows = front_rows(outcomes_of(name)[part], wanted)
+    return markdown_lines([Column("rule", "rule", is_text=True), *map(column, wanted)], rows)
 
 
 def states_table(name: str) -> list[str]:
@@ -164,7 +167,7 @@ def states_table(name: str) -> list[str]:
     titles = {"r2": ("R^2", ".3f"), "auc": ("AUC of D > 0.1", ".3f"), "mae": ("mean absolute error", ".3f")}
 
     def column(kind: str, key: str, title: str, form: str) -> Column:
-        return Column(f"{kind.replace('_', ', ')}: {title}", lambda row: row[kind][key], form)
+        return Column(f"{kind.replace('_', ', ', 1).replace('_', ' ')}: {title}", lambda row: row[kind][key], form)
 
     columns = [Column("head", _head_label, is_text=True)]
     columns += [column(kind, key, *titles[key]) for kind in ("whole", "visited") for key in titles]
