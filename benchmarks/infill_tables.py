@@ -29,7 +29,9 @@ DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
 _LOSSES = (0.05, 0.1, 0.15)
 # Where most is visible, hardly anything is lost.
 _SMALL_LOSSES = (0.01, 0.02, 0.05)
-_STYLES = {"influence": "s--", "total": "^:", "max": "v:"}
+_STYLES = {"influence": "s--", "degree": "D-.", "total": "^:", "max": "v:"}
+# Nobody would lose more.
+_HIGHEST = 0.4
 _LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")
 
 
@@ -124,7 +126,7 @@ def _content_columns(rows: list[dict[str, Any]], unit: str) -> list[Column]:
         return [Column(f"entropy of {unit}s", "entropy", ".2f"), Column("recovered", "recovered", ".1%")]
     return [
         Column("parses (SE)", lambda row: _with_error(row["parses"], ".1%")),
-        Column("difference to `sequential` (SE) ", lambda row: _with_error(row.get("parses_difference"), "+.1%")),
+        Column("difference of these (SE)", lambda row: _with_error(row.get("parses_difference"), "+.1%")),
     ]
 
 
@@ -237,9 +239,8 @@ def draw(file: Path, part: str) -> None:
         means, errors = zip(*(row["excess"] for row in rows), strict=True)
         style = _STYLES.get(rule.partition(", ")[2], "o-")
         axes.errorbar([row["passes"] for row in rows], means, errors, fmt=style, color=color, label=rule, capsize=2)
-    axes.set(
-        xlabel=f"forward passes for a {task}", ylabel=f"nats a {UNITS[name]} lost by writing together", ylim=(0, None)
-    )
+    axes.set(xlabel=f"forward passes for a {task}", ylabel=f"nats a {UNITS[name]} lost by writing together")
+    axes.set_ylim(0, min(axes.get_ylim()[1], _HIGHEST))
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
 

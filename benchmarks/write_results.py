@@ -29,7 +29,14 @@ from demask_hf.tables import Column, Row, markdown_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/strategies.md", "docs/verification.md", "docs/antibodies.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/strategies.md",
+    "docs/verification.md",
+    "docs/antibodies.md",
+    "docs/code_model.md",
+)
 _TABLE = re.compile(r"<!-- table ([^>]+) -->\n.*?<!-- end -->", re.DOTALL)
 _SETTING = Column("setting", lambda row: f"`{row['label']}`", is_text=True)
 
