@@ -135,9 +135,10 @@ def test_mass_of_the_mask_token_is_spread_over_the_others(scripted):
     assert measured.num_probes.tolist() == [4]
 
 
-def test_probing_in_chunks_changes_nothing(scripted, monkeypatch):
+@pytest.mark.parametrize("limit", ["_MAX_PROBE_ELEMENTS", "_MAX_PROBE_TOKENS_ON_CPU"])
+def test_probing_in_chunks_changes_nothing(scripted, monkeypatch, limit):
     whole = _measure(scripted(_coupled), [[9, MASK, MASK, MASK], [9, A, MASK, MASK]])
-    monkeypatch.setattr("demask_hf.functional.probes._MAX_PROBE_ELEMENTS", 1)
+    monkeypatch.setattr(f"demask_hf.functional.probes.{limit}", 1)
     chunked = _measure(scripted(_coupled), [[9, MASK, MASK, MASK], [9, A, MASK, MASK]])
     torch.testing.assert_close(chunked.dependencies, whole.dependencies)
     assert torch.equal(chunked.num_probes, whole.num_probes)
