@@ -54,9 +54,9 @@ def settings_of(
 def _walks(name: str, bounds: Sequence[float], orders: Sequence[str]) -> Settings:
     """Return the settings of a strategy that walks by dependencies; the order "confidence" goes without saying."""
     return {
-        f"{name} {bound:g}{'' if order == 'confidence' else f', {order}'}": {
-            **{"name": name, "dependency_bound": bound, "order": order}
-        }
+        f"{name} {bound:g}{'' if order == 'confidence' else f', {order}'}": dict(
+            name=name, dependency_bound=bound, order=order
+        )
         for order in orders
         for bound in bounds
     }
@@ -69,9 +69,7 @@ SHARPENING: Settings = {
 }
 # Dependencies measured with many more forwards than they save: what a perfect head would decode.
 EXACT: Settings = {
-    f"exact {bound:g}, {order}": {
-        **{"name": "demask", "dependencies": "exact", "dependency_bound": bound, "order": order}
-    }
+    f"exact {bound:g}, {order}": dict(name="demask", dependencies="exact", dependency_bound=bound, order=order)
     for order in ("influence", "degree")
     for bound in (0.1, 0.3)
 }
@@ -135,7 +133,12 @@ class Study:
     def heads(self) -> dict[str, DemaskHead]:
         """A head for each number of states, and one that is trained on the states that the largest visits, too."""
         found = {str(count): self._head(str(count), self.states(count)) for count in self.sizes}
-        return found | {VISITED: self._head(VISITED, self.states(VISITED))}
+        return found | {VISITED: self._head(self._learned, self.states(VISITED))}
+
+    @property
+    def _learned(self) -> str:
+        """What the head that decodes is trained on."""
+        return f"{self.sizes[-1]}_{self.arguments.visited}"
 
     @property
     def sizes(self) -> list[int]:
@@ -160,7 +163,8 @@ class Study:
         """Return states that decoding with the head of the most states visits."""
         largest = str(self.sizes[-1])
         self.domain.model.set_demask_head(self._head(largest, self.states(int(largest))))
-        stored = measured_states(self.domain, items, self.folder / kind, kind, count, seed=98)
+        folder = self.folder / f"{kind}_{largest}_{count}"
+        stored = measured_states(self.domain, items, folder, kind, count, seed=98)
         return [stored[index] for index in range(len(stored))]
 
     def _head(self, name: str, states: list[DependencyExample]) -> DemaskHead:
@@ -184,7 +188,7 @@ class Study:
             for name, setting in settings.items():
                 file = self.folder / "decoded" / place / task / f"{name}-{start:03d}.json"
                 own = read_json(file)["rows"] if file.exists() else []
-                if not own or (self.arguments.orders == 2 and "left_log_q" not in own[0]):
+                if len(own) < len(numbers) or (self.arguments.orders == 2 and "left_log_q" not in own[0]):
                     own = decode(self.domain, batch, setting, numbers, self.arguments.orders)
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_json(file, {"rows": own})
@@ -218,7 +222,8 @@ class Study:
         outcomes: dict[str, Outcomes] = {"heads": {}}
         for head_name, head in self.heads.items():
             self.domain.model.set_demask_head(head)
-            found = self.decoded(few, f"head_{head_name}", task, learned)
+            place = self._learned if head_name == VISITED else head_name
+            found = self.decoded(few, f"head_{place}", task, learned)
             outcomes["heads"] |= {f"{name}, head {head_name}": own for name, own in found.items()}
         rest = {name: setting for name, setting in beside.items() if name not in learned}
         outcomes["heads"] |= self.decoded(few, "held_out", task, rest)
@@ -234,7 +239,7 @@ class Study:
         self.domain.model.set_demask_head(self.heads[VISITED])
         # What depends on the states lies in folders of its own, so that more of them do not need the rest again.
         is_learned = {name: setting["name"] in ("demask", "table") for name, setting in self.settings.items()}
-        folders = {False: "test", True: f"test_{self.sizes[-1]}_{self.arguments.visited}"}
+        folders = {False: "test", True: f"test_{self._learned}"}
         for task, count in zip(self.domain.tasks, (self.arguments.rows, self.arguments.span_rows), strict=True):
             if count:
                 found: Outcomes = {}
