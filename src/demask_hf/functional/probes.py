@@ -100,9 +100,7 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
         source, token, weight = source[is_chosen], token[is_chosen], weight[is_chosen]
         uncovered = uncovered * sources[rows, columns]
     dependencies = torch.zeros(batch, size, size, device=sequences.device)
-    chunk = max(1, _MAX_PROBE_ELEMENTS // (size * probabilities.shape[-1]))
-    if sequences.device.type == "cpu":
-        chunk = min(chunk, max(1, _MAX_PROBE_TOKENS_ON_CPU // sequences.shape[1]))
+    chunk = _num_probes_together(sequences, size * probabilities.shape[-1])
     for start in range(0, source.numel(), chunk):
         part = slice(start, start + chunk)
         probe_rows, probe_columns = rows[source[part]], columns[source[part]]
@@ -117,6 +115,14 @@ def measure_dependencies(  # noqa: PLR0913, every argument is a fact of the stat
     dependencies.diagonal(dim1=1, dim2=2).zero_()
     worst = torch.zeros(batch, device=rows.device).scatter_reduce(0, rows, uncovered.float(), "amax")
     return MeasuredDependencies(dependencies.clamp(max=1.0), torch.bincount(rows[source], minlength=batch), worst)
+
+
+def _num_probes_together(sequences: torch.Tensor, num_elements: int) -> int:
+    """Return how many probes one forward takes, given how many probabilities each of them returns."""
+    most = _MAX_PROBE_ELEMENTS // num_elements
+    if sequences.device.type == "cpu":
+        most = min(most, _MAX_PROBE_TOKENS_ON_CPU // sequences.shape[1])
+    return max(1, most)
 
 
 def _plan(
