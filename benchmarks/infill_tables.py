@@ -162,23 +162,15 @@ def front_table(part: str) -> list[str]:
 
 def states_table(name: str) -> list[str]:
     """Return the fit of heads by number of states, next to the mean by distance."""
-    rows = [
-        {**fit, "whole_by_distance": _by_distance(fit["whole"]), "visited_by_distance": _by_distance(fit["visited"])}
-        for fit in facts_of(name)["fits"]
-    ]
-    titles = {"r2": ("R^2", ".3f"), "auc": ("AUC of D > 0.1", ".3f"), "mae": ("mean absolute error", ".3f")}
+    titles = {"r2": "R^2", "auc": "AUC of D > 0.1", "mae": "mean absolute error"}
 
-    def column(kind: str, key: str, title: str, form: str) -> Column:
-        return Column(f"{kind.replace('_', ', ', 1).replace('_', ' ')}: {title}", lambda row: row[kind][key], form)
+    def column(kind: str, key: str, title: str) -> Column:
+        return Column(title, lambda row: row[kind][key], ".3f")
 
     columns = [Column("head", _head_label, is_text=True)]
-    columns += [column(kind, key, *titles[key]) for kind in ("whole", "visited") for key in titles]
-    columns += [column(f"{kind}_by_distance", "r2", *titles["r2"]) for kind in ("whole", "visited")]
-    return markdown_lines(columns, rows)
-
-
-def _by_distance(fit: dict[str, float]) -> dict[str, float]:
-    return {"r2": fit["r2_distance"]}
+    columns += [column(kind, key, f"{kind}: {titles[key]}") for kind in ("whole", "visited") for key in titles]
+    columns += [column(kind, "r2_distance", f"{kind}, by distance: {titles['r2']}") for kind in ("whole", "visited")]
+    return markdown_lines(columns, facts_of(name)["fits"])
 
 
 def _head_label(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from demask_hf.backbones.backbone import Backbone, backbone_facts
 from demask_hf.files import keep_facts
 from demask_hf.functional.masking import random_mask
 from demask_hf.functional.sampling import Sampling
+from demask_hf.tiny.head import random_states
 from demask_hf.training.collection import fill_shards
 from demask_hf.training.examples import DependencyExample, measure_examples
 from demask_hf.training.store import COLLECTION_FILE, SHARDS, StoredExamples
@@ -178,11 +179,7 @@ def visited_states(domain: Domain, batch: Batch, seeds: list[int]) -> torch.Tens
     random = Random(seeds[0])
     strategy = {"name": "demask", "dependency_bound": random.choice(_BOUNDS)}
     strategy["order"] = random.choice(("confidence", "influence"))
-    output = decoded(domain, batch, strategy, seeds, output_history=True)
-    history = torch.stack(output.history)
-    # The first state is the one before any pass; behind the last pass nothing is masked.
-    steps = [random.randrange(1, max(2, count)) for count in output.num_forward_passes.tolist()]
-    states = torch.stack([history[min(step, len(history) - 1), row] for row, step in enumerate(steps)])
+    states = random_states(decoded(domain, batch, strategy, seeds, output_history=True), random)
     is_done = ~(states == domain.tokenizer.mask_token_id).any(dim=-1)
     return torch.where(is_done[:, None], batch.masked(domain.tokenizer.mask_token_id), states)
 

@@ -171,10 +171,7 @@ class DemaskStrategy(UnmaskingStrategy):
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
         dependencies = source(step, is_position)
-        if self.order in DEPENDENCY_ORDERS:
-            scores = DEPENDENCY_ORDERS[self.order](dependencies, is_position)
-        else:
-            scores = index.padded(position_scores(step, self.order))
+        scores = scores_of_walk(step, self.order, dependencies, is_position)
         eligible = is_position
         if self.confidence_threshold > 0:
             eligible = index.padded(step.score("confidence") >= self.confidence_threshold)
@@ -246,6 +243,26 @@ class DemaskStrategy(UnmaskingStrategy):
             own = (slice(row, row + 1), slice(width))
             kept[own] = low_dependency_subset(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
         return kept
+
+
+def scores_of_walk(
+    step: DenoisingStep, order: str, dependencies: torch.Tensor, is_position: torch.Tensor
+) -> torch.Tensor:
+    """Return the score of each candidate in the order of a walk, higher first, padded as in `step.index`.
+
+    Args:
+        step ([`DenoisingStep`]):
+            The step.
+        order (`str`):
+            One of `ORDERS`.
+        dependencies (`torch.Tensor` of shape `(active rows, positions, positions)`):
+            `D[source, target]`, which some orders come from.
+        is_position (`torch.BoolTensor` of shape `(active rows, positions)`):
+            Entries that stand for a position.
+    """
+    if order in DEPENDENCY_ORDERS:
+        return DEPENDENCY_ORDERS[order](dependencies, is_position)
+    return step.index.padded(position_scores(step, order))
 
 
 @dataclass(frozen=True)

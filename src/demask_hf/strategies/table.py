@@ -10,9 +10,9 @@ from ..files import read_json, write_json
 from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
 from ..validation import check_choice, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
-from .demask import ORDERS
+from .demask import ORDERS, scores_of_walk
 from .needs import Need
-from .sequential import needs_of_order, position_scores
+from .sequential import needs_of_order
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -116,10 +116,7 @@ class TableStrategy(UnmaskingStrategy):
         index = step.index
         is_position = index.padded(torch.ones_like(index.ranks, dtype=torch.bool))
         dependencies = self._among(index.padded(step.columns - self._prompt_length))
-        if self.order in DEPENDENCY_ORDERS:
-            scores = DEPENDENCY_ORDERS[self.order](dependencies, is_position)
-        else:
-            scores = index.padded(position_scores(step, self.order))
+        scores = scores_of_walk(step, self.order, dependencies, is_position)
         rule = (self.dependency_bound, self.rule, self.symmetric)
         kept = low_dependency_subset(dependencies, scores, is_position, *rule)
         return step.at_positions(index.flat(kept), False)

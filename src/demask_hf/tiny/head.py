@@ -106,9 +106,16 @@ class StateSampler:
             output_history=True,
             return_dict_in_generate=True,
         )
-        history = torch.stack(output.history)[:, :, -ANSWER_LENGTH:]
-        steps = [random.randrange(1, max(2, count)) for count in output.num_forward_passes.tolist()]
-        return torch.stack([history[step, row] for row, step in enumerate(steps)]).cpu()
+        return random_states(output, random)[:, -ANSWER_LENGTH:].cpu()
+
+
+def random_states(output: Any, random: Random) -> torch.Tensor:
+    """Return a random state of each row of a decoding with its history, not the one before the first pass.
+
+    A row that was written in one pass is returned as it was written.
+    """
+    steps = [random.randrange(1, max(2, count)) for count in output.num_forward_passes.tolist()]
+    return torch.stack([output.history[step][row] for row, step in enumerate(steps)])
 
 
 def measured_states(
