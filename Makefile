@@ -44,8 +44,8 @@ antibodies: $(READY)
 	$(BIN)/python benchmarks/infill_tables.py docs/images
 	$(BIN)/python benchmarks/write_results.py
 
-# Trains a small Dream on Python statements and measures strategies on it: docs/code_model.md. Takes two hours on two cores
-# with bfloat16 products and a C++ compiler; goes on where it was. On a GPU: CODE="--device cuda --hidden-size 768".
+# Trains a small Dream on Python statements and measures strategies on it: docs/code_model.md. Takes hours on a CPU,
+# needs a C++ compiler; goes on where it was. On a GPU, untried: CODE="--device cuda --hidden-size 768".
 code-model: $(READY)
 	$(BIN)/python benchmarks/code_model.py --out docs/results $(CODE)
 	$(BIN)/python benchmarks/infill_tables.py docs/images

@@ -12,6 +12,7 @@ parse if one token is drawn in each forward, and if all are drawn in one.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -19,6 +20,8 @@ from random import Random
 from code_backbone import PARTS, Statements, trained
 from code_statements import SPLITS, Statement, load_statements
 from infill_study import Settings, Study, add_arguments, settings_of
+
+from demask_hf.files import keep_facts
 
 
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.6)
@@ -53,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         states=4000, visited=4000, measured=64, rows=400, span_rows=200, orders=1, steps=3000, exact_rows=0
     )
     arguments = parser.parse_args(argv)
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    names = ("vocabulary", "hidden_size", "layers", "training_steps", "float32")
+    model_facts = {name: getattr(arguments, name) for name in names} | {"python": sys.version.split()[0]}
+    keep_facts(arguments.work / "model.json", model_facts, "model", ["statements.json", "backbone/*"])
     tokenizer, statements = load_statements(arguments.work, arguments.vocabulary)
     sizes, steps = (arguments.hidden_size, arguments.layers), arguments.training_steps
     fast = not arguments.float32

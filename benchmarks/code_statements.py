@@ -6,7 +6,6 @@ not part of the repository, so their number depends on its version.
 """
 
 import ast
-import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
@@ -173,7 +172,7 @@ def load_statements(work: Path, vocabulary: int) -> tuple[PreTrainedTokenizerFas
         tokenizer = new_tokenizer(list(found["train"]), vocabulary)
         tokenizer.save_pretrained(work / "tokenizer")
         own = {split: [vars(one) for one in tokenized(tokenizer, found[split])] for split in SPLITS}
-        write_json(file, {"python": sys.version.split()[0], **own})
+        write_json(file, own)
     facts: dict[str, Any] = read_json(file)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     return tokenizer, {split: [Statement(**fields) for fields in facts[split]] for split in SPLITS}

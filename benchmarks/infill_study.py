@@ -86,13 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> Non
     """
     parser.add_argument("--states", type=int, default=1000, choices=tuple(parts), help="states of the largest head")
     parser.add_argument("--visited", type=int, default=3000, help="further states that decoding with this head visits")
-    parser.add_argument("--measured", type=int, default=16, help="held-out rows whose dependencies are all measured")
+    parser.add_argument("--measured", type=int, default=32, help="held-out rows whose dependencies are all measured")
     parser.add_argument("--rows", type=int, default=200, help="test rows to decode with all of a part to write")
     parser.add_argument("--span-rows", type=int, default=100, help="test rows to decode with a span to write")
     parser.add_argument("--head-rows", type=int, default=20, help="held-out rows to decode with every head")
     parser.add_argument("--exact-rows", type=int, default=10, help="of these, rows for measured dependencies")
     parser.add_argument("--orders", type=int, default=2, choices=(1, 2), help="orders of the model's own chain")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of the head")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of the head")
     parser.add_argument("--width", type=int, default=64, help="width of the head")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
 

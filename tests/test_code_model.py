@@ -1,6 +1,8 @@
 """The benchmark on Python statements: what is read from files, and the study on a small random model."""
 
 import importlib
+import json
+import sys
 from pathlib import Path
 from random import Random
 
@@ -158,3 +160,15 @@ def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
         assert len(table(part)) > 2
     tables.draw(tmp_path / "figure.png", "code_model.statement")
     tables.outcomes_of.cache_clear()
+
+
+def test_a_folder_of_another_model_is_refused(script, tmp_path):
+    main = script("code_model")
+    (tmp_path / "statements.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match="statements.json but without model.json"):
+        main.main([f"--work={tmp_path}", f"--out={tmp_path}"])
+    facts = {"vocabulary": 300, "hidden_size": 256, "layers": 6, "training_steps": 6000, "float32": False}
+    facts |= {"python": sys.version.split()[0]}
+    (tmp_path / "model.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(ValueError, match="vocabulary 300 instead of 3000"):
+        main.main([f"--work={tmp_path}", f"--out={tmp_path}"])

@@ -13,7 +13,7 @@ from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .needs import Need
-from .sequential import needs_of_order, position_scores
+from .sequential import needs_of_order, position_scores, scores_of_walk
 from .settings import DecodingSettings
 from .step import DenoisingStep
 
@@ -243,26 +243,6 @@ class DemaskStrategy(UnmaskingStrategy):
             own = (slice(row, row + 1), slice(width))
             kept[own] = low_dependency_subset(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
         return kept
-
-
-def scores_of_walk(
-    step: DenoisingStep, order: str, dependencies: torch.Tensor, is_position: torch.Tensor
-) -> torch.Tensor:
-    """Return the score of each candidate in the order of a walk, higher first, padded as in `step.index`.
-
-    Args:
-        step ([`DenoisingStep`]):
-            The step.
-        order (`str`):
-            One of `ORDERS`.
-        dependencies (`torch.Tensor` of shape `(active rows, positions, positions)`):
-            `D[source, target]`, which some orders come from.
-        is_position (`torch.BoolTensor` of shape `(active rows, positions)`):
-            Entries that stand for a position.
-    """
-    if order in DEPENDENCY_ORDERS:
-        return DEPENDENCY_ORDERS[order](dependencies, is_position)
-    return step.index.padded(position_scores(step, order))
 
 
 @dataclass(frozen=True)

@@ -99,3 +99,23 @@ def position_scores(step: DenoisingStep, order: str) -> torch.Tensor:
 def needs_of_order(order: str | None) -> frozenset[Need]:
     """Return what [`position_scores`] reads of a step."""
     return frozenset() if order in (None, "left_to_right", "random") else frozenset({order})
+
+
+def scores_of_walk(
+    step: DenoisingStep, order: str, dependencies: torch.Tensor, is_position: torch.Tensor
+) -> torch.Tensor:
+    """Return the score of each candidate in the order of a walk, higher first, padded as in `step.index`.
+
+    Args:
+        step ([`DenoisingStep`]):
+            The step.
+        order (`str`):
+            One of `ORDERS`, or of `DEPENDENCY_ORDERS`.
+        dependencies (`torch.Tensor` of shape `(active rows, positions, positions)`):
+            `D[source, target]`, which some orders come from.
+        is_position (`torch.BoolTensor` of shape `(active rows, positions)`):
+            Entries that stand for a position.
+    """
+    if order in DEPENDENCY_ORDERS:
+        return DEPENDENCY_ORDERS[order](dependencies, is_position)
+    return step.index.padded(position_scores(step, order))

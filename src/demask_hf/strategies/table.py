@@ -10,9 +10,9 @@ from ..files import read_json, write_json
 from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
 from ..validation import check_choice, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
-from .demask import ORDERS, scores_of_walk
+from .demask import ORDERS
 from .needs import Need
-from .sequential import needs_of_order
+from .sequential import needs_of_order, scores_of_walk
 from .settings import DecodingSettings
 from .step import DenoisingStep
 

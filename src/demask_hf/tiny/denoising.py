@@ -56,7 +56,7 @@ class DenoisingTrainer:
         state_file (`Path`): File of the state, for resuming.
         device (`str`): Device to train on.
         is_mixed (`bool`, *optional*, defaults to `False`): Compute products in bfloat16 and compile the layers, which
-            needs a C++ compiler. On a CPU with bfloat16 products the steps of the small backbone are twice as fast.
+            needs a C++ compiler.
     """
 
     def __init__(  # noqa: PLR0913, the facts of a training
