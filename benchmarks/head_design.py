@@ -34,7 +34,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "width 32, with confidence and entropy": {"width": 32, "reads_certainty": True},
     "width 128, with confidence and entropy": {"width": 128, "reads_certainty": True},
     "no mixing layer, with confidence and entropy": {"num_mixing_layers": 0, "reads_certainty": True},
-    "with the predicted token's embedding": {"has_token": True},
+    "with the predicted token's embedding": {"added": "token"},
     "without relative position": {"has_distance": False},
     "squared error of square roots": {"loss": "sqrt"},
 }
@@ -46,23 +46,31 @@ class DesignHead(DemaskHead):
     Args:
         config ([`DemaskConfig`]): Its `backbone_hidden_size` counts the further input.
         model ([`DreamModel`]): The backbone, for the predictions that the hidden states stand for.
-        has_token (`bool`): Whether the head sees the embedding of each position's most likely token.
+        added (`str`, *optional*): A further input, from the backbone's input embeddings: that of each position's most
+            likely token ("token"), or their mean under its prediction ("mean").
         has_distance (`bool`): Whether the head sees the distance of a pair.
         loss (`str`): "bce" or "sqrt".
     """
 
-    def __init__(self, config, model, has_token=False, has_distance=True, loss="bce"):
+    def __init__(self, config, model, added=None, has_distance=True, loss="bce"):
         super().__init__(config)
         # Past nn.Module: the backbone is no part of the head.
-        self.__dict__["_facts"] = (model, has_token, has_distance, loss)
+        self.__dict__["_facts"] = (model, added, has_distance, loss)
 
     @torch.no_grad()
     def _inputs(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        model, has_token, _, _ = self._facts
-        if not has_token:
+        model, added, _, _ = self._facts
+        if added is None:
             return hidden_states
-        added = model.get_input_embeddings()(model.lm_head(hidden_states).argmax(dim=-1))
-        return torch.cat([hidden_states, added / added.std().clamp(min=1e-6)], dim=-1)
+        embedding = model.get_input_embeddings()
+        # BERT has a layer before the embeddings, which it shares with its input.
+        predict = model.cls if hasattr(model, "cls") else model.lm_head
+        logits = predict(hidden_states.to(embedding.weight.dtype)).float()
+        if added == "token":
+            further = embedding(logits.argmax(dim=-1)).float()
+        else:
+            further = logits.softmax(dim=-1) @ embedding.weight.float()
+        return torch.cat([hidden_states, further / further.std().clamp(min=1e-6)], dim=-1)
 
     def _distances(self, positions: torch.LongTensor) -> torch.IntTensor:
         distances = super()._distances(positions)
@@ -83,9 +91,9 @@ class DesignHead(DemaskHead):
 
 def build(design: dict[str, Any], model, backbone: dict[str, Any], seed: int) -> DesignHead:
     """Return an untrained head of a design."""
-    special = {name: design[name] for name in ("has_token", "has_distance", "loss") if name in design}
+    special = {name: design[name] for name in ("added", "has_distance", "loss") if name in design}
     fields = {name: value for name, value in design.items() if name not in special}
-    size = backbone["backbone_hidden_size"] * (1 + special.get("has_token", False))
+    size = backbone["backbone_hidden_size"] * (1 + ("added" in special))
     torch.manual_seed(seed)
     config = DemaskConfig(**{"width": 64, **backbone, **fields, "backbone_hidden_size": size})
     return DesignHead(config, model, **special)

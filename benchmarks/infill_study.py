@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from infill_designs import fits_of_designs
 from infill_scores import decode, first_sets, spread_by_distance
 from infilling import TEMPERATURE, Domain, measured_states, training_states
 
@@ -94,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> Non
     parser.add_argument("--orders", type=int, default=2, choices=(1, 2), help="orders of the model's own chain")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the head")
     parser.add_argument("--width", type=int, default=64, help="width of the head")
+    parser.add_argument("--designs", type=int, default=2, help="seeds of other designs of the head; 0: none")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
 
 
@@ -172,12 +174,15 @@ class Study:
         folder = self.folder / f"head_{name}"
         if not (folder / "config.json").exists():
             head = new_head(backbone_facts(self.domain.model), 0, width=self.arguments.width)
-            schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": 0}
-            schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
-            quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-            train_head(head, states, states[:100], folder / "training", use_cpu=True, **schedule, **quiet)
+            self._train(head, states, 0)
             head.save_pretrained(folder)
         return DemaskHead.from_pretrained(folder)
+
+    def _train(self, head: DemaskHead, states: Sequence[DependencyExample], seed: int) -> None:
+        schedule = {"max_steps": self.arguments.steps, "learning_rate": 2e-3, "warmup_steps": 50, "seed": seed}
+        schedule |= {"per_device_train_batch_size": 32, "lr_scheduler_type": "cosine", "weight_decay": 0.01}
+        quiet = {"save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+        train_head(head, states, states[:100], self.folder / "training", use_cpu=True, **schedule, **quiet)
 
     def decoded(self, items: Sequence[Any], place: str, task: str, settings: Settings) -> Outcomes:
         """Return what every setting wrote, and how likely it is."""
@@ -212,7 +217,14 @@ class Study:
             "distances": spread_by_distance(whole),
             "first_sets": first_sets({f"head, {name}": head for name, head in self.heads.items()}, table, whole),
             "num_measured": len(whole),
+            "designs": self._designs(),
         }
+
+    def _designs(self) -> list[dict[str, Any]]:
+        """Return the fit of other designs of the head that decodes, trained on the same states."""
+        folder = self.folder / f"designs_{self._learned}"
+        facts = (self.domain.model, self.states(VISITED), self.held_out_states)
+        return fits_of_designs(*facts, self._train, self.arguments.designs, folder)
 
     def decoded_with_heads(self) -> dict[str, Outcomes]:
         """Return what is written in held-out rows with every head, and with measured dependencies."""

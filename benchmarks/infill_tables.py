@@ -173,6 +173,25 @@ def states_table(name: str) -> list[str]:
     return markdown_lines(columns, facts_of(name)["fits"])
 
 
+def designs_table(name: str) -> list[str]:
+    """Return the fit of designs of the head: means over seeds."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for fit in facts_of(name)["designs"]:
+        found.setdefault(fit["design"], []).append(fit)
+
+    def column(kind: str, key: str, title: str, form: str) -> Column:
+        def cell(row: Any) -> str:
+            values = [fit[kind][key] for fit in found[row["design"]]]
+            return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+        return Column(f"{kind}: {title}", cell)
+
+    columns = [Column("design", "design", is_text=True), Column("parameters", "parameters", ",")]
+    columns += [column(kind, "r2", "R^2", ".3f") for kind in ("whole", "visited")]
+    columns += [column(kind, "mae", "mean absolute error", ".4f") for kind in ("whole", "visited")]
+    return markdown_lines(columns, [fits[0] for fits in found.values()])
+
+
 def _head_label(row: dict[str, Any]) -> str:
     """Return how many states a head was trained on."""
     return f"{row['num_states']:,} states{', with visited ones' * (row['head'] == 'visited')}"
@@ -209,6 +228,7 @@ TABLES = {
     "drawn": drawn_table,
     "front": front_table,
     "states": states_table,
+    "designs": designs_table,
     "distances": distances_table,
     "first": first_table,
 }

@@ -1,6 +1,7 @@
 """How much results depend on the training run: backbones and heads trained from scratch, on the same prompts.
 
-    python benchmarks/training_seeds.py --out docs/results/training_seeds.json
+    python benchmarks/training_seeds.py --out docs/results
+    python benchmarks/write_results.py
 
 A backbone takes about 45 minutes on one core and a head about 20. Every part is kept in the work folder, and the
 same command resumes where it was interrupted. Backbone 0 is the shipped one, trained in float32, and head 0 of it the
@@ -10,6 +11,7 @@ shipped head. The other backbones compute products in bfloat16 while they are tr
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,15 @@ from transformers import AutoModel, AutoTokenizer
 
 import demask_hf
 from demask_hf.evaluation import Outcome, evaluate, parse_settings
-from demask_hf.files import write_json
-from demask_hf.tasks import FAMILIES
+from demask_hf.evaluation.archive import Archive
+from demask_hf.files import keep_facts, write_json
+from demask_hf.tasks import FAMILIES, TaskExample
 from demask_hf.tiny.backbone import NUM_STEPS, BackboneTrainer
 from demask_hf.tiny.head import build_head
 
 
-SETTINGS = ("sequential", "threshold", "entropy_bound", "demask:order=confidence", "demask:order=influence")
+LABELS = ("sequential", "threshold", "entropy_bound", "demask:order=confidence", "demask:order=influence")
+SETTINGS = [setting for label in LABELS for setting in parse_settings(label)]
 
 
 def backbone_of(seed: int, work: Path) -> tuple[Any, Any]:
@@ -57,54 +61,58 @@ def load_head(model: Any, tokenizer: Any, backbone: int, seed: int, work: Path) 
     return json.loads((folder / "fit.json").read_text(encoding="utf-8"))
 
 
-def decoded(model: Any, tokenizer: Any, settings: list[str], num_prompts: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Return accuracy and passes of each setting, over all families and by family."""
-    names = [name for name in FAMILIES if name != "parity"]
-    examples = [example for name in names for example in FAMILIES[name].distinct("test", num_prompts, seed)]
+def outcomes_of(
+    model: Any, tokenizer: Any, examples: Sequence[TaskExample], known: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
+    """Return what each setting decodes, by its key; what reads no head is taken from what is known."""
     found = {}
-    for text in settings:
-        (setting,) = parse_settings(text)
-        outcome = Outcome.of_records(evaluate(model, tokenizer, examples, setting.strategy, **setting.options))
-        families = {name: outcome.only([name]) for name in names}
-        found[text] = {
-            "accuracy": outcome.accuracy,
-            "forward_passes": outcome.mean_forward_passes,
-            "families": {
-                name: {"accuracy": own.accuracy, "forward_passes": own.mean_forward_passes}
-                for name, own in families.items()
-            },
-        }
+    for setting in SETTINGS:
+        if setting.strategy["name"] != "demask" and setting.key in known:
+            found[setting.key] = known[setting.key]
+        else:
+            records = evaluate(model, tokenizer, examples, setting.strategy, **setting.options)
+            found[setting.key] = Outcome.of_records(records, setting)
     return found
 
 
 def main() -> None:
-    """Train and decode what is missing, and write the results after each head."""
+    """Train and decode what is missing, and write facts and records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--work", type=Path, default=Path("build/training_seeds"), help="folder of the resumable state"
     )
-    parser.add_argument("--out", type=Path, default=Path("docs/results/training_seeds.json"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
     parser.add_argument("--backbones", type=int, nargs="+", default=[0, 1, 2], help="seeds of the backbones")
     parser.add_argument("--heads", type=int, nargs="+", default=[0, 1], help="seeds of the heads of each backbone")
     parser.add_argument("--num-prompts", type=int, default=100, help="test prompts of each family")
     parser.add_argument("--prompt-seed", type=int, default=1001, help="seed of the test prompts")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
+    prompts = {"num_prompts": arguments.num_prompts, "prompt_seed": arguments.prompt_seed}
+    keep_facts(arguments.work / "decoded" / "prompts.json", prompts, "decoding", ["*.xz"])
+    families = [family for name, family in FAMILIES.items() if name != "parity"]
+    examples = [
+        example
+        for family in families
+        for example in family.distinct("test", arguments.num_prompts, arguments.prompt_seed)
+    ]
+    fits, outcomes = {}, {}
     for backbone in arguments.backbones:
         model, tokenizer = backbone_of(backbone, arguments.work)
-        shared: dict[str, dict[str, Any]] = {}
+        known: dict[str, Outcome] = {}
         for head in arguments.heads:
-            fit = load_head(model, tokenizer, backbone, head, arguments.work)
-            # What reads no head is decoded once for each backbone.
-            wanted = [text for text in SETTINGS if text.startswith("demask") or not shared]
-            found = decoded(model, tokenizer, wanted, arguments.num_prompts, arguments.prompt_seed)
-            shared = shared or {text: values for text, values in found.items() if not text.startswith("demask")}
-            runs.append({"backbone": backbone, "head": head, "fit": fit, "settings": {**shared, **found}})
-            facts = {"num_prompts": arguments.num_prompts, "prompt_seed": arguments.prompt_seed}
-            write_json(arguments.out, {**facts, "runs": runs})
-            print(f"backbone {backbone}, head {head}: written to {arguments.out}", flush=True)
+            run, file = f"backbone {backbone}, head {head}", arguments.work / "decoded" / f"{backbone}-{head}.json.xz"
+            fits[run] = load_head(model, tokenizer, backbone, head, arguments.work)
+            if not file.exists():
+                found = outcomes_of(model, tokenizer, examples, known)
+                Archive({}, [], {}, {(run, key): outcome for key, outcome in found.items()}).write(file)
+            stored = Archive.read(file).outcomes
+            known = {key: outcome for (_, key), outcome in stored.items()}
+            outcomes |= stored
+            print(f"{run}: trained and decoded", flush=True)
+    write_json(arguments.out / "training_seeds.json", {**prompts, "fits": fits})
+    (arguments.out / "records").mkdir(parents=True, exist_ok=True)
+    Archive(prompts, [SETTINGS], {}, outcomes).write(arguments.out / "records" / "training_seeds.json.xz")
 
 
 if __name__ == "__main__":

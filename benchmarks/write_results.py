@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import infill_tables
+import seeds_tables
 
 from demask_hf.bound.summary import COMPARED
 from demask_hf.evaluation.archive import Archive
@@ -282,6 +283,7 @@ TABLES: dict[str, Callable[[str], list[str]]] = {
     "walks": walks_table,
     "baselines": baselines_table,
     **infill_tables.TABLES,
+    **seeds_tables.TABLES,
 }
 
 

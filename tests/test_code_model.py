@@ -145,6 +145,7 @@ def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
         "span-rows": 2,
         "head-rows": 2,
         "exact-rows": 1,
+        "designs": 1,
     }
     counts |= {"width": 16, "hidden-size": 64, "layers": 1, "training-steps": 2}
     arguments = [f"--{name}={count}" for name, count in counts.items()]

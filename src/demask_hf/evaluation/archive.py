@@ -34,7 +34,8 @@ class Archive:
         options (`dict[str, Any]`):
             The other arguments of [`~benchmark.report_of`].
         outcomes (`dict[tuple[str, str], Outcome]`):
-            What was decoded, by split ("validation" or "test") and key of the setting.
+            What was decoded, by split ("validation" or "test"; in studies of several models also the name of the
+            model) and key of the setting.
     """
 
     facts: dict[str, Any]

@@ -1,0 +1,47 @@
+"""What several training runs say together."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+pytest.importorskip("scipy")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def effect_of(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("seeds_tables").effect_of
+
+
+def test_the_interval_is_of_the_backbones_where_prompts_do_not_differ(effect_of):
+    # Means of the backbones 1, 2 and 3: sd 1, and Student's quantile of two degrees of freedom, 4.303.
+    values = np.array([[[1.0, 1.0]] * 2, [[2.0, 2.0]] * 2, [[3.0, 3.0]] * 2])
+    found = effect_of(values)
+    assert (found.mean, found.sd_backbones, found.sd_heads) == (2.0, 1.0, 0.0)
+    assert found.upper - found.mean == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
+    assert found.mean - found.lower == pytest.approx(found.upper - found.mean)
+
+
+def test_the_interval_is_of_the_prompts_where_runs_do_not_differ(effect_of):
+    prompts = np.arange(5.0)
+    found = effect_of(np.broadcast_to(prompts, (3, 2, 5)))
+    assert (found.sd_backbones, found.sd_heads) == (0.0, 0.0)
+    # Student's quantile of four degrees of freedom, 2.776.
+    assert found.upper - found.mean == pytest.approx(2.7764 * (prompts.var(ddof=1) / 5) ** 0.5, abs=1e-3)
+
+
+def test_heads_of_a_backbone_are_compared_with_each_other_only(effect_of):
+    values = np.array([[[0.0, 0.0], [2.0, 2.0]], [[10.0, 10.0], [12.0, 12.0]]])
+    found = effect_of(values)
+    assert found.sd_heads == pytest.approx(2**0.5)
+    assert found.sd_backbones == pytest.approx(50**0.5)
+
+
+def test_no_interval_is_made_of_nothing(effect_of):
+    found = effect_of(np.zeros((3, 2, 4)))
+    assert found.mean == 0
+    assert np.isnan([found.lower, found.upper]).all()
