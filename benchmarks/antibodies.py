@@ -20,7 +20,7 @@ from infill_study import Settings, Study, add_arguments, settings_of
 BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.6)
 SETTINGS: Settings = settings_of((2, 3, 4, 6), (1, 2, 3, 4), BOUNDS, (1, 2, 3, 4)) | {
     f"demask {bound:g}, {rule}": {"name": "demask", "dependency_bound": bound, "rule": rule}
-    for rule in ("total", "max")
+    for rule in ("total", "norm", "max")
     for bound in (0.1, 0.3)
 }
 

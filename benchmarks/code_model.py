@@ -31,7 +31,13 @@ SETTINGS: Settings = settings_of((2, 3, 4, 6), (0.5, 1, 2, 3, 4), BOUNDS, (1, 2,
         f"dapd {bound:g}": {"name": "dapd", "initial_bound": bound, "final_bound": bound}
         for bound in (0.01, 0.03, 0.1, 0.3)
     },
+    **{
+        f"demask {bound:g}, norm": {"name": "demask", "dependency_bound": bound, "rule": "norm"}
+        for bound in (0.1, 0.15, 0.2, 0.3, 0.5)
+    },
 }
+# Statements that were decoded before the rule "norm" was written.
+_NUM_USED = 100
 
 
 def chosen(statements: Sequence[Statement], count: int, seed: int) -> list[Statement]:
@@ -52,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="device to train on")
     parser.add_argument("--only-train", action="store_true", help="end after the training")
     add_arguments(parser, PARTS)
-    parser.set_defaults(
-        states=4000, visited=4000, measured=64, rows=400, span_rows=200, orders=1, steps=3000, exact_rows=0
-    )
+    parser.set_defaults(states=4000, visited=4000, measured=64, rows=400, span_rows=200, orders=1, steps=3000)
     arguments = parser.parse_args(argv)
     names = ("vocabulary", "hidden_size", "layers", "training_steps", "float32")
     model_facts = {name: getattr(arguments, name) for name in names} | {"python": sys.version.split()[0]}
@@ -73,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"share of statements that parse: {parsed}", flush=True)
     if not arguments.only_train:
         facts = {"num_parameters": sum(parameter.numel() for parameter in model.parameters()), "training_steps": steps}
-        parts = (chosen(statements["train"], 20_000, seed=1), held_out, test)
+        facts["num_used_before"] = _NUM_USED
+        parts = (chosen(statements["train"], 20_000, seed=1), held_out, test[_NUM_USED:])
         Study(domain, parts, SETTINGS, arguments.work, arguments, dict(facts)).write("code_model", facts)
 
 

@@ -29,7 +29,7 @@ DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
 _LOSSES = (0.05, 0.1, 0.15)
 # Where most is visible, hardly anything is lost.
 _SMALL_LOSSES = (0.01, 0.02, 0.05)
-_STYLES = {"influence": "s--", "degree": "D-.", "total": "^:", "max": "v:"}
+_STYLES = {"influence": "s--", "degree": "D-.", "total": "^:", "norm": "x-", "max": "v:"}
 # Nobody would lose more.
 _HIGHEST = 0.4
 _LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")

@@ -134,6 +134,7 @@ def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
     monkeypatch.setattr(main, "SETTINGS", {name: main.SETTINGS[name] for name in names})
     monkeypatch.setattr(script("code_backbone"), "PARTS", {6: 6})
     monkeypatch.setattr(main, "PARTS", {6: 6})
+    monkeypatch.setattr(main, "_NUM_USED", 0)
     monkeypatch.setattr(shared, "EXACT", {})
     monkeypatch.setattr(main, "load_statements", lambda *_: (tokenizer, dict.fromkeys(main.SPLITS, found)))
     counts = {

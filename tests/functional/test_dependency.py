@@ -51,6 +51,7 @@ def _walk(dependencies, scores, eligible, bound, rule, symmetric):
         accepted = {
             "total": total + sum(costs) <= bound,
             "token": sum(costs) <= bound,
+            "norm": sum(cost * cost for cost in costs) <= bound * bound,
             "max": max(costs, default=0) <= bound,
         }[rule]
         if accepted:
@@ -80,8 +81,9 @@ def test_bound_of_the_selected_set_is_never_exceeded(problem):
         )
         assert set(order.tolist()) == set(selected[row].nonzero().flatten().tolist())
         size = len(order)
-        factor = {"total": 1, "token": max(size - 1, 0), "max": size * (size - 1) // 2}[rule]
-        assert dependency_bound_of(dependencies[row] / UNIT, order).item() <= factor * bound / UNIT
+        factor = {"total": 1, "token": max(size - 1, 0), "max": size * (size - 1) // 2}
+        factor["norm"] = sum(number**0.5 for number in range(size)) + 1e-6
+        assert dependency_bound_of(dependencies[row] / UNIT, order).item() <= factor[rule] * bound / UNIT
 
 
 @given(selections())
@@ -158,6 +160,12 @@ THREE = torch.tensor([[[0.0, 0.25, 0.5], [0.0, 0.0, 0.25], [0.75, 0.0, 0.0]]])
         ("total", False, 0.99, [0, 1]),
         ("max", False, 0.5, [0, 1, 2]),
         ("max", False, 0.49, [0, 1]),
+        # 0.5^2 + 0.25^2 = 0.3125, whose root is 0.559.
+        ("norm", False, 0.56, [0, 1, 2]),
+        ("norm", False, 0.55, [0, 1]),
+        # Without position 1, position 2 costs 0.5, and position 1 0.25.
+        ("norm", False, 0.25, [0, 1]),
+        ("norm", False, 0.24, [0]),
         # Symmetrised, the pair (0, 2) has 0.75.
         ("max", True, 0.5, [0, 1]),
         ("max", True, 0.75, [0, 1, 2]),
@@ -242,7 +250,7 @@ def test_bound_covers_the_joint_of_a_chain_but_not_of_a_parity():
     assert low_dependency_subset(independent[None], torch.ones(1, 3), eligible, 0.0, "total").all()
 
 
-@pytest.mark.parametrize("rule", ["total", "token", "max"])
+@pytest.mark.parametrize("rule", RULES)
 def test_rounds_before_the_first_question_change_nothing(rule, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     dependencies = torch.randint(0, 8, (4, 30, 30), generator=generator) / 64

@@ -54,7 +54,7 @@ def test_a_step_asks_the_device_once(dream_with_head, strategy):
     assert operations.counts["equal"] == 0 or strategy in WALKERS
 
 
-@pytest.mark.parametrize("rule", ["token", "total", "max"])
+@pytest.mark.parametrize("rule", ["token", "total", "max", "norm"])
 def test_on_other_devices_a_selection_asks_once_more_where_four_rounds_suffice(dream_with_head, rule, monkeypatch):
     monkeypatch.setattr(dependency, "_NUM_BLIND_ROUNDS", {})
     arguments = {"strategy": "demask", "rule": rule, "dependency_bound": 0.3, "max_new_tokens": 24}

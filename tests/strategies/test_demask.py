@@ -37,6 +37,9 @@ SCRIPT = [{5: 0.9}, {6: 0.8}, {7: 0.7}]
         ({"dependency_bound": 0.2}, [0, 1, 2]),
         ({"dependency_bound": 0.5, "rule": "max"}, [0, 0, 0]),
         ({"dependency_bound": 0.5, "rule": "max", "symmetric": True}, [0, 0, 1]),
+        # The root of .5^2 + .25^2 is .559.
+        ({"dependency_bound": 0.56, "rule": "norm"}, [0, 0, 0]),
+        ({"dependency_bound": 0.55, "rule": "norm"}, [0, 0, 1]),
         ({"dependency_bound": 0.9, "rule": "total"}, [0, 0, 1]),
         ({"dependency_bound": 1.0, "rule": "total"}, [0, 0, 0]),
         # Position 2 is refused by the confidence threshold, so position 3 is too; position 1 comes first in any case.

@@ -44,6 +44,12 @@ def _table(**pairs):
             [7, 8, 9],
             {6: "waits for position 7: D = 0.41, above the bound 0.06"},
         ),
+        # The root of 0.41^2 + 0.06^2.
+        (
+            {"dependency_bound": 0.06, "rule": "norm"},
+            [7, 8, 9],
+            {6: "waits for position 7: D = 0.41, norm 0.41 above the bound 0.06"},
+        ),
         # 8 costs nothing and is kept, 6 costs 0.47, and 9 costs 0.02 after 6 did not stay.
         (
             {"dependency_bound": 0.01, "rule": "total"},

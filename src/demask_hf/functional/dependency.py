@@ -3,7 +3,7 @@
 import torch
 
 
-RULES = ("total", "token", "max")
+RULES = ("total", "token", "norm", "max")
 # Rounds of the fixed point that run on a device before convergence is checked: on the shipped checkpoint four are
 # enough at the default bound. On the CPU the check is free.
 _NUM_BLIND_ROUNDS = {"cpu": 0}
@@ -112,11 +112,17 @@ def low_dependency_subset(
 
     - "total": `cost_j` plus the costs of the positions kept before is at most `bound`, hence `TV <= bound`;
     - "token": `cost_j <= bound`, hence `TV <= (size - 1) * bound`;
+    - "norm": `sqrt(sum_i D[i, j]^2) <= bound` over the same `i`, hence
+      `TV <= (sqrt(1) + ... + sqrt(size - 1)) * bound`;
     - "max": `max_i D[i, j] <= bound`, hence `TV <= size * (size - 1) / 2 * bound`
 
-    (under the assumptions of [`dependency_bound_of`]). The walk is computed for all rows at once as the fixed point
-    of `s_j <- [rule given s]`: each decision depends on earlier ones only, so after k rounds the first k decisions
-    are final, and the fixed point is unique and equals the walk.
+    (under the assumptions of [`dependency_bound_of`]). A divergence in nats is about the square of a total variation
+    where both are small (at least twice it, by Pinsker's inequality), so "norm" limits what a position loses in
+    nats, and many small dependencies count for less than one of the same sum.
+
+    The walk is computed for all rows at once as the fixed point of `s_j <- [rule given s]`: each decision depends on
+    earlier ones only, so after k rounds the first k decisions are final, and the fixed point is unique and equals the
+    walk.
 
     Args:
         dependencies (`torch.Tensor` of shape `(batch, positions, positions)`):
@@ -128,7 +134,7 @@ def low_dependency_subset(
         bound (`float`):
             Upper limit, at least 0.
         rule (`str`, *optional*, defaults to "token"):
-            "total", "token" or "max".
+            "total", "token", "norm" or "max".
         symmetric (`bool`, *optional*, defaults to `False`):
             Use `max(D[i, j], D[j, i])` instead of `D[i, j]`.
 
@@ -160,5 +166,7 @@ def _costs(earlier: torch.Tensor, kept: torch.Tensor, rule: str, sums: torch.Ten
     """Return the quantity that the rule limits at every position, given the kept ones (1, others 0)."""
     if rule == "max":
         return (earlier * kept[:, :, None]).amax(dim=1)
+    if rule == "norm":
+        return (kept[:, None] @ earlier.square()).squeeze(1).sqrt()
     costs = (kept[:, None] @ earlier).squeeze(1)
     return costs if sums is None else costs + ((costs * kept)[:, None] @ sums).squeeze(1)

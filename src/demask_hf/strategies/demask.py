@@ -40,7 +40,8 @@ class DemaskStrategy(UnmaskingStrategy):
             Upper limit of the rule, in total variation, at least 0. By default the certified bound of the head (see
             `demask-hf calibrate`), or else 0.06.
         rule (`str`, *optional*, defaults to `"token"`):
-            "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "max" each pair.
+            "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "norm" the root
+            of the sum of their squares, "max" each pair.
         symmetric (`bool`, *optional*, defaults to `False`):
             Use the larger of the two directions of a pair.
         order (`str`, *optional*, defaults to `"confidence"`):

@@ -39,7 +39,8 @@ class TableStrategy(UnmaskingStrategy):
         dependency_bound (`float`, *optional*, defaults to 0.06):
             Upper limit of the rule, in total variation, at least 0.
         rule (`str`, *optional*, defaults to `"token"`):
-            "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "max" each pair.
+            "total" bounds the sum over all pairs, "token" the sum over the sources of one position, "norm" the root
+            of the sum of their squares, "max" each pair.
         symmetric (`bool`, *optional*, defaults to `False`):
             Use the larger of the two directions of a pair.
         order (`str`, *optional*, defaults to `"confidence"`):

@@ -183,6 +183,7 @@ def _blocking(strategy: DemaskStrategy, walk: Walk, kept: torch.Tensor) -> list[
     words = {
         "token": lambda own: f"sum {float(costs[own]):.2g} {limit}",
         "total": lambda own: f"total {float(costs[own] + spent[own]):.2g} {limit}",
+        "norm": lambda own: f"norm {float((counted[:, own] ** 2).sum().sqrt()):.2g} {limit}",
         "max": lambda own: limit,
     }[strategy.rule]
     # The "max" rule limits D itself, so no further number is needed.
