@@ -1,7 +1,11 @@
-"""The tables of docs/results.md on several training runs, from the records of `training_seeds.py`."""
+"""The tables and the figure of docs/results.md on several training runs, from the records of `training_seeds.py`.
+
+python benchmarks/seeds_tables.py docs/images
+"""
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from demask_hf.evaluation.archive import Archive
+from demask_hf.evaluation.figures import color_of
 from demask_hf.tables import Column, markdown_lines
 
 
@@ -102,7 +107,8 @@ def effects_table(name: str) -> list[str]:
 
     def sd(of: str, kind: str, scale: int) -> Column:
         def cell(row: Any) -> str | None:
-            return None if row[of] is None else f"{scale * getattr(row[of], f'sd_{kind}'):.2f}"
+            reads_no_head = kind == "heads" and not row["label"].startswith("demask")
+            return None if row[of] is None or reads_no_head else f"{scale * getattr(row[of], f'sd_{kind}'):.2f}"
 
         return Column(f"sd of {kind}", cell)
 
@@ -146,3 +152,30 @@ def runs_table(name: str) -> list[str]:
 
 
 TABLES = {"effects": effects_table, "runs": runs_table}
+
+
+def draw(file: Path, name: str) -> None:
+    """Draw points lost against passes, a mark for each training run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    scores = _scores(name)
+    reference = scores.pop(REFERENCE)["is_correct"]
+    for label, own in scores.items():
+        points = 100 * (own["is_correct"] - reference).mean(axis=2)
+        passes = own["num_forward_passes"].mean(axis=2)
+        marker = "s" if "influence" in label else "o"
+        # What reads no head is the same for all heads of a backbone.
+        shown = slice(None) if label.startswith("demask") else slice(1)
+        color = color_of(label.partition(":")[0])
+        axes.plot(passes[:, shown].ravel(), points[:, shown].ravel(), marker, color=color, label=label, alpha=0.7)
+    axes.axhline(0, color="0.7", linewidth=1)
+    axes.set(xlabel="forward passes", ylabel="points against one token at a time, same backbone")
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]) / "training_seeds.png", "training_seeds")

@@ -75,7 +75,7 @@ def outcomes_of(
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Train and decode what is missing, and write facts and records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, nargs="+", default=[0, 1], help="seeds of the heads of each backbone")
     parser.add_argument("--num-prompts", type=int, default=100, help="test prompts of each family")
     parser.add_argument("--prompt-seed", type=int, default=1001, help="seed of the test prompts")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     prompts = {"num_prompts": arguments.num_prompts, "prompt_seed": arguments.prompt_seed}
     keep_facts(arguments.work / "decoded" / "prompts.json", prompts, "decoding", ["*.xz"])

@@ -12,9 +12,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def effect_of(monkeypatch):
+def script(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("seeds_tables").effect_of
+    return importlib.import_module
+
+
+@pytest.fixture
+def effect_of(script):
+    return script("seeds_tables").effect_of
 
 
 def test_the_interval_is_of_the_backbones_where_prompts_do_not_differ(effect_of):
@@ -45,3 +50,22 @@ def test_no_interval_is_made_of_nothing(effect_of):
     found = effect_of(np.zeros((3, 2, 4)))
     assert found.mean == 0
     assert np.isnan([found.lower, found.upper]).all()
+
+
+def test_a_run_goes_on_where_it_was_and_writes_what_the_tables_read(script, tmp_path, monkeypatch):
+    study, tables = script("training_seeds"), script("seeds_tables")
+    load = study.load_head
+    # No head is trained here: both are the shipped one.
+    monkeypatch.setattr(study, "load_head", lambda model, tokenizer, *_: load(model, tokenizer, 0, 0, tmp_path))
+    arguments = ["--backbones", "0", "--num-prompts", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    study.main(arguments)
+    monkeypatch.setattr(study, "evaluate", None)
+    study.main(arguments)
+    with pytest.raises(ValueError, match="num_prompts 1 instead of 2"):
+        study.main([*arguments, "--num-prompts", "2"])
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    tables._archive.cache_clear()
+    head, _, *runs = tables.runs_table("training_seeds")
+    tables._archive.cache_clear()
+    assert [run.split(" | ")[0] for run in runs] == ["| backbone 0, head 0", "| backbone 0, head 1"]
+    assert "`demask:order=influence`" in head
