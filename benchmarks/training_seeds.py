@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             known = {key: outcome for (_, key), outcome in stored.items()}
             outcomes |= stored
             print(f"{run}: trained and decoded", flush=True)
-    write_json(arguments.out / "training_seeds.json", {**prompts, "fits": fits})
     (arguments.out / "records").mkdir(parents=True, exist_ok=True)
+    write_json(arguments.out / "training_seeds.json", {**prompts, "fits": fits})
     Archive(prompts, [SETTINGS], {}, outcomes).write(arguments.out / "records" / "training_seeds.json.xz")
 
 

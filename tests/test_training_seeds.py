@@ -57,13 +57,22 @@ def test_a_run_goes_on_where_it_was_and_writes_what_the_tables_read(script, tmp_
     load = study.load_head
     # No head is trained here: both are the shipped one.
     monkeypatch.setattr(study, "load_head", lambda model, tokenizer, *_: load(model, tokenizer, 0, 0, tmp_path))
-    arguments = ["--backbones", "0", "--num-prompts", "1", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
+    arguments = [
+        "--backbones",
+        "0",
+        "--num-prompts",
+        "1",
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     study.main(arguments)
     monkeypatch.setattr(study, "evaluate", None)
     study.main(arguments)
     with pytest.raises(ValueError, match="num_prompts 1 instead of 2"):
         study.main([*arguments, "--num-prompts", "2"])
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "out")
     tables._archive.cache_clear()
     head, _, *runs = tables.runs_table("training_seeds")
     tables._archive.cache_clear()
