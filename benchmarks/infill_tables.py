@@ -174,7 +174,7 @@ def states_table(name: str) -> list[str]:
 
 
 def designs_table(name: str) -> list[str]:
-    """Return the fit of designs of the head: means over seeds."""
+    """Return the fit of designs of the head: means over seeds, and their range."""
     found: dict[str, list[dict[str, Any]]] = {}
     for fit in facts_of(name)["designs"]:
         found.setdefault(fit["design"], []).append(fit)
@@ -182,7 +182,8 @@ def designs_table(name: str) -> list[str]:
     def column(kind: str, key: str, title: str, form: str) -> Column:
         def cell(row: Any) -> str:
             values = [fit[kind][key] for fit in found[row["design"]]]
-            return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+            spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+            return f"{np.mean(values):{form}}{spread}"
 
         return Column(f"{kind}: {title}", cell)
 
