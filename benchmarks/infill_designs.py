@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from head_design import build
+import head_design
 
 from demask_hf.backbones.backbone import backbone_facts
 from demask_hf.files import read_json, write_json
@@ -12,14 +12,12 @@ from demask_hf.head.modeling_demask import DemaskHead
 from demask_hf.training import DependencyExample, fit_of
 
 
+# Those of the other comparison that say nothing of confidence and entropy, which are inputs here.
+_PLAIN = ("width 64, 1 layer", "width 32", "width 128", "no mixing layer", "2 mixing layers")
+_PLAIN += ("with the predicted token's embedding",)
 DESIGNS: dict[str, dict[str, Any]] = {
-    "width 64, 1 layer": {},
-    "width 32": {"width": 32},
-    "width 128": {"width": 128},
-    "no mixing layer": {"num_mixing_layers": 0},
-    "2 mixing layers": {"num_mixing_layers": 2},
+    **{name: head_design.DESIGNS[name] for name in _PLAIN},
     "without confidence and entropy": {"reads_certainty": False},
-    "with the predicted token's embedding": {"added": "token"},
     "with the mean embedding of the prediction": {"added": "mean"},
 }
 
@@ -48,7 +46,7 @@ def fits_of_designs(
         for name, design in DESIGNS.items():
             file = folder / f"{name}-{seed}.json"
             if not file.exists():
-                head = build({"reads_certainty": True, **design}, model, backbone_facts(model), seed)
+                head = head_design.build({"reads_certainty": True, **design}, model, backbone_facts(model), seed)
                 train(head, states, seed)
                 fits = {kind: fit_of(head, states, own) for kind, own in held_out.items()}
                 write_json(file, {"design": name, "seed": seed, "parameters": head.num_parameters(), **fits})

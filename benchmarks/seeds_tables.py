@@ -96,10 +96,9 @@ def effects_table(name: str) -> list[str]:
     scores = _scores(name)
     rows = []
     for label, own in scores.items():
-        lost = effect_of(own["is_correct"] - scores[REFERENCE]["is_correct"])
-        row = {"label": label, "passes": effect_of(own["num_forward_passes"]), **own}
-        row["lost"] = None if label == REFERENCE else lost
-        rows.append(row)
+        difference = own["is_correct"] - scores[REFERENCE]["is_correct"]
+        lost = None if label == REFERENCE else effect_of(difference)
+        rows.append({"label": label, "lost": lost, "passes": effect_of(own["num_forward_passes"]), **own})
 
     def right(row: Any) -> str:
         means = row["is_correct"].mean(axis=2)

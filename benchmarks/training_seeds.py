@@ -1,6 +1,7 @@
 """How much results depend on the training run: backbones and heads trained from scratch, on the same prompts.
 
     python benchmarks/training_seeds.py --out docs/results
+    python benchmarks/seeds_tables.py docs/images
     python benchmarks/write_results.py
 
 A backbone takes about 45 minutes on one core and a head about 20. Every part is kept in the work folder, and the

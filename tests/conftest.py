@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import hypothesis
 import pytest
@@ -413,3 +413,10 @@ def xor_joint() -> torch.Tensor:
         for second in range(2):
             joint[first, second, first ^ second] = 0.25
     return joint
+
+
+@pytest.fixture
+def benchmark(monkeypatch) -> Callable[[str], ModuleType]:
+    """Return a function that imports a script of the folder `benchmarks` by its name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return importlib.import_module

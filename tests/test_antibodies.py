@@ -1,6 +1,5 @@
 """The benchmark on a pretrained model of antibodies: on a small random model without the wheel, and with it."""
 
-import importlib
 import json
 from importlib import metadata
 from math import log
@@ -31,12 +30,6 @@ needs_wheel = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A folder like that of the wheel, with a small random model."""
@@ -54,8 +47,8 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture
-def loaded(script, wheel, tmp_path):
-    return script("antibody_model").load_model(tmp_path / "cache", wheel, "float32")
+def loaded(benchmark, wheel, tmp_path):
+    return benchmark("antibody_model").load_model(tmp_path / "cache", wheel, "float32")
 
 
 @pytest.mark.parametrize(
@@ -73,13 +66,13 @@ def loaded(script, wheel, tmp_path):
         ("", None),
     ],
 )
-def test_loops_lie_between_their_anchors(script, residues, loop):
-    chain = script("antibody_chains").chain_of("made up", residues)
+def test_loops_lie_between_their_anchors(benchmark, residues, loop):
+    chain = benchmark("antibody_chains").chain_of("made up", residues)
     assert (chain and chain.loop) == loop
 
 
-def test_chains_are_read_and_generated(script, tmp_path):
-    chains = script("antibody_chains")
+def test_chains_are_read_and_generated(benchmark, tmp_path):
+    chains = benchmark("antibody_chains")
     file = tmp_path / "chains.tsv"
     file.write_text(f"name\theavy\tlight\nb\t{CHAIN}\t\na\t{CHAIN}\t\nc\t\tEVQ\n", encoding="utf-8")
     assert [chain.name for chain in chains.read_chains(file)] == ["a", "b"]
@@ -88,8 +81,8 @@ def test_chains_are_read_and_generated(script, tmp_path):
     assert all(chain.loop.startswith("AR") for chain in generated)
 
 
-def test_no_loops_of_two_parts_are_alike(script):
-    chains = script("antibody_chains")
+def test_no_loops_of_two_parts_are_alike(benchmark):
+    chains = benchmark("antibody_chains")
     loops = ["AAAAAAAAAA", "AAAAAAAACC", "AAAAAAACCC", "AAAAAAAAAAA", "AAAAAAAAAA"]
     made = [chains.Chain(str(number), loop, 0, len(loop)) for number, loop in enumerate(loops)]
     # The second has 8 of 10 residues in common with the first, the third 7.
@@ -101,8 +94,8 @@ def test_no_loops_of_two_parts_are_alike(script):
         chains.split(made, 2, 1)
 
 
-def test_a_missing_wheel_is_named(script, monkeypatch, tmp_path):
-    module = script("antibody_model")
+def test_a_missing_wheel_is_named(benchmark, monkeypatch, tmp_path):
+    module = benchmark("antibody_model")
 
     def missing(name):
         raise metadata.PackageNotFoundError(name)
@@ -113,10 +106,10 @@ def test_a_missing_wheel_is_named(script, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["loop", "span"])
-def test_places_to_write(script, loaded, task):
+def test_places_to_write(benchmark, loaded, task):
     model, tokenizer = loaded
-    chains = [script("antibody_chains").chain_of("made up", text) for text in (CHAIN, CHAIN[5:])]
-    batch = script("antibody_model").batch_of(tokenizer, chains, task, seed=3)
+    chains = [benchmark("antibody_chains").chain_of("made up", text) for text in (CHAIN, CHAIN[5:])]
+    batch = benchmark("antibody_model").batch_of(tokenizer, chains, task, seed=3)
     assert batch.attention_mask.sum(dim=-1).tolist() == [len(CHAIN) + 2, len(CHAIN) - 3]
     for row in range(2):
         places = batch.is_open[row].nonzero().squeeze(-1)
@@ -127,10 +120,10 @@ def test_places_to_write(script, loaded, task):
     assert (batch.masked(tokenizer.mask_token_id)[batch.is_open] == tokenizer.mask_token_id).all()
 
 
-def test_likelihoods_by_hand(script, loaded):
+def test_likelihoods_by_hand(benchmark, loaded):
     model, tokenizer = loaded
-    chain = script("antibody_chains").chain_of("made up", CHAIN)
-    batch = script("antibody_model").batch_of(tokenizer, [chain], "loop")
+    chain = benchmark("antibody_chains").chain_of("made up", CHAIN)
+    batch = benchmark("antibody_model").batch_of(tokenizer, [chain], "loop")
     first, second = batch.is_open[0].nonzero().squeeze(-1)[:2].tolist()
     batch.is_open[0, second + 1 :] = False
 
@@ -144,7 +137,7 @@ def test_likelihoods_by_hand(script, loaded):
     whole = batch.masked(tokenizer.mask_token_id)
     after_second = whole.clone()
     after_second[0, second] = batch.truth[0, second]
-    function, backbone = script("infill_scores").likelihoods, Backbone.of(model)
+    function, backbone = benchmark("infill_scores").likelihoods, Backbone.of(model)
     steps = torch.zeros_like(batch.truth)
     steps[0, first] = 1
     one_at_a_time, together, divergence = function(backbone, batch, batch.truth, steps)
@@ -160,10 +153,10 @@ def test_likelihoods_by_hand(script, loaded):
     assert float(divergence) == pytest.approx(float((drawn.exp() * (drawn - given)).sum()), abs=1e-4)
 
 
-def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
-    study, shared, tables = script("antibodies"), script("infill_study"), script("infill_tables")
+def test_the_study_end_to_end(benchmark, wheel, tmp_path, monkeypatch):
+    study, shared, tables = benchmark("antibodies"), benchmark("infill_study"), benchmark("infill_tables")
     names = ("sequential", "demask 0.1, influence", "distance, gap 1", "distance, gap 2", "table 0.1")
-    for module in (study, script("antibody_model")):
+    for module in (study, benchmark("antibody_model")):
         monkeypatch.setattr(module, "PARTS", {6: 6})
     monkeypatch.setattr(study, "SETTINGS", {name: study.SETTINGS[name] for name in names})
     monkeypatch.setattr(shared, "EXACT", {name: own for name, own in shared.EXACT.items() if "0.1" in name})
@@ -194,8 +187,8 @@ def test_the_study_end_to_end(script, wheel, tmp_path, monkeypatch):
     tables.outcomes_of.cache_clear()
 
 
-def test_rows_by_hand(script):
-    tables = script("infill_tables")
+def test_rows_by_hand(benchmark):
+    tables = benchmark("infill_tables")
 
     def chain(written, own, chain_log_q, passes):
         facts = {"written": written, "num_forward_passes": passes, "num_probe_passes": 0, "num_right": 1}
@@ -222,9 +215,9 @@ def test_rows_by_hand(script):
 
 
 @needs_wheel
-def test_the_model_knows_antibodies(script, tmp_path):
+def test_the_model_knows_antibodies(benchmark, tmp_path):
     """Framework residues are known from the rest: the weights are read right."""
-    module, chains = script("antibody_model"), script("antibody_chains")
+    module, chains = benchmark("antibody_model"), benchmark("antibody_chains")
     model, tokenizer = module.load_model(tmp_path / "cache", dtype="float32")
     batch = module.batch_of(tokenizer, chains.generated_chains(4, seed=0), "loop")
     is_hidden = torch.zeros_like(batch.is_open)
@@ -236,8 +229,8 @@ def test_the_model_knows_antibodies(script, tmp_path):
 
 
 @pytest.mark.skipif(not DATA.is_file(), reason="needs ../shared/data/antibodies/therapeutic.tsv")
-def test_loops_of_therapeutic_antibodies(script):
-    chains = script("antibody_chains")
+def test_loops_of_therapeutic_antibodies(benchmark):
+    chains = benchmark("antibody_chains")
     found = chains.read_chains(DATA)
     assert len(found) == 594
     assert {chain.residues[chain.start - 1] for chain in found} == {"C"}

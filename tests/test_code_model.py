@@ -1,6 +1,5 @@
 """The benchmark on Python statements: what is read from files, and the study on a small random model."""
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -35,23 +34,17 @@ lines"""
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
-
-@pytest.fixture
-def statements(script, tmp_path):
+def statements(benchmark, tmp_path):
     """The tokenizer, and tokenized statements that are alike in all splits."""
-    module = script("code_statements")
+    module = benchmark("code_statements")
     (tmp_path / "one.py").write_text(FILE, encoding="utf-8")
     found = {text: context for own in module.read_statements(tmp_path).values() for text, context in own.items()}
     tokenizer = module.new_tokenizer(list(found), 300)
     return tokenizer, module.tokenized(tokenizer, found)
 
 
-def test_statements_are_read_with_their_contexts(script, tmp_path):
-    module = script("code_statements")
+def test_statements_are_read_with_their_contexts(benchmark, tmp_path):
+    module = benchmark("code_statements")
     (tmp_path / "one.py").write_text(FILE, encoding="utf-8")
     (tmp_path / "broken.py").write_text("def :", encoding="utf-8")
     found = module.read_statements(tmp_path)
@@ -67,8 +60,8 @@ def test_statements_are_read_with_their_contexts(script, tmp_path):
     assert not any("ä" in text for text in contexts)
 
 
-def test_files_are_split_and_statements_of_training_files_are_in_no_other_split(script, tmp_path):
-    module = script("code_statements")
+def test_files_are_split_and_statements_of_training_files_are_in_no_other_split(benchmark, tmp_path):
+    module = benchmark("code_statements")
     for number in range(200):
         (tmp_path / f"f{number}.py").write_text(f"same = 1\nown{number} = 2\n", encoding="utf-8")
     found = module.read_statements(tmp_path)
@@ -81,12 +74,12 @@ def test_files_are_split_and_statements_of_training_files_are_in_no_other_split(
     ("text", "is_right"),
     [("return x", True), ("x = (1", False), ("", False), ("x = 1; y = 2", False), ("(" * 300 + ")" * 300, False)],
 )
-def test_python_is_the_judge(script, text, is_right):
-    assert script("code_statements").is_statement(text) is is_right
+def test_python_is_the_judge(benchmark, text, is_right):
+    assert benchmark("code_statements").is_statement(text) is is_right
 
 
-def test_rows_hold_context_statement_and_ends(script, statements):
-    module, (tokenizer, found) = script("code_statements"), statements
+def test_rows_hold_context_statement_and_ends(benchmark, statements):
+    module, (tokenizer, found) = benchmark("code_statements"), statements
     statement = next(one for one in found if one.spans)
     tasks = ["statement", "expression"]
     truth, attention_mask, is_open = module.rows_of([statement] * 2, tasks, tokenizer.eos_token_id, Random(0), 80)
@@ -101,8 +94,8 @@ def test_rows_hold_context_statement_and_ends(script, statements):
     assert any("self.fee(count, 2)" in span for span in spans)
 
 
-def test_batches_depend_on_seed_and_step_only(script, statements):
-    module, (tokenizer, found) = script("code_statements"), statements
+def test_batches_depend_on_seed_and_step_only(benchmark, statements):
+    module, (tokenizer, found) = benchmark("code_statements"), statements
     ids = (tokenizer.eos_token_id, tokenizer.mask_token_id)
     batches = [module.StatementBatches(found, *ids, seed, 400) for seed in (0, 0, 1)]
     one, same, other = (each[3] for each in batches)
@@ -114,8 +107,8 @@ def test_batches_depend_on_seed_and_step_only(script, statements):
     assert not (is_masked & (one["attention_mask"] == 0)).any()
 
 
-def test_a_whole_statement_is_judged_also_where_only_an_expression_is_written(script, statements):
-    backbone, (tokenizer, found) = script("code_backbone"), statements
+def test_a_whole_statement_is_judged_also_where_only_an_expression_is_written(benchmark, statements):
+    backbone, (tokenizer, found) = benchmark("code_backbone"), statements
     domain = backbone.Statements(None, tokenizer)
     statement = next(one for one in found if one.spans)
     batch = domain.batch([statement], "expression")
@@ -127,12 +120,12 @@ def test_a_whole_statement_is_judged_also_where_only_an_expression_is_written(sc
     assert domain.record(written, is_open) == {"written": "<|end|>" * int(is_open.sum()), "parses": False}
 
 
-def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
+def test_the_study_end_to_end(benchmark, statements, tmp_path, monkeypatch):
     tokenizer, found = statements
-    main, shared, tables = (script(name) for name in ("code_model", "infill_study", "infill_tables"))
+    main, shared, tables = (benchmark(name) for name in ("code_model", "infill_study", "infill_tables"))
     names = ("sequential", *shared.BESIDE, "table 0.1", "punt 0.1")
     monkeypatch.setattr(main, "SETTINGS", {name: main.SETTINGS[name] for name in names})
-    monkeypatch.setattr(script("code_backbone"), "PARTS", {6: 6})
+    monkeypatch.setattr(benchmark("code_backbone"), "PARTS", {6: 6})
     monkeypatch.setattr(main, "PARTS", {6: 6})
     monkeypatch.setattr(main, "_NUM_USED", 0)
     monkeypatch.setattr(shared, "EXACT", {})
@@ -164,8 +157,8 @@ def test_the_study_end_to_end(script, statements, tmp_path, monkeypatch):
     tables.outcomes_of.cache_clear()
 
 
-def test_a_folder_of_another_model_is_refused(script, tmp_path):
-    main = script("code_model")
+def test_a_folder_of_another_model_is_refused(benchmark, tmp_path):
+    main = benchmark("code_model")
     (tmp_path / "statements.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="statements.json but without model.json"):
         main.main([f"--work={tmp_path}", f"--out={tmp_path}"])

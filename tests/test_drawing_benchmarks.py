@@ -1,6 +1,5 @@
 """The scripts that draw the pictures of the documentation."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -11,12 +10,6 @@ from demask_hf.evaluation.archive import Archive
 
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
 
 
 def test_the_picture_of_the_readme_is_drawn_by_the_viewer(benchmark, browser, tmp_path, capsys, monkeypatch):

@@ -1,17 +1,9 @@
 """The benchmarks of speed at reduced size: that they run, and that what they compare is comparable."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    return importlib.import_module
 
 
 def test_a_fixed_schedule_decodes_alike_whatever_rule_it_asks(benchmark):

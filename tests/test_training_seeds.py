@@ -1,6 +1,5 @@
 """What several training runs say together."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
-
-@pytest.fixture
-def effect_of(script):
-    return script("seeds_tables").effect_of
+def effect_of(benchmark):
+    return benchmark("seeds_tables").effect_of
 
 
 def test_the_interval_is_of_the_backbones_where_prompts_do_not_differ(effect_of):
@@ -52,8 +45,8 @@ def test_no_interval_is_made_of_nothing(effect_of):
     assert np.isnan([found.lower, found.upper]).all()
 
 
-def test_a_run_goes_on_where_it_was_and_writes_what_the_tables_read(script, tmp_path, monkeypatch):
-    study, tables = script("training_seeds"), script("seeds_tables")
+def test_a_run_goes_on_where_it_was_and_writes_what_the_tables_read(benchmark, tmp_path, monkeypatch):
+    study, tables = benchmark("training_seeds"), benchmark("seeds_tables")
     load = study.load_head
     # No head is trained here: both are the shipped one.
     monkeypatch.setattr(study, "load_head", lambda model, tokenizer, *_: load(model, tokenizer, 0, 0, tmp_path))
