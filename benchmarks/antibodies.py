@@ -32,18 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/antibodies/therapeutic.tsv"))
     parser.add_argument("--wheel", type=Path, help="folder with the unpacked wheel; by default the installed one")
     parser.add_argument("--dtype", default="bfloat16", help="precision of the model")
-    parser.add_argument(
-        "--num-test", type=int, default=200, help="chains to keep for the test, which uses half of them"
-    )
+    parser.add_argument("--num-test", type=int, default=200, help="chains to keep for the test")
     parser.add_argument("--num-held-out", type=int, default=40, help="chains to judge heads and choose settings by")
     add_arguments(parser, PARTS)
-    parser.set_defaults(rows=100, span_rows=50)
     arguments = parser.parse_args(argv)
     domain = Antibodies(*load_model(arguments.work / "antiberty", arguments.wheel, arguments.dtype))
     chains = read_chains(arguments.data) if arguments.data.is_file() else generated_chains(2000, seed=0)
     train, held_out, test = split(chains, arguments.num_test, arguments.num_held_out)
-    # The others were decoded before the order "degree" was written.
-    parts = (train, held_out, test[len(test) // 2 :])
+    # Those that come last were decoded before the order "degree" was written.
+    half = len(test) // 2
+    parts = (train, held_out, test[half:] + test[:half])
     facts = {"dtype": arguments.dtype, "test": [chain.name for chain in parts[2]]}
     study = Study(domain, parts, SETTINGS, arguments.work, arguments, facts)
     study.write("antibodies", {"dtype": arguments.dtype})

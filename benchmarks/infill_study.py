@@ -29,6 +29,8 @@ Outcomes = dict[str, list[dict[str, Any]]]
 # Name of the head that is trained on states that decoding with another one visits, and of such states.
 VISITED = "visited"
 _TABLE = "table.json"
+# A set of a partition is smaller than that of a walk at the same bound.
+_PARTITION_BOUNDS = (0.1, 0.2, 0.3, 0.45, 0.7)
 
 
 def settings_of(
@@ -49,6 +51,11 @@ def settings_of(
         **_walks("demask", bounds, ("confidence", "influence", "degree")),
         **{f"distance, gap {gap}": {"name": "distance", "gap": gap} for gap in gaps},
         **_walks("table", bounds, ("confidence", "degree")),
+        **{
+            f"{name} {bound:g}, partition": {"name": name, "dependency_bound": bound, "selection": "partition"}
+            for name in ("demask", "table")
+            for bound in _PARTITION_BOUNDS
+        },
     }
 
 
@@ -73,9 +80,17 @@ EXACT: Settings = {
     f"exact {bound:g}, {order}": dict(name="demask", dependencies="exact", dependency_bound=bound, order=order)
     for order in ("influence", "degree")
     for bound in (0.1, 0.3)
+} | {
+    f"exact {bound:g}, partition": dict(
+        name="demask", dependencies="exact", dependency_bound=bound, selection="partition"
+    )
+    for bound in (0.2, 0.45)
 }
 # Decoded beside them, and with every head.
-BESIDE = ("demask 0.1, influence", "demask 0.3, influence", "demask 0.3, degree", "distance, gap 2")
+BESIDE = (
+    *("demask 0.1, influence", "demask 0.3, influence", "demask 0.3, degree"),
+    *("demask 0.2, partition", "demask 0.45, partition", "distance, gap 2"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser, parts: dict[int, int]) -> None:

@@ -5,15 +5,14 @@ python benchmarks/infill_tables.py docs/images
 
 import json
 import lzma
-import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from infill_fronts import LEARNED, front_rows, rule_of, size_of
 
 from demask_hf.evaluation.figures import color_of
 from demask_hf.tables import Column, markdown_lines
@@ -29,10 +28,9 @@ DRAWN = (DRAWN_REFERENCE, "threshold 0.5")
 _LOSSES = (0.05, 0.1, 0.15)
 # Where most is visible, hardly anything is lost.
 _SMALL_LOSSES = (0.01, 0.02, 0.05)
-_STYLES = {"influence": "s--", "degree": "D-.", "total": "^:", "norm": "x-", "max": "v:"}
+_STYLES = {"influence": "s--", "degree": "D-.", "total": "^:", "norm": "x-", "max": "v:", "partition": "*-"}
 # Nobody would lose more.
 _HIGHEST = 0.4
-_LIMIT = re.compile(r" ?\d+(\.\d+)?( steps)?")
 
 
 @cache
@@ -66,7 +64,7 @@ def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFE
             "excess": _mean([_per_token(record, ("divergence",)) for record in records]),
             "log_q": _mean([_log_q(record) for record in records]),
             "entropy": float(-(shares * np.log(shares)).sum()),
-            "recovered": sum(record["num_right"] for record in records) / sum(map(_size, records)),
+            "recovered": sum(record["num_right"] for record in records) / sum(map(size_of, records)),
         }
         if "parses" in records[0]:
             row["parses"] = _mean([float(record["parses"]) for record in records])
@@ -76,20 +74,6 @@ def rows_of(found: dict[str, list[dict[str, Any]]], reference: str | None = REFE
             if "parses" in row:
                 row["parses_difference"] = _mean([float(record["parses"]) - other["parses"] for record, other in own])
         rows.append(row)
-    return rows
-
-
-def front_rows(found: dict[str, list[dict[str, Any]]], wanted: Sequence[float] = _LOSSES) -> list[dict[str, Any]]:
-    """Return for each rule how many passes it takes to lose so many nats a token, between two of its limits."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for row in rows_of(found):
-        if row["setting"] not in (REFERENCE, *DRAWN):
-            lines.setdefault(_rule_of(row["setting"]), []).append((row["excess"][0], row["passes"]))
-    rows = []
-    for rule, points in lines.items():
-        losses, passes = np.array(sorted(points)).T
-        inside = [loss for loss in wanted if losses[0] <= loss <= losses[-1]]
-        rows.append({"rule": rule, **{loss: float(np.interp(loss, losses, passes)) for loss in inside}})
     return rows
 
 
@@ -149,15 +133,28 @@ def drawn_table(part: str) -> list[str]:
 
 
 def front_table(part: str) -> list[str]:
-    """Return the passes of each rule at equal loss."""
+    """Return the passes of each rule at equal loss; of a part such as "loop:100" in the first 100 rows."""
     name, _, part = part.partition(".")
+    part, _, count = part.partition(":")
 
-    def column(loss: float) -> Column:
-        return Column(f"passes at {loss:g} nats lost", lambda row: row.get(loss), ".2f")
+    def passes(loss: float) -> Column:
+        return Column(f"passes at {loss:g} nats lost (SE)", lambda row: _with_error(row["passes"].get(loss), ".2f"))
+
+    def ratio(loss: float) -> Column:
+        def cell(row: Any) -> str | None:
+            return "{:.2f} ({:.2f} to {:.2f})".format(*row["ratio"][loss]) if loss in row["ratio"] else None
+
+        return Column(f"times those of `{LEARNED}` (95 %)", cell)
 
     wanted = _SMALL_LOSSES if part == "span" else _LOSSES
-    rows = front_rows(outcomes_of(name)[part], wanted)
-    return markdown_lines([Column("rule", "rule", is_text=True), *map(column, wanted)], rows)
+    found = outcomes_of(name)[part]
+    rows = front_rows(
+        {key: own[: int(count) if count else None] for key, own in found.items() if key not in (REFERENCE, *DRAWN)},
+        wanted,
+    )
+    columns = [Column("rule", "rule", is_text=True)]
+    columns += [column(loss) for loss in wanted for column in (passes, ratio)]
+    return markdown_lines(columns, rows)
 
 
 def states_table(name: str) -> list[str]:
@@ -243,7 +240,7 @@ def draw(file: Path, part: str) -> None:
     lines: dict[str, list[dict[str, Any]]] = {}
     for row in rows_of(outcomes_of(name)[task]):
         if row["setting"] not in (REFERENCE, *DRAWN):
-            lines.setdefault(_rule_of(row["setting"]), []).append(row)
+            lines.setdefault(rule_of(row["setting"]), []).append(row)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for rule, rows in lines.items():
@@ -258,18 +255,8 @@ def draw(file: Path, part: str) -> None:
     figure.savefig(file, dpi=150)
 
 
-def _rule_of(setting: str) -> str:
-    """Return the name of a setting without its limit."""
-    return _LIMIT.sub("", setting, count=1).rstrip(",")
-
-
-def _size(record: dict[str, Any]) -> int:
-    """Return how many tokens were written; residues are single letters."""
-    return record.get("num_written", len(record["written"]))
-
-
 def _per_token(record: dict[str, Any], names: tuple[str, ...]) -> float:
-    return float(np.mean([record[name] for name in names]) / _size(record))
+    return float(np.mean([record[name] for name in names]) / size_of(record))
 
 
 def _log_q(record: dict[str, Any]) -> float:

@@ -5,6 +5,7 @@ from importlib import metadata
 from math import log
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
@@ -183,6 +184,7 @@ def test_the_study_end_to_end(benchmark, wheel, tmp_path, monkeypatch):
     for name, table in tables.TABLES.items():
         part = "antibodies.loop" if name in ("strategies", "drawn", "front") else "antibodies"
         assert len(table(part)) > 2
+    assert tables.front_table("antibodies.loop:2") == tables.front_table("antibodies.loop")
     tables.draw(tmp_path / "figure.png", "antibodies.loop")
     tables.outcomes_of.cache_clear()
 
@@ -207,11 +209,61 @@ def test_rows_by_hand(benchmark):
     # Two chains of two residues: 0.2 and 0 nats a residue.
     assert rows[1]["excess"] == pytest.approx((0.1, 0.1))
     assert rows[1]["difference"] == pytest.approx((-0.1, 0.1))
-    # Between 1 pass at 0.1 nats and half a pass at 0.25.
-    (front,) = tables.front_rows(found)
-    assert front == {"rule": "table", 0.1: pytest.approx(1), 0.15: pytest.approx(1 - 0.5 / 3)}
     found["table 0.1"][0]["left_log_q"] = -2.8
     assert tables.rows_of(found)[1]["difference"] == pytest.approx((-0.15, 0.15))
+
+
+def test_fronts_by_hand(benchmark):
+    fronts = benchmark("infill_fronts")
+
+    def rows(*facts):
+        return [{"written": "AA", "num_forward_passes": passes, "divergence": 2 * loss} for loss, passes in facts]
+
+    found = {
+        "demask 0.1, partition": rows((0.1, 1), (0.1, 1)),
+        "demask 0.2, partition": rows((0.3, 0.5), (0.3, 0.5)),
+        "table 0.1": rows((0.2, 1), (0.0, 1)),
+        "table 0.2": rows((0.4, 0.5), (0.2, 0.5)),
+        "schedule, 2 steps": rows((0.5, 2), (0.5, 2)),
+    }
+    demask, table, schedule = fronts.front_rows(found, (0.15, 0.25, 0.4))
+    # From 1 pass at 0.1 nats down to half a pass at 0.3; the rows are alike.
+    assert demask["rule"] == "demask, partition"
+    assert demask["passes"] == {0.15: (pytest.approx(0.875), 0), 0.25: (pytest.approx(0.625), 0)}
+    assert demask["ratio"] == {}
+    # The same between both losses of `table`. Without a row its curve moves by 0.1 nats, where it does not end.
+    assert table["passes"][0.15] == (pytest.approx(0.875), pytest.approx(((1 - 0.625) ** 2 / 4) ** 0.5))
+    assert table["passes"][0.25] == (pytest.approx(0.625), pytest.approx(((0.875 - 0.5) ** 2 / 4) ** 0.5))
+    # Two rows leave one degree of freedom, whose quantile is 12.7.
+    error = log(1 / 0.625) / 2
+    ratio, lower, upper = table["ratio"][0.15]
+    assert (ratio, log(lower), log(upper)) == pytest.approx((1, -12.706 * error, 12.706 * error), rel=1e-3)
+    # One point has no line.
+    assert schedule == {"rule": "schedule", "passes": {}, "ratio": {}}
+
+
+def test_fronts_know_how_much_they_vary(benchmark):
+    """Over many draws of rows, the interval of the ratio holds the true one about as often as it says."""
+    fronts, generator = benchmark("infill_fronts"), np.random.default_rng(0)
+    # Passes fall from 4 to 2 while the loss grows from 0.1 to 0.3; `table` needs 1.5 times as many.
+    held = 0
+    for _ in range(300):
+        difficulty = generator.normal(size=(2, 40)) * 0.05
+
+        def rows(passes, loss, own):
+            return [
+                {"written": "A", "num_forward_passes": passes * (1 + extra), "divergence": loss + extra}
+                for extra in own
+            ]
+
+        own = difficulty[0]
+        found = {f"demask {loss}, partition": rows(passes, loss, own) for loss, passes in ((0.1, 4), (0.3, 2))}
+        own = own + difficulty[1]
+        found |= {f"table {loss}": rows(passes, loss, own) for loss, passes in ((0.1, 6), (0.3, 3))}
+        _, table = fronts.front_rows(found, (0.2,))
+        _, lower, upper = table["ratio"][0.2]
+        held += lower <= 1.5 <= upper
+    assert 0.9 < held / 300 < 0.99
 
 
 @needs_wheel

@@ -75,9 +75,11 @@ def test_rows_equal_rows_alone_with_a_cache(model, strategy, cache):
     assert num_different(model, PROMPTS, strategy=strategy, **settings) == 0
 
 
-@pytest.mark.parametrize("rule", ["total", "max", "norm"])
-def test_rows_equal_rows_alone_with_every_rule(model, rule):
-    assert num_different(model, PROMPTS, strategy="demask", rule=rule, symmetric=True) == 0
+@pytest.mark.parametrize(
+    "fields", [{"rule": "total"}, {"rule": "max"}, {"rule": "norm"}, {"selection": "partition"}], ids=str
+)
+def test_rows_equal_rows_alone_with_every_rule(model, fields):
+    assert num_different(model, PROMPTS, strategy="demask", symmetric=True, **fields) == 0
 
 
 @pytest.mark.parametrize("cache", ["none", "dual"])

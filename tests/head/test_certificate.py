@@ -110,6 +110,14 @@ def test_other_settings_are_named_once(certified, warnings):
     assert "order" not in message
 
 
+def test_a_certificate_without_a_selection_is_for_the_walk(certified, warnings):
+    _decode(certified, selection="walk")
+    assert warnings() == []
+    _decode(certified, selection="partition")
+    (message,) = warnings()
+    assert "selection 'partition' instead of 'walk'" in message
+
+
 @pytest.mark.parametrize(
     ("kwargs", "expected"),
     [

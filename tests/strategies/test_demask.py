@@ -60,6 +60,19 @@ def test_rules_by_hand(scripted, scripted_head, fields, expected):
     assert output.sequences.tolist() == [[9, 5, 6, 7]]
 
 
+def test_a_partition_has_few_sets_and_the_first_position_decides_which_is_written(scripted, scripted_head):
+    # Neighbours depend on each other, and the model is surest in the middle.
+    pairs = {"d12": 0.5, "d21": 0.5, "d23": 0.5, "d32": 0.5}
+    model = scripted([{5: 0.7}, {6: 0.9}, {7: 0.8}], head=scripted_head(_table(4, **pairs)))
+    assert _decode(model, selection="partition").unmask_step[0, 1:].tolist() == [1, 0, 1]
+    # With a bound that they satisfy, all are one set.
+    output = _decode(model, selection="partition", dependency_bound=1.0)
+    assert output.unmask_step[0, 1:].tolist() == [0, 0, 0]
+    # Positions below the threshold are in no set.
+    output = _decode(model, selection="partition", dependency_bound=1.0, confidence_threshold=0.75)
+    assert output.unmask_step[0, 1:].tolist() == [1, 0, 0]
+
+
 def test_influence_reveals_causes_before_their_effect(scripted, scripted_head):
     # Positions 2 and 3 determine position 1, of which the model is surest.
     model = scripted(SCRIPT, head=scripted_head(_table(4, d21=0.5, d31=0.5, d12=0.25, d13=0.25)))
@@ -272,6 +285,7 @@ def test_missing_head_message_says_how_to_get_one(scripted):
         ({"rule": "sum"}, rf"`rule` must be one of {', '.join(RULES)}, got 'sum'\."),
         ({"order": "random"}, rf"`order` must be one of {', '.join(ORDERS)}, got 'random'\."),
         ({"confidence_threshold": 2}, r"`confidence_threshold` must be a number in \[0, 1\], got 2\."),
+        ({"selection": "best"}, r"`selection` must be one of walk, partition, got 'best'\."),
         ({"dependencies": "magic"}, r"`dependencies` must be one of head, exact, got 'magic'\."),
         ({"estimator": "sample"}, r"`estimator` must be one of expectation, argmax, got 'sample'\."),
     ],

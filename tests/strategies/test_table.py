@@ -162,6 +162,7 @@ def test_what_is_no_table_is_not_written(tmp_path):
         ({"table": 3}, "`table` must be the name of a file as text, got 3"),
         ({"dependency_bound": -1}, r"`dependency_bound` must be a number in \[0, inf\], got -1"),
         ({"rule": "sum"}, "`rule` must be one of total, token, norm, max, got 'sum'"),
+        ({"selection": "best"}, "`selection` must be one of walk, partition, got 'best'"),
         ({"symmetric": 1}, "`symmetric` must be True or False, got 1"),
         ({"order": "random"}, "`order` must be one of confidence, .*, got 'random'"),
     ],

@@ -82,6 +82,15 @@ def _table(**pairs):
             {9: "not among the 3 candidates that are considered"},
         ),
         ({"dependency_bound": 1.0}, [6, 7, 8, 9], {}),
+        # Two sets: position 6, of the largest degree, begins one with 9, and 7 and 8 go to the other. D[8, 9] is 0.
+        (
+            {"dependency_bound": 0.06, "selection": "partition"},
+            [7, 8],
+            {
+                6: "waits for position 7: D = 0.2 in both directions, in another set of the partition",
+                9: "waits for position 8: D = 0.15 in both directions, in another set of the partition",
+            },
+        ),
     ],
 )
 def test_demask_names_the_position_that_is_waited_for(scripted, scripted_head, fields, written, expected):

@@ -1,8 +1,9 @@
 """The mathematics, as functions of tensors; imports only torch.
 
-Read `dependency.py` first: it holds the rule that gives the method its name. Then `distributions.py` (properties of
-one prediction: confidence, entropy, total variation), `sampling.py` (from logits to tokens), `probes.py` (dependencies
-measured by revealing tokens) and `masking.py` (the forward process). `candidates.py` is bookkeeping.
+Read `dependency.py` first: it holds the rule that gives the method its name; `partition.py` applies it to all of the
+positions. Then `distributions.py` (properties of one prediction: confidence, entropy, total variation), `sampling.py`
+(from logits to tokens), `probes.py` (dependencies measured by revealing tokens) and `masking.py` (the forward
+process). `candidates.py` is bookkeeping.
 """
 
 from .candidates import CandidateIndex

@@ -7,6 +7,8 @@ from transformers.utils import logging
 
 
 logger = logging.get_logger(__name__)
+# Of certificates that were issued before there was such a setting.
+_BEFORE = {"selection": "walk"}
 
 
 def differences(certificate: dict[str, Any], used: dict[str, Any]) -> list[str]:
@@ -20,6 +22,7 @@ def differences(certificate: dict[str, Any], used: dict[str, Any]) -> list[str]:
             folder has none.
     """
     others = []
+    certificate = _BEFORE | certificate
     for name, value in used.items():
         is_unknown = name == "backbone_revision" and None in (value, certificate.get(name))
         if name in certificate and certificate[name] != value and not is_unknown:

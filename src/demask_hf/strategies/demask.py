@@ -1,17 +1,18 @@
 """DEMASK: a maximal set of positions whose predicted dependencies on each other stay below a bound."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
-from ..functional.probes import ESTIMATORS, measure_dependencies
+from ..functional.dependency import DEPENDENCY_ORDERS, RULES
+from ..functional.partition import SELECTIONS
+from ..functional.probes import ESTIMATORS
 from ..head.certificate import warn_of_differences
 from ..validation import check_choice, check_count, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
+from .dependencies import SOURCES, Source
 from .needs import Need
 from .sequential import needs_of_order, position_scores, scores_of_walk
 from .settings import DecodingSettings
@@ -21,8 +22,6 @@ from .step import DenoisingStep
 # Used if neither the caller nor the checkpoint nor the head's certificate sets a bound.
 DEFAULT_DEPENDENCY_BOUND = 0.06
 ORDERS = ("confidence", "entropy", "margin", "token_probability", *DEPENDENCY_ORDERS)
-# Threads that share a head wait until it is moved as a whole.
-_MOVING = threading.Lock()
 
 
 @register_strategy("demask")
@@ -48,6 +47,9 @@ class DemaskStrategy(UnmaskingStrategy):
             Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token),
             "influence": positions on which others depend first, see [`~dependency.net_influence`], or "degree":
             positions with the largest dependencies in both directions first, see [`~dependency.degree`].
+        selection (`str`, *optional*, defaults to `"walk"`):
+            "walk" unmasks every position along the walk that the rule allows, "partition" the set of the first
+            position when all are parted into as few sets as the rule allows, see [`~partition.first_set`].
         confidence_threshold (`float`, *optional*, defaults to 0.0):
             Positions below it wait for a later step, except for the first one of the walk; in [0, 1].
         dependencies (`str`, *optional*, defaults to `"head"`):
@@ -82,6 +84,7 @@ class DemaskStrategy(UnmaskingStrategy):
     rule: str = "token"
     symmetric: bool = False
     order: str = "confidence"
+    selection: str = "walk"
     confidence_threshold: float = 0.0
     dependencies: str = "head"
     estimator: str = "expectation"
@@ -90,7 +93,7 @@ class DemaskStrategy(UnmaskingStrategy):
     on_walk: Callable[[DenoisingStep, torch.Tensor, torch.Tensor, torch.Tensor], None] | None = field(
         default=None, init=False, repr=False, compare=False
     )
-    _source: "_Source | None" = field(default=None, init=False, repr=False, compare=False)
+    _source: Source | None = field(default=None, init=False, repr=False, compare=False)
     _certified_bound: float | None = field(default=None, init=False, repr=False, compare=False)
     _walks_row_by_row: bool = field(default=False, init=False, repr=False, compare=False)
     _costs: "torch.Tensor | None" = field(default=None, init=False, repr=False, compare=False)
@@ -102,7 +105,7 @@ class DemaskStrategy(UnmaskingStrategy):
 
     @property
     def needs(self) -> frozenset[Need]:
-        return needs_of_order(self._order_before) | _SOURCES[self.dependencies].needs
+        return needs_of_order(self._order_before) | SOURCES[self.dependencies].needs
 
     @property
     def _order_before(self) -> str:
@@ -115,8 +118,9 @@ class DemaskStrategy(UnmaskingStrategy):
         check_choice("rule", self.rule, RULES)
         check_flag("symmetric", self.symmetric)
         check_choice("order", self.order, ORDERS)
+        check_choice("selection", self.selection, tuple(SELECTIONS))
         check_interval("confidence_threshold", self.confidence_threshold, 0, 1)
-        check_choice("dependencies", self.dependencies, tuple(_SOURCES))
+        check_choice("dependencies", self.dependencies, tuple(SOURCES))
         check_choice("estimator", self.estimator, ESTIMATORS)
         if self.max_candidates is not None:
             check_count("max_candidates", self.max_candidates)
@@ -143,7 +147,8 @@ class DemaskStrategy(UnmaskingStrategy):
         """
         return {
             "dependency_bound": self.limit,
-            **{name: getattr(self, name) for name in ("rule", "symmetric", "order", "confidence_threshold")},
+            **{name: getattr(self, name) for name in ("rule", "symmetric", "order", "selection")},
+            "confidence_threshold": self.confidence_threshold,
             **{name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "scores", "block_length")},
             "eos_penalty": settings.eos_penalty,
             **{
@@ -159,7 +164,7 @@ class DemaskStrategy(UnmaskingStrategy):
         settings: DecodingSettings | None = None,
         compiled: Compiled = as_it_is,
     ) -> None:
-        self._source = _SOURCES[self.dependencies].of(self, model, compiled)
+        self._source = SOURCES[self.dependencies].of(model, compiled, self.estimator)
         self._walks_row_by_row = settings is not None and settings.batch_invariant
         certificate = self.certificate
         self._certified_bound = (certificate or {}).get("dependency_bound")
@@ -220,7 +225,7 @@ class DemaskStrategy(UnmaskingStrategy):
         """
         return self._bound_source()(step, step.index.padded(torch.ones_like(step.index.ranks, dtype=torch.bool)))
 
-    def _bound_source(self) -> "_Source":
+    def _bound_source(self) -> Source:
         """Return where dependencies come from, which `bind` chose."""
         if self._source is None:
             raise RuntimeError("`bind` must be called before `select`, got a strategy without a model.")
@@ -236,83 +241,11 @@ class DemaskStrategy(UnmaskingStrategy):
         self, dependencies: torch.Tensor, scores: torch.Tensor, eligible: torch.Tensor, is_position: torch.Tensor
     ) -> torch.Tensor:
         """Return the positions to keep, of the shape of `scores`."""
-        rule = (self.limit, self.rule, self.symmetric)
+        rule, select = (self.limit, self.rule, self.symmetric), SELECTIONS[self.selection]
         if not self._walks_row_by_row:
-            return low_dependency_subset(dependencies, scores, eligible, *rule)
+            return select(dependencies, scores, eligible, *rule)
         kept = torch.zeros_like(eligible)
         for row, width in enumerate(is_position.sum(dim=-1).tolist()):
             own = (slice(row, row + 1), slice(width))
-            kept[own] = low_dependency_subset(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
+            kept[own] = select(dependencies[own][:, :, :width], scores[own], eligible[own], *rule)
         return kept
-
-
-@dataclass(frozen=True)
-class HeadDependencies:
-    """`D[source, target]` as the model's dependency head predicts it."""
-
-    head: torch.nn.Module
-    predict: Callable[..., Any]
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"hidden_states", "entropy"})
-
-    @classmethod
-    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "HeadDependencies":
-        """Return the dependencies of a model's head."""
-        head = getattr(model, "demask_head", None)
-        if head is None:
-            raise ValueError(
-                "`strategy='demask'` must have a dependency head, got a model without one: load one with "
-                "`model.load_demask_head(repository_or_folder)`, or pass `dependencies='exact'` to measure "
-                "dependencies with extra forwards."
-            )
-        return cls(head, compiled(head))
-
-    @property
-    def certificate(self) -> dict[str, Any] | None:
-        """Certificate of the head; `None` if there is none."""
-        # A head loaded with the code of an older repository has no such field.
-        return getattr(self.head.config, "certificate", None)
-
-    def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:
-        """Return dependencies of shape `(rows, positions, positions)`."""
-        index, states = step.index, step.given("hidden_states")
-        # If the backbone is spread over devices, the head moves to the device of the hidden states.
-        with _MOVING:
-            if next(self.head.parameters()).device != states.device:
-                self.head.to(states.device)
-        inputs = {"positions": index.padded(step.positions[step.rows, step.columns])}
-        if not index.is_full:
-            inputs["is_position"] = is_position
-        if getattr(self.head.config, "reads_certainty", False):
-            inputs["certainty"] = index.padded(step.certainty)
-        inputs = {name: tensor.to(states.device) for name, tensor in inputs.items()}
-        return self.predict(index.padded(states), **inputs).dependencies.to(index.ranks.device)
-
-
-@dataclass(frozen=True)
-class _ExactDependencies:
-    """`D[source, target]` measured with probe forwards."""
-
-    estimator: str
-    certificate: None = None
-
-    needs: ClassVar[frozenset[Need]] = frozenset({"probabilities"})
-
-    @classmethod
-    def of(cls, strategy: DemaskStrategy, model: torch.nn.Module, compiled: Compiled) -> "_ExactDependencies":
-        """Return measured dependencies; works with any model."""
-        return cls(strategy.estimator)
-
-    def __call__(self, step: DenoisingStep, is_position: torch.Tensor) -> torch.Tensor:
-        """Return dependencies of shape `(rows, positions, positions)`."""
-        probabilities = step.given("probabilities")
-        measured = measure_dependencies(
-            step.forward, step.sequences, step.candidates, probabilities, step.mask_token_id, self.estimator
-        )
-        step.ledger.num_probe_passes += measured.num_probes
-        torch.maximum(step.ledger.uncovered_mass, measured.uncovered_mass, out=step.ledger.uncovered_mass)
-        return measured.dependencies[step.index.active]
-
-
-_Source = HeadDependencies | _ExactDependencies
-_SOURCES: dict[str, type[_Source]] = {"head": HeadDependencies, "exact": _ExactDependencies}

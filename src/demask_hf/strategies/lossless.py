@@ -9,7 +9,8 @@ from ..functional.dependency import DEPENDENCY_ORDERS
 from ..functional.sampling import uniform_noise
 from ..validation import check_choice, check_count
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
-from .demask import DemaskStrategy, HeadDependencies
+from .demask import DemaskStrategy
+from .dependencies import HeadDependencies
 from .drafts import Drafts
 from .lookahead import Lookahead
 from .needs import Need
@@ -105,7 +106,7 @@ class LosslessStrategy(UnmaskingStrategy):
             # Without settings: a certificate of the head says nothing about single positions.
             self._walker.bind(model, compiled=compiled)
         if self._walker is not None or getattr(model, "demask_head", None) is not None:
-            self._source = HeadDependencies.of(DemaskStrategy(), model, compiled)
+            self._source = HeadDependencies.of(model, compiled)
 
     def select(self, step: DenoisingStep) -> torch.Tensor:
         self._seen = step

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ..files import read_json, write_json
-from ..functional.dependency import DEPENDENCY_ORDERS, RULES, low_dependency_subset
+from ..functional.dependency import DEPENDENCY_ORDERS, RULES
+from ..functional.partition import SELECTIONS
 from ..validation import check_choice, check_flag, check_interval
 from .base import Compiled, UnmaskingStrategy, as_it_is, register_strategy
 from .demask import ORDERS
@@ -46,6 +47,8 @@ class TableStrategy(UnmaskingStrategy):
         order (`str`, *optional*, defaults to `"confidence"`):
             Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token),
             "influence", see [`~dependency.net_influence`], or "degree", see [`~dependency.degree`].
+        selection (`str`, *optional*, defaults to `"walk"`):
+            "walk", or "partition", see [`~partition.first_set`].
 
     Example:
 
@@ -77,6 +80,7 @@ class TableStrategy(UnmaskingStrategy):
     rule: str = "token"
     symmetric: bool = False
     order: str = "confidence"
+    selection: str = "walk"
     _dependencies: torch.Tensor | None = field(default=None, init=False, repr=False, compare=False)
     _prompt_length: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -95,6 +99,7 @@ class TableStrategy(UnmaskingStrategy):
         check_choice("rule", self.rule, RULES)
         check_flag("symmetric", self.symmetric)
         check_choice("order", self.order, ORDERS)
+        check_choice("selection", self.selection, tuple(SELECTIONS))
 
     def bind(
         self,
@@ -119,7 +124,7 @@ class TableStrategy(UnmaskingStrategy):
         dependencies = self._among(index.padded(step.columns - self._prompt_length))
         scores = scores_of_walk(step, self.order, dependencies, is_position)
         rule = (self.dependency_bound, self.rule, self.symmetric)
-        kept = low_dependency_subset(dependencies, scores, is_position, *rule)
+        kept = SELECTIONS[self.selection](dependencies, scores, is_position, *rule)
         return step.at_positions(index.flat(kept), False)
 
     def _among(self, places: torch.Tensor) -> torch.Tensor:

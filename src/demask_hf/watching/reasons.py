@@ -153,7 +153,7 @@ def _demask(strategy: DemaskStrategy, choice: Choice) -> dict[int, str]:
     if walk is None or not choice.waiting:
         return {}
     places = {column - choice.start: place for place, column in enumerate(walk.columns)}
-    blocking = _blocking(strategy, walk, choice.selected[0, walk.columns].cpu())
+    blocking = _BLOCKING[strategy.selection](strategy, walk, choice.selected[0, walk.columns].cpu())
     found = {}
     for index, position in choice.waiting:
         if position not in places:
@@ -191,3 +191,15 @@ def _blocking(strategy: DemaskStrategy, walk: Walk, kept: torch.Tensor) -> list[
         (int(source), f"D = {float(value):.2g}, {words(own)}")
         for own, (source, value) in enumerate(zip(sources, largest, strict=True))
     ]
+
+
+def _parted(strategy: DemaskStrategy, walk: Walk, kept: torch.Tensor) -> list[tuple[int, str]]:
+    """Return for each position the kept one that a partition keeps it apart from most, and by what."""
+    dependencies = walk.dependencies.float()
+    both = torch.maximum if strategy.symmetric else lambda one, other: (one + other) / 2
+    largest, sources = torch.where(kept[:, None], both(dependencies, dependencies.T), -1.0).max(dim=0)
+    words = "D = {:.2g} in both directions, in another set of the partition"
+    return [(int(source), words.format(float(value))) for source, value in zip(sources, largest, strict=True)]
+
+
+_BLOCKING = {"walk": _blocking, "partition": _parted}
