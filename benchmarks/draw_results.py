@@ -35,7 +35,7 @@ def frontier(arguments: argparse.Namespace) -> None:
     settings = {setting.key: setting for row in archive.grid for setting in row}
     split = "validation" if ("validation", next(iter(settings))) in archive.outcomes else "test"
     outcomes = [archive.outcomes[split, key] for key in settings]
-    references = [archive.outcomes[split, setting.reference().key] for setting in settings.values()]
+    references = [archive.outcome(split, setting.reference()) for setting in settings.values()]
     rows = [row_of(comparison, 0.0, {}) for comparison in compare(outcomes, references)]
     frontier_figure(rows, arguments.out, arguments.title)
 

@@ -95,7 +95,7 @@ def share(arguments: argparse.Namespace) -> list[dict]:
     """Measure which part of a step goes where while all, and then half, of the answer is masked."""
     rows = []
     for model, prompts, row in cases(arguments):
-        limits = {"max_candidates": arguments.max_candidates}
+        limits = {"max_candidates": arguments.max_candidates, "selection": arguments.selection}
         rule = FixedSchedule(rule="demask", num_per_step=-(-row["length"] // 2), limits=limits)
         settings = {"max_new_tokens": row["length"], "stop_at_eos": False}
         profile = profile_steps(model, prompts, None, rule, arguments.rounds, **settings)
@@ -137,6 +137,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parser.add_argument("--steps", type=int, default=8, help="steps of the fixed schedule")
     parser.add_argument("--compile", nargs="?", const=True, default=False, help="with overhead: as in generate")
     parser.add_argument("--max-candidates", type=int, help="with share: as of the demask strategy")
+    parser.add_argument("--selection", default="walk", help="with share: as of the demask strategy")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))

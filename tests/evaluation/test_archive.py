@@ -1,5 +1,6 @@
 """Records of a comparison in one file: the tables that come back are those that went in."""
 
+import dataclasses
 import json
 import lzma
 
@@ -78,6 +79,14 @@ def test_a_missing_record_is_named(archive, tmp_path):
     del kept.outcomes["validation", kept.grid[1][2].key]
     with pytest.raises(ValueError, match="the archive must hold the validation records of 'threshold.*, got none"):
         kept.report()
+
+
+def test_records_with_all_fields_spelled_out_are_found(archive):
+    kept, report = archive
+    outcome = kept.outcomes.pop(("validation", kept.grid[1][2].key))
+    spelled = dataclasses.replace(outcome.setting, strategy=outcome.setting.build().to_dict())
+    kept.outcomes["validation", spelled.key] = dataclasses.replace(outcome, setting=spelled)
+    np.testing.assert_equal(kept.report().rows(), report.rows())
 
 
 @pytest.mark.parametrize("damage", ["text", "version", "length", "field"])

@@ -54,6 +54,17 @@ def test_keys_tell_settings_apart_and_no_more():
     assert len({first.key, other.key, sampled.key}) == 3
 
 
+def test_a_reference_names_no_defaults():
+    """Else a new field of the strategy would give the reference another key, and its records would not be found."""
+    (setting,) = parse_settings("demask:order=influence,rule=total")
+    assert setting.reference().strategy == {
+        "name": "demask",
+        "dependency_bound": 0.0,
+        "rule": "total",
+        "order": "influence",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "temperature", "score"),
     [

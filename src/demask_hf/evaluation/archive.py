@@ -49,12 +49,20 @@ class Archive:
         Raises:
             ValueError: if a record is missing.
         """
-        return report_of(self.grid, self._outcome, **self.options)
+        return report_of(self.grid, self.outcome, **self.options)
 
-    def _outcome(self, split: str, setting: Setting) -> Outcome:
-        if (split, setting.key) not in self.outcomes:
-            raise ValueError(f"the archive must hold the {split} records of {setting.label!r}, got none.")
-        return self.outcomes[split, setting.key]
+    def outcome(self, split: str, setting: Setting) -> Outcome:
+        """Return what a setting decoded, or one that decodes like it: strategies may have got fields since.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if (split, setting.key) in self.outcomes:
+            return self.outcomes[split, setting.key]
+        for (own, _), outcome in self.outcomes.items():
+            if own == split and outcome.setting.decodes_like(setting):
+                return outcome
+        raise ValueError(f"the archive must hold the {split} records of {setting.label!r}, got none.")
 
     def write(self, file: Path) -> None:
         """Write everything, completely or not at all; times and correlations are rounded."""

@@ -63,7 +63,8 @@ class Setting:
         reference = one_at_a_time(self.build()).to_dict()
         if reference["name"] != "sequential":
             label = spec_of(reference)
-            return Setting(label, label, reference, options)
+            # Without defaults: a field that the strategy gets later does not make it another setting.
+            return Setting(label, label, _without_defaults(reference), options)
         order = reference["order"]
         if order == "token_probability" and not options.get("temperature"):
             # The drawn token is the most likely one.
@@ -128,13 +129,18 @@ def strategy_of(text: str) -> dict[str, Any]:
 
 def spec_of(strategy: dict[str, Any]) -> str:
     """Return the text that [`strategy_of`] reads as a strategy; fields at their defaults are left out."""
-    defaults = strategy_fields(strategy["name"])
-    fields = {name: value for name, value in strategy.items() if name != "name" and value != defaults.get(name)}
+    fields = {name: value for name, value in _without_defaults(strategy).items() if name != "name"}
     # Slashes separate the values of a grid, except within quotes.
     texts = {name: isinstance(value, str) and "/" not in value for name, value in fields.items()}
     return _text(
         strategy["name"], ((name, value if texts[name] else json.dumps(value)) for name, value in fields.items())
     )
+
+
+def _without_defaults(strategy: dict[str, Any]) -> dict[str, Any]:
+    """Return the name and the fields of a strategy that are not at their defaults."""
+    defaults = strategy_fields(strategy["name"])
+    return {name: value for name, value in strategy.items() if name == "name" or value != defaults.get(name)}
 
 
 def field_of(text: str) -> tuple[str, Any]:
