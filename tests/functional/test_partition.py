@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demask_hf.functional.dependency import RULES, low_dependency_subset
-from demask_hf.functional.partition import first_set, low_dependency_partition
+from demask_hf.functional.partition import best_set, low_dependency_partition
 
 
 # Multiples of 1/64 add up exactly in float32.
@@ -27,7 +27,8 @@ SCORES = torch.tensor([[1.0, 2, 3, 4, 5, 4, 3, 2, 1]])
 def test_neighbours_by_hand():
     found = low_dependency_partition(_line(0.5), SCORES, ALL, 0.4)
     assert found.tolist() == [[1, 0, 1, 0, 1, 0, 1, 0, 1]]
-    assert first_set(_line(0.5), SCORES, ALL, 0.4).tolist() == [[True, False] * 4 + [True]]
+    # Mean scores 3 and 2.6.
+    assert best_set(_line(0.5), SCORES, ALL, 0.4).tolist() == [[False, True] * 4 + [False]]
     # Each of three neighbours costs the one in the middle at most 1 in all.
     assert low_dependency_partition(_line(0.5), SCORES, ALL, 1.0).unique().tolist() == [0]
     assert low_dependency_partition(_line(0.5), SCORES, ALL, 0.0).unique().tolist() == [0, 1]
@@ -56,7 +57,7 @@ def test_what_is_not_eligible_is_in_no_set(rule):
     # Position 4 has no neighbours any more.
     assert found.max() == 1
     assert not low_dependency_partition(_line(0.5), SCORES, ~ALL, 0.1, rule).ge(0).any()
-    assert not first_set(_line(0.5), SCORES, ~ALL, 0.1, rule).any()
+    assert not best_set(_line(0.5), SCORES, ~ALL, 0.1, rule).any()
 
 
 def test_unknown_dependencies_keep_positions_apart():
@@ -121,14 +122,16 @@ def test_little_dependency_lies_within_the_sets(problem):
 
 
 @given(problems())
-def test_the_first_set_satisfies_the_rule_and_holds_the_first_position(problem):
+def test_the_best_set_satisfies_the_rule_and_holds_the_first_position(problem):
     dependencies, scores, eligible, *rule = problem
-    kept = first_set(*problem)
+    kept = best_set(*problem)
     assert not (kept & ~eligible).any()
     assert torch.equal(low_dependency_subset(dependencies, scores, kept, *rule), kept)
+    sets = low_dependency_partition(*problem)
     for row, own in enumerate(eligible):
+        means = [float(scores[row][sets[row] == number].mean()) for number in range(int(sets[row].max()) + 1)]
         if own.any():
-            assert kept[row, scores[row].masked_fill(~own, -1).argmax()]
+            assert float(scores[row][kept[row]].mean()) == pytest.approx(max(means))
 
 
 @given(problems())

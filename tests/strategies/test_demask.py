@@ -60,7 +60,7 @@ def test_rules_by_hand(scripted, scripted_head, fields, expected):
     assert output.sequences.tolist() == [[9, 5, 6, 7]]
 
 
-def test_a_partition_has_few_sets_and_the_first_position_decides_which_is_written(scripted, scripted_head):
+def test_a_partition_has_few_sets_and_the_most_confident_one_is_written(scripted, scripted_head):
     # Neighbours depend on each other, and the model is surest in the middle.
     pairs = {"d12": 0.5, "d21": 0.5, "d23": 0.5, "d32": 0.5}
     model = scripted([{5: 0.7}, {6: 0.9}, {7: 0.8}], head=scripted_head(_table(4, **pairs)))

@@ -77,7 +77,7 @@ def low_dependency_partition(
     return found.masked_fill(~eligible, -1)
 
 
-def first_set(
+def best_set(
     dependencies: torch.Tensor,
     scores: torch.Tensor,
     eligible: torch.Tensor,
@@ -85,7 +85,7 @@ def first_set(
     rule: str = "token",
     symmetric: bool = False,
 ) -> torch.Tensor:
-    """Return the set of [`low_dependency_partition`] that holds the eligible position with the highest score.
+    """Return the set of [`low_dependency_partition`] with the highest mean score, in a tie that of the lower index.
 
     Takes the arguments of [`low_dependency_partition`].
 
@@ -93,12 +93,14 @@ def first_set(
         `torch.BoolTensor` of shape `(batch, positions)`: a subset of `eligible` that satisfies the rule.
     """
     sets = low_dependency_partition(dependencies, scores, eligible, bound, rule, symmetric)
-    first = scores.double().masked_fill(~eligible, float("-inf")).argmax(dim=-1, keepdim=True)
-    return eligible & (sets == sets.gather(-1, first))
+    is_same = sets[:, :, None] == sets[:, None, :]
+    sums = torch.where(is_same & eligible[:, None, :], scores.double()[:, None, :], 0.0).sum(dim=-1)
+    means = (sums / is_same.sum(dim=-1)).masked_fill(~eligible, float("-inf"))
+    return eligible & (sets == sets.gather(-1, means.argmax(dim=-1, keepdim=True)))
 
 
 #: Which set a step unmasks, by name: a maximal one along the walk, or one of a partition.
-SELECTIONS: dict[str, Callable[..., torch.Tensor]] = {"walk": low_dependency_subset, "partition": first_set}
+SELECTIONS: dict[str, Callable[..., torch.Tensor]] = {"walk": low_dependency_subset, "partition": best_set}
 
 
 def _spread(weights: torch.Tensor, order: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:

@@ -48,8 +48,9 @@ class DemaskStrategy(UnmaskingStrategy):
             "influence": positions on which others depend first, see [`~dependency.net_influence`], or "degree":
             positions with the largest dependencies in both directions first, see [`~dependency.degree`].
         selection (`str`, *optional*, defaults to `"walk"`):
-            "walk" unmasks every position along the walk that the rule allows, "partition" the set of the first
-            position when all are parted into as few sets as the rule allows, see [`~partition.first_set`].
+            "walk" unmasks every position along the walk that the rule allows, "partition" parts all positions
+            into as few sets as the rule allows, and unmasks the first of these in the same order, by the mean of its
+            positions, see [`~partition.best_set`].
         confidence_threshold (`float`, *optional*, defaults to 0.0):
             Positions below it wait for a later step, except for the first one of the walk; in [0, 1].
         dependencies (`str`, *optional*, defaults to `"head"`):

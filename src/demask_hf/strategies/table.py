@@ -48,7 +48,7 @@ class TableStrategy(UnmaskingStrategy):
             Order of the walk: "confidence", "entropy", "margin", "token_probability" (of the drawn token),
             "influence", see [`~dependency.net_influence`], or "degree", see [`~dependency.degree`].
         selection (`str`, *optional*, defaults to `"walk"`):
-            "walk", or "partition", see [`~partition.first_set`].
+            "walk", or "partition", see [`~partition.best_set`].
 
     Example:
 
