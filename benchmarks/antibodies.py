@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-test", type=int, default=200, help="chains to keep for the test")
     parser.add_argument("--num-held-out", type=int, default=40, help="chains to judge heads and choose settings by")
     add_arguments(parser, PARTS)
-    parser.set_defaults(states=4000)
+    parser.set_defaults(states=4000, span_rows=50)
     arguments = parser.parse_args(argv)
     domain = Antibodies(*load_model(arguments.work / "antiberty", arguments.wheel, arguments.dtype))
     chains = read_chains(arguments.data) if arguments.data.is_file() else generated_chains(2000, seed=0)
