@@ -4,8 +4,8 @@
     python benchmarks/antibodies.py --data ../shared/data/antibodies/therapeutic.tsv --out docs/results
 
 See `infill_study.py` for what is measured. Heads are trained on states of other chains, and what could be chosen was
-fixed on held-out chains before a test chain was decoded. `--rows` says how many test chains to decode in all. Without
-the table of chains, chains are put together from germline genes.
+chosen on held-out chains. `--rows` says how many test chains to decode in all. Without the table of chains, chains are
+put together from germline genes.
 """
 
 import argparse

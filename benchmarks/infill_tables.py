@@ -1,4 +1,4 @@
-"""The tables and figures of docs/antibodies.md and docs/code.md, from the records and results of the two studies.
+"""The tables and figures of docs/antibodies.md and docs/code_model.md, from records and results of the two studies.
 
 python benchmarks/infill_tables.py docs/images
 """

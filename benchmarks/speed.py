@@ -99,7 +99,9 @@ def share(arguments: argparse.Namespace) -> list[dict]:
         rule = FixedSchedule(rule="demask", num_per_step=-(-row["length"] // 2), limits=limits)
         settings = {"max_new_tokens": row["length"], "stop_at_eos": False}
         profile = profile_steps(model, prompts, None, rule, arguments.rounds, **settings)
-        row |= {**limits, "step ms": 1e3 * profile.median_step_seconds}
+        # "selection" is the name of a part.
+        row |= {"max_candidates": arguments.max_candidates, "demask selection": arguments.selection}
+        row["step ms"] = 1e3 * profile.median_step_seconds
         rows.append(row | {part: profile.share(part) for part in PARTS})
     return rows
 

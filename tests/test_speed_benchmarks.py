@@ -31,7 +31,7 @@ def test_ratios_are_taken_round_by_round(benchmark):
     assert benchmark("speed_common").median_ratio([1.0, 20.0, 3.0], [2.0, 10.0, 3.0]) == 1.0
 
 
-UNMEASURED = ("shape", "compile", "overhead", "max_candidates")
+UNMEASURED = ("shape", "compile", "overhead", "max_candidates", "demask selection")
 
 
 @pytest.mark.parametrize("name", ["overhead", "floor", "share", "scaling"])
@@ -43,6 +43,13 @@ def test_each_table_of_steps_is_made(benchmark, name, tmp_path, capsys):
     assert written["torch"] == torch.__version__
     assert all(value > 0 for column, value in row.items() if column not in UNMEASURED)
     assert capsys.readouterr().out.splitlines()[-1].startswith("| 2m | 32 | 1 |")
+
+
+def test_a_share_says_which_selection_it_is_of(benchmark):
+    arguments = ["--shapes", "2m", "--lengths", "32", "--rounds", "1", "--selection", "partition"]
+    (row,) = benchmark("speed").main(["share", *arguments])
+    assert row["demask selection"] == "partition"
+    assert 0 < row["selection"] < 1
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_little_dependency_lies_within_the_sets(problem):
 
 
 @given(problems())
-def test_the_best_set_satisfies_the_rule_and_holds_the_first_position(problem):
+def test_the_best_set_satisfies_the_rule_and_has_the_highest_mean(problem):
     dependencies, scores, eligible, *rule = problem
     kept = best_set(*problem)
     assert not (kept & ~eligible).any()
